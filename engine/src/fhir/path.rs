@@ -50,7 +50,8 @@ impl Path {
     /// # Errors
     /// An unknown type or element, a repeating element without an index on the way, a path that is none.
     pub fn parse(type_name: &str, text: &str) -> Result<Self, PathError> {
-        let mut at = type_named(type_name).ok_or_else(|| PathError(format!("FHIR R4 has no type `{type_name}`")))?;
+        let mut at =
+            type_named(type_name).ok_or_else(|| PathError(format!("FHIR R4 has no type `{type_name}`")))?;
         let mut steps = Vec::new();
         let mut last: Option<&'static Element> = None;
         let mut rest = text;
@@ -162,7 +163,9 @@ impl Path {
             (None, _) => Ok(()),
             (Some(element), true) => element.check(node),
             (Some(element), false) => match node {
-                Node::Array(_) => Err(Fault { path: String::new(), what: "takes one value, not a list".into() }),
+                Node::Array(_) => {
+                    Err(Fault { path: String::new(), what: "takes one value, not a list".into() })
+                }
                 node => element.check_one(node),
             },
         }
@@ -238,7 +241,9 @@ fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static
     }
     let element = at.element(name).ok_or_else(|| PathError(at.unknown(name)))?;
     match which {
-        Which::Index(_) if !element.many => Err(PathError(format!("`{name}` does not repeat: leave out the index"))),
+        Which::Index(_) if !element.many => {
+            Err(PathError(format!("`{name}` does not repeat: leave out the index")))
+        }
         Which::Url(_) if element.type_name != "Extension" => {
             Err(PathError(format!("`{name}` is no extension: only extensions are picked by url")))
         }
@@ -285,7 +290,9 @@ fn step(text: &str) -> Option<(&str, Which, Option<&str>)> {
 }
 
 fn not_a_path(text: &str) -> PathError {
-    PathError(format!("`{text}` is not a path such as `birthDate`, `contact[0].name` or `extension(url).valueCode`"))
+    PathError(format!(
+        "`{text}` is not a path such as `birthDate`, `contact[0].name` or `extension(url).valueCode`"
+    ))
 }
 
 #[cfg(test)]
@@ -349,9 +356,15 @@ mod tests {
     fn values_that_do_not_fit_are_refused() {
         let mut patient = Object::new();
         let what = |result: Result<(), Fault>| result.unwrap_err().what;
-        assert_eq!(what(path("gender").set(&mut patient, "CANARY".into())), "takes one of female, male, other, unknown");
+        assert_eq!(
+            what(path("gender").set(&mut patient, "CANARY".into())),
+            "takes one of female, male, other, unknown"
+        );
         assert_eq!(what(path("gender").add(&mut patient, "male".into())), "takes one value: use `set`");
-        assert_eq!(what(path("birthDate").set(&mut patient, vec!["1970".into()].into())), "takes one value, not a list");
+        assert_eq!(
+            what(path("birthDate").set(&mut patient, vec!["1970".into()].into())),
+            "takes one value, not a list"
+        );
         assert_eq!(what(path("name").set(&mut patient, "CANARY".into())), "takes a HumanName, not a text");
         assert!(patient.is_empty());
     }

@@ -73,18 +73,27 @@ impl Table {
             }
             if cells.len() > table.columns.len() {
                 let what = format!("{} cells, but the heading has {}", cells.len(), table.columns.len());
-                problems.push(Problem::error(what).at(file, number, 1).help("put quotes around a cell with a comma"));
+                problems.push(
+                    Problem::error(what).at(file, number, 1).help("put quotes around a cell with a comma"),
+                );
                 continue;
             }
             let Some(key) = cells.first().cloned() else { continue };
             let (code, system, display) = standard;
             let row = Row { cells: cells.into(), code, system, display };
             if table.rows.insert(key.clone(), row).is_some() {
-                problems.push(Problem::error(format!("the code `{key}` stands here for the second time")).at(file, number, 1));
+                problems.push(
+                    Problem::error(format!("the code `{key}` stands here for the second time"))
+                        .at(file, number, 1),
+                );
             }
         }
         if table.columns.is_empty() {
-            problems.push(Problem::error("the table has no heading").at(file, 1, 1).help("e.g. `from,code,system,display`"));
+            problems.push(
+                Problem::error("the table has no heading")
+                    .at(file, 1, 1)
+                    .help("e.g. `from,code,system,display`"),
+            );
         }
         if problems.is_empty() { Ok(table) } else { Err(problems) }
     }
@@ -178,9 +187,10 @@ mod tests {
 
     #[test]
     fn a_code_becomes_its_row() {
-        let table =
-            parse("# remark\nfrom,code,system,display,note\nM,male,http://x,\"Male, \"\"m\"\"\",\nF,female,,,\n")
-                .unwrap();
+        let table = parse(
+            "# remark\nfrom,code,system,display,note\nM,male,http://x,\"Male, \"\"m\"\"\",\nF,female,,,\n",
+        )
+        .unwrap();
         let row = table.get("M").unwrap();
         assert_eq!(row.code().unwrap(), "male");
         assert_eq!(row.display().unwrap(), "Male, \"m\"");
@@ -196,7 +206,10 @@ mod tests {
 
     #[test]
     fn faults_have_places() {
-        assert_eq!(parse("").unwrap_err(), "mappings/tables/t.csv:1:1: the table has no heading (e.g. `from,code,system,display`)");
+        assert_eq!(
+            parse("").unwrap_err(),
+            "mappings/tables/t.csv:1:1: the table has no heading (e.g. `from,code,system,display`)"
+        );
         assert_eq!(
             parse("from,code\nA,a,b\nB,\"x\nC,c\nC,d").unwrap_err(),
             "mappings/tables/t.csv:2:1: 3 cells, but the heading has 2 (put quotes around a cell with a comma)\n\

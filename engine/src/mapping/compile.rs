@@ -14,8 +14,8 @@ use std::{
 
 use parking_lot::RwLock;
 use rhai::{
-    AST, Array, Dynamic, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, NativeCallContext, OptimizationLevel,
-    Position, Scope, Shared, Stmt,
+    AST, Array, Dynamic, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, NativeCallContext,
+    OptimizationLevel, Position, Scope, Shared, Stmt,
 };
 use smol_str::SmolStr;
 
@@ -75,7 +75,13 @@ impl Unit {
 struct Ready(Arc<RwLock<BTreeMap<String, Shared<Module>>>>);
 
 impl ModuleResolver for Ready {
-    fn resolve(&self, _: &Engine, _: Option<&str>, path: &str, position: Position) -> Result<Shared<Module>, Box<EvalAltResult>> {
+    fn resolve(
+        &self,
+        _: &Engine,
+        _: Option<&str>,
+        path: &str,
+        position: Position,
+    ) -> Result<Shared<Module>, Box<EvalAltResult>> {
         let found = self.0.read().get(path).cloned();
         found.ok_or_else(|| Box::new(EvalAltResult::ErrorModuleNotFound(path.into(), position)))
     }
@@ -137,7 +143,9 @@ fn at(problem: Problem, file: &str, position: Position) -> Problem {
 
 fn read_tables(files: &Files, problems: &mut Vec<Problem>) -> Tables {
     let mut tables = Tables::default();
-    for (path, text) in files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "csv")) {
+    for (path, text) in
+        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "csv"))
+    {
         let name = path.file_stem().unwrap_or_default().to_string_lossy();
         match Table::parse(&name, path, text) {
             Ok(table) => tables.insert(table),
@@ -149,18 +157,23 @@ fn read_tables(files: &Files, problems: &mut Vec<Problem>) -> Tables {
 
 fn read_units(files: &Files, loader: &Engine, problems: &mut Vec<Problem>) -> Vec<Unit> {
     let mut units = Vec::new();
-    for (path, text) in files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rhai")) {
+    for (path, text) in
+        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rhai"))
+    {
         let file = path.to_string_lossy().into_owned();
         let below: Vec<_> = path.with_extension("").components().skip(1).filter_map(name_of).collect();
         tokens::begin();
         match loader.compile(text.as_ref()) {
             Ok(mut ast) => {
                 ast.set_source(file.as_str());
-                let mut unit = Unit { name: below.join("/"), file, text: text.clone(), ast, imports: Vec::new() };
+                let mut unit =
+                    Unit { name: below.join("/"), file, text: text.clone(), ast, imports: Vec::new() };
                 read_top(&mut unit, problems);
                 units.push(unit);
             }
-            Err(error) => problems.push(at(Problem::error(error.err_type().to_string()), &file, error.position())),
+            Err(error) => {
+                problems.push(at(Problem::error(error.err_type().to_string()), &file, error.position()))
+            }
         }
     }
     units
@@ -178,15 +191,29 @@ fn read_top(unit: &mut Unit, problems: &mut Vec<Problem>) {
     let mut imports = Vec::new();
     for statement in unit.ast.statements() {
         match statement {
-            Stmt::Import(import, position) => match import.0.get_literal_value(None).and_then(|path| path.into_string().ok()) {
-                Some(path) if !import.1.name.is_empty() => imports.push((import.1.name.to_string(), path, *position)),
-                _ => problems.push(unit.problem("an import names its file and an alias: `import \"lib/patient\" as patient;`", *position)),
-            },
+            Stmt::Import(import, position) => {
+                match import.0.get_literal_value(None).and_then(|path| path.into_string().ok()) {
+                    Some(path) if !import.1.name.is_empty() => {
+                        imports.push((import.1.name.to_string(), path, *position))
+                    }
+                    _ => problems.push(unit.problem(
+                        "an import names its file and an alias: `import \"lib/patient\" as patient;`",
+                        *position,
+                    )),
+                }
+            }
             Stmt::Var(_, flags, position) if !flags.contains(rhai::ASTFlags::CONSTANT) => {
-                problems.push(unit.problem("a variable cannot stand outside of a function: make it `const`", *position));
+                problems.push(
+                    unit.problem("a variable cannot stand outside of a function: make it `const`", *position),
+                );
             }
             Stmt::Var(..) | Stmt::Noop(_) => {}
-            other => problems.push(unit.problem("only `import`, `const` and `fn` stand at the top of a script", other.position())),
+            other => {
+                problems.push(unit.problem(
+                    "only `import`, `const` and `fn` stand at the top of a script",
+                    other.position(),
+                ))
+            }
         }
     }
     unit.imports = imports;
@@ -197,14 +224,17 @@ fn ordered(mut units: Vec<Unit>, problems: &mut Vec<Problem>) -> Vec<Unit> {
     let known: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
     for unit in &units {
         for (_, path, position) in unit.imports.iter().filter(|(_, path, _)| !known.contains(path)) {
-            let problem = unit.problem(format!("there is no script `mappings/{path}.rhai` to import"), *position);
+            let problem =
+                unit.problem(format!("there is no script `mappings/{path}.rhai` to import"), *position);
             problems.push(problem.did_you_mean(path, known.iter().map(String::as_str)));
         }
     }
     let mut done: BTreeSet<String> = BTreeSet::new();
     let mut out = Vec::with_capacity(units.len());
     while !units.is_empty() {
-        let ready = |unit: &Unit| unit.imports.iter().all(|(_, path, _)| done.contains(path) || !known.contains(path));
+        let ready = |unit: &Unit| {
+            unit.imports.iter().all(|(_, path, _)| done.contains(path) || !known.contains(path))
+        };
         let (now, later): (Vec<_>, Vec<_>) = units.into_iter().partition(ready);
         if now.is_empty() {
             for unit in &later {
@@ -228,7 +258,9 @@ fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope
         // A script cannot have seen a patient yet: its own words may be told.
         let names = BTreeSet::from([error.to_string()]);
         let position = error.position();
-        let what = told(*error, &unit.file, &names).err().map_or_else(|| "the constants cannot be made".to_owned(), |error| error.what);
+        let what = told(*error, &unit.file, &names)
+            .err()
+            .map_or_else(|| "the constants cannot be made".to_owned(), |error| error.what);
         problems.push(unit.problem(what, position));
     }
     let places = check::map_places(&unit.ast);
@@ -255,11 +287,14 @@ fn module(unit: &Unit, constants: &Scope<'_>, engine: &Engine) -> Result<Module,
     let mut ast = engine.compile_with_scope(constants, unit.text.as_ref()).map_err(|error| {
         let problem = at(Problem::error(error.err_type().to_string()), &unit.file, error.position());
         match error.err_type() {
-            rhai::ParseErrorType::VariableUndefined(name) => problem.did_you_mean(name, constants.iter().map(|(name, ..)| name).collect::<Vec<_>>()),
+            rhai::ParseErrorType::VariableUndefined(name) => {
+                problem.did_you_mean(name, constants.iter().map(|(name, ..)| name).collect::<Vec<_>>())
+            }
             _ => problem,
         }
     })?;
-    let imports: Vec<Stmt> = ast.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..))).cloned().collect();
+    let imports: Vec<Stmt> =
+        ast.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..))).cloned().collect();
     ast = AST::new(imports, ast.shared_lib().clone());
     ast.set_source(unit.file.as_str());
     let mut module = Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(|error| {
@@ -288,7 +323,9 @@ fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
         done.engine.register_static_module(format!("m{number}"), module);
         tokens::begin();
         match done.engine.compile_with_scope(&scope, format!("m{number}::map(msg)")) {
-            Ok(call) => drop(done.scripts.insert(unit.name.clone(), Script { file: unit.file.clone(), call })),
+            Ok(call) => {
+                drop(done.scripts.insert(unit.name.clone(), Script { file: unit.file.clone(), call }))
+            }
             Err(error) => problems.push(Problem::error(error.to_string()).at(&unit.file, 0, 0)),
         }
     }
@@ -299,7 +336,11 @@ fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
 fn register_plans(loader: &mut Engine, tables: Arc<Tables>) {
     loader.register_fn(
         "segment_map",
-        move |context: NativeCallContext<'_>, segment: ImmutableString, target: ImmutableString, rows: Array| -> Result<PlanHandle, Box<EvalAltResult>> {
+        move |context: NativeCallContext<'_>,
+              segment: ImmutableString,
+              target: ImmutableString,
+              rows: Array|
+              -> Result<PlanHandle, Box<EvalAltResult>> {
             let rows = rows.into_iter().map(cells).collect::<Result<Vec<_>, _>>()?;
             let (plan, faults) = Plan::compile(&segment, &target, &rows, &tables);
             let call = context.call_position();
@@ -313,7 +354,9 @@ fn register_plans(loader: &mut Engine, tables: Arc<Tables>) {
 }
 
 fn cells(row: Dynamic) -> Result<Vec<Cell>, Box<EvalAltResult>> {
-    let cells = row.into_array().map_err(|_| fault::fault("a segment map is a list of rows: `[field, element, data type]`"))?;
+    let cells = row
+        .into_array()
+        .map_err(|_| fault::fault("a segment map is a list of rows: `[field, element, data type]`"))?;
     let cell = |cell: Dynamic| -> Result<Cell, Box<EvalAltResult>> {
         if cell.is_string() {
             return Ok(Cell::Text(cell.into_string().unwrap_or_default()));

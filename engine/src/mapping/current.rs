@@ -90,7 +90,8 @@ pub(super) fn path(text: &str) -> Result<Rc<Path>> {
         if paths.len() >= KEPT_PATHS {
             paths.clear();
         }
-        let path = Path::parse(text).map_err(|_| fault("this is not a path such as `PID-3`, `PID-3[2].4` or `OBX(3)-5`"))?;
+        let path = Path::parse(text)
+            .map_err(|_| fault("this is not a path such as `PID-3`, `PID-3[2].4` or `OBX(3)-5`"))?;
         let path = Rc::new(path);
         paths.insert(text.into(), path.clone());
         Ok(path)
@@ -157,7 +158,11 @@ impl Coverage {
 
 /// The bit of a field; all bits for the whole segment.
 pub(super) fn bit(field: usize) -> u128 {
-    if field == 0 { u128::MAX } else { u32::try_from(field).ok().and_then(|field| 1u128.checked_shl(field)).unwrap_or(0) }
+    if field == 0 {
+        u128::MAX
+    } else {
+        u32::try_from(field).ok().and_then(|field| 1u128.checked_shl(field)).unwrap_or(0)
+    }
 }
 
 fn has_value(segment: Segment<'_>, field: usize) -> bool {
@@ -168,7 +173,8 @@ fn has_value(segment: Segment<'_>, field: usize) -> bool {
 fn taken_for_granted(segment: Segment<'_>, field: usize) -> bool {
     match segment.name() {
         "MSH" => matches!(field, 1..=6 | 9..=12 | 15..=18),
-        "PID" | "PV1" | "OBX" | "OBR" | "NK1" | "AL1" | "DG1" | "NTE" | "SPM" | "IN1" | "GT1" | "PR1" | "FT1" => field == 1,
+        "PID" | "PV1" | "OBX" | "OBR" | "NK1" | "AL1" | "DG1" | "NTE" | "SPM" | "IN1" | "GT1" | "PR1"
+        | "FT1" => field == 1,
         _ => false,
     }
 }

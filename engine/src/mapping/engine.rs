@@ -10,8 +10,8 @@ use std::{
 use rhai::{
     Dynamic, Engine, INT, OptimizationLevel,
     packages::{
-        BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage, LogicPackage,
-        MoreStringPackage, Package,
+        BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage,
+        LogicPackage, MoreStringPackage, Package,
     },
 };
 

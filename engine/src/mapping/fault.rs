@@ -120,8 +120,12 @@ fn sentence(error: EvalAltResult, names: &BTreeSet<String>) -> String {
             "the index is outside of the list or text".into()
         }
         E::ErrorFor(_) => "`for` cannot go over this".into(),
-        E::ErrorArithmetic(..) => "the calculation fails: a number is too large, or a text is no number".into(),
-        E::ErrorAssignmentToConstant(..) | E::ErrorNonPureMethodCallOnConstant(..) => "a constant cannot be changed".into(),
+        E::ErrorArithmetic(..) => {
+            "the calculation fails: a number is too large, or a text is no number".into()
+        }
+        E::ErrorAssignmentToConstant(..) | E::ErrorNonPureMethodCallOnConstant(..) => {
+            "a constant cannot be changed".into()
+        }
         E::ErrorUnboundThis(_) => "there is no `this` here".into(),
         E::ErrorTooManyOperations(_) => "the mapping takes more steps than it may".into(),
         E::ErrorTooManyVariables(_) => "the mapping has more variables than it may".into(),

@@ -67,16 +67,20 @@ impl NodeHandle {
 
 impl ResourceHandle {
     fn change<T>(self, work: impl FnOnce(&mut Object) -> Result<T>) -> Result<T> {
-        with(|current| match current.bundles.get_mut(self.bundle).and_then(|bundle| bundle.resource_mut(self.place)) {
-            Some(resource) => work(&mut resource.elements),
-            None => Err(fault("this resource is gone")),
+        with(|current| {
+            match current.bundles.get_mut(self.bundle).and_then(|bundle| bundle.resource_mut(self.place)) {
+                Some(resource) => work(&mut resource.elements),
+                None => Err(fault("this resource is gone")),
+            }
         })
     }
 
     fn look<T>(self, work: impl FnOnce(&Resource) -> T) -> Result<T> {
-        with(|current| match current.bundles.get(self.bundle).and_then(|bundle| bundle.resource(self.place)) {
-            Some(resource) => Ok(work(resource)),
-            None => Err(fault("this resource is gone")),
+        with(|current| {
+            match current.bundles.get(self.bundle).and_then(|bundle| bundle.resource(self.place)) {
+                Some(resource) => Ok(work(resource)),
+                None => Err(fault("this resource is gone")),
+            }
         })
     }
 }
@@ -104,19 +108,30 @@ fn register_bundle(engine: &mut Engine) {
                 Ok(BundleHandle { bundle: current.bundles.len() - 1 })
             })
         })
-        .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| put_plan(*out, &plan, segment, None))
+        .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
+            put_plan(*out, &plan, segment, None)
+        })
         .register_fn(
             "put",
-            |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, system: Dynamic, value: Dynamic| {
+            |out: &mut BundleHandle,
+             plan: PlanHandle,
+             segment: SegmentHandle,
+             system: Dynamic,
+             value: Dynamic| {
                 let identity = Some((text(system)?, text(value)?));
                 put_plan(*out, &plan, segment, identity)
             },
         )
-        .register_fn("put", |out: &mut BundleHandle, resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-            put_new(*out, &resource_type, &text(system)?, &text(value)?)
-        })
+        .register_fn(
+            "put",
+            |out: &mut BundleHandle, resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
+                put_new(*out, &resource_type, &text(system)?, &text(value)?)
+            },
+        )
         .register_get("len", |out: &mut BundleHandle| {
-            with(|current| Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT)))
+            with(|current| {
+                Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
+            })
         });
 }
 
@@ -137,10 +152,18 @@ fn register_resource(engine: &mut Engine) {
             resource.look(|resource| path.get(&resource.elements).is_some_and(|node| !node.is_empty()))
         })
         .register_fn("remove", |resource: &mut ResourceHandle, name: ImmutableString| {
-            resource.resource_type.element(&name).ok_or_else(|| fault(resource.resource_type.unknown(&name)))?;
-            resource.change(|elements| Ok(drop(elements.remove(&name))))
+            resource
+                .resource_type
+                .element(&name)
+                .ok_or_else(|| fault(resource.resource_type.unknown(&name)))?;
+            resource.change(|elements| {
+                elements.remove(&name);
+                Ok(())
+            })
         })
-        .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| fill(*resource, &plan, segment))
+        .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| {
+            fill(*resource, &plan, segment)
+        })
         .register_fn("reference", |resource: &mut ResourceHandle| {
             resource.look(|resource| NodeHandle::wrap(reference(resource.target(), None)))
         })
@@ -151,7 +174,9 @@ fn register_resource(engine: &mut Engine) {
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))
         })
-        .register_get("type", |resource: &mut ResourceHandle| ImmutableString::from(resource.resource_type.name));
+        .register_get("type", |resource: &mut ResourceHandle| {
+            ImmutableString::from(resource.resource_type.name)
+        });
 }
 
 fn register_node(engine: &mut Engine) {
@@ -167,13 +192,18 @@ fn register_node(engine: &mut Engine) {
             let found = resource_named(&resource_type)?;
             let id = identity(found, &system, &value)?;
             let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(Target { resource_type: found.name.into(), id, identifier }, None)))
+            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(
+                Target { resource_type: found.name.into(), id, identifier },
+                None,
+            )))
         })
         .register_fn("id", |resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
             let id = identity(resource_named(&resource_type)?, &text(system)?, &text(value)?)?;
             Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
         })
-        .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| own.0.get(&name).map_or(Dynamic::UNIT, dynamic))
+        .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
+            own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
+        })
         .register_fn("with", |own: NodeHandle, name: ImmutableString, value: Dynamic| -> Result<Dynamic> {
             let mut changed = Arc::unwrap_or_clone(own.0);
             if let Node::Object(object) = &mut changed {
@@ -192,33 +222,45 @@ fn register_table(engine: &mut Engine) {
             })
         })
         .register_fn("get", |table: &mut TableHandle, code: Dynamic| row(table, &text(code)?, true))
-        .register_fn("has", |table: &mut TableHandle, code: Dynamic| -> Result<bool> { Ok(!row(table, &text(code)?, false)?.is_unit()) })
+        .register_fn("has", |table: &mut TableHandle, code: Dynamic| -> Result<bool> {
+            Ok(!row(table, &text(code)?, false)?.is_unit())
+        })
         .register_indexer_get(|table: &mut TableHandle, code: Dynamic| row(table, &text(code)?, true))
         .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
         .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
         .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
         .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
             with(|current| match current.tables.get(&row.table) {
-                Some(table) if table.columns().any(|heading| heading == column.as_str()) => Ok(cell(table.cell(&row.row, &column))),
+                Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
+                    Ok(cell(table.cell(&row.row, &column)))
+                }
                 _ => Err(fault("the table has no such column")),
             })
         })
         .register_fn("coding", |row: &mut RowHandle| {
             let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
             let row = &row.row;
-            NodeHandle::wrap(Node::object([("system", part(row.system())), ("code", part(row.code())), ("display", part(row.display()))]))
+            NodeHandle::wrap(Node::object([
+                ("system", part(row.system())),
+                ("code", part(row.code())),
+                ("display", part(row.display())),
+            ]))
         });
 }
 
 fn register_endings(engine: &mut Engine) {
     let ending = |verdict: fn(String) -> Verdict| {
-        move |reason: ImmutableString| -> Result<Dynamic> { Err(end(verdict(withheld_unless_literal(&reason)))) }
+        move |reason: ImmutableString| -> Result<Dynamic> {
+            Err(end(verdict(withheld_unless_literal(&reason))))
+        }
     };
     engine
         .register_fn("skip", ending(Verdict::Skip))
         .register_fn("hold", ending(Verdict::Hold))
         .register_fn("reject", ending(Verdict::Reject))
-        .register_fn("fail", |reason: ImmutableString| -> Result<Dynamic> { Err(fault(withheld_unless_literal(&reason))) })
+        .register_fn("fail", |reason: ImmutableString| -> Result<Dynamic> {
+            Err(fault(withheld_unless_literal(&reason)))
+        })
         .register_fn("warn", |reason: ImmutableString| {
             with(|current| {
                 let reason = shown(current, &reason);
@@ -237,11 +279,17 @@ fn shown(current: &Current, reason: &str) -> String {
     if current.literals.contains(reason) {
         reason.to_owned()
     } else {
-        "the mapping gave a reason that it put together at run time (withheld: it may hold patient data)".to_owned()
+        "the mapping gave a reason that it put together at run time (withheld: it may hold patient data)"
+            .to_owned()
     }
 }
 
-fn put_plan(out: BundleHandle, plan: &PlanHandle, segment: SegmentHandle, identity: Option<(ImmutableString, ImmutableString)>) -> Result<ResourceHandle> {
+fn put_plan(
+    out: BundleHandle,
+    plan: &PlanHandle,
+    segment: SegmentHandle,
+    identity: Option<(ImmutableString, ImmutableString)>,
+) -> Result<ResourceHandle> {
     if !plan.target.is_resource {
         return Err(fault(format!("{} is no resource: use `build`", plan.target.name)));
     }
@@ -269,7 +317,12 @@ fn put_new(out: BundleHandle, resource_type: &str, system: &str, value: &str) ->
     with(|current| put(current, out, found, resource))
 }
 
-fn put(current: &mut Current, out: BundleHandle, resource_type: &'static Type, resource: Resource) -> Result<ResourceHandle> {
+fn put(
+    current: &mut Current,
+    out: BundleHandle,
+    resource_type: &'static Type,
+    resource: Resource,
+) -> Result<ResourceHandle> {
     match current.bundles.get_mut(out.bundle) {
         Some(bundle) => Ok(ResourceHandle { bundle: out.bundle, place: bundle.put(resource), resource_type }),
         None => Err(fault("this bundle is gone")),
@@ -278,20 +331,29 @@ fn put(current: &mut Current, out: BundleHandle, resource_type: &'static Type, r
 
 fn fill(resource: ResourceHandle, plan: &PlanHandle, segment: SegmentHandle) -> Result<()> {
     if plan.target.name != resource.resource_type.name {
-        return Err(fault(format!("this map fills {}, not {}", plan.target.name, resource.resource_type.name)));
+        return Err(fault(format!(
+            "this map fills {}, not {}",
+            plan.target.name, resource.resource_type.name
+        )));
     }
     with(|current| {
         if plan.segment != segment.name() {
             return Err(fault(format!("this map reads {}, not {}", plan.segment, segment.name())));
         }
         let message = current.message.clone();
-        let Some(found) = segment.find(current).and_then(|segment| message.segment_at(segment.index())) else { return Ok(()) };
-        let taken = current.bundles.get_mut(resource.bundle).and_then(|bundle| bundle.resource_mut(resource.place));
+        let Some(found) = segment.find(current).and_then(|segment| message.segment_at(segment.index()))
+        else {
+            return Ok(());
+        };
+        let taken =
+            current.bundles.get_mut(resource.bundle).and_then(|bundle| bundle.resource_mut(resource.place));
         let Some(mut elements) = taken.map(|resource| std::mem::take(&mut resource.elements)) else {
             return Err(fault("this resource is gone"));
         };
         plan.apply(found, current, &mut elements);
-        if let Some(own) = current.bundles.get_mut(resource.bundle).and_then(|bundle| bundle.resource_mut(resource.place)) {
+        if let Some(own) =
+            current.bundles.get_mut(resource.bundle).and_then(|bundle| bundle.resource_mut(resource.place))
+        {
             own.elements = elements;
         }
         Ok(())
@@ -328,7 +390,10 @@ fn no_identifier(plan: &Plan) -> String {
 
 fn identity(resource_type: &Type, system: &str, value: &str) -> Result<uuid::Uuid> {
     if system.is_empty() || value.is_empty() {
-        return Err(fault(format!("the identity of a {} needs a system and a value; one is empty", resource_type.name)));
+        return Err(fault(format!(
+            "the identity of a {} needs a system and a value; one is empty",
+            resource_type.name
+        )));
     }
     Ok(fhir::id(resource_type.name, system, value))
 }
@@ -372,7 +437,9 @@ fn row(table: &TableHandle, code: &str, report: bool) -> Result<Dynamic> {
     with(|current| {
         let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
         let row = if report { current.cx(None).look_up(found, code) } else { found.get(code) };
-        Ok(row.map_or(Dynamic::UNIT, |row| Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })))
+        Ok(row.map_or(Dynamic::UNIT, |row| {
+            Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })
+        }))
     })
 }
 

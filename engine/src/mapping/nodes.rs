@@ -2,12 +2,7 @@
 
 use rhai::{Dynamic, EvalAltResult, INT, ImmutableString};
 
-use super::{
-    current::with,
-    fault::fault,
-    handles::NodeHandle,
-    values::FieldHandle,
-};
+use super::{current::with, fault::fault, handles::NodeHandle, values::FieldHandle};
 use crate::fhir::{Node, Object};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -22,7 +17,9 @@ pub(super) fn node(value: Dynamic) -> Result<Option<Node>> {
     }
     if let Some(field) = value.read_lock::<FieldHandle>() {
         let field = *field;
-        return with(|current| Ok(field.find(current).text().map(|text| Node::Text(text.into())).filter(|node| !node.is_empty())));
+        return with(|current| {
+            Ok(field.find(current).text().map(|text| Node::Text(text.into())).filter(|node| !node.is_empty()))
+        });
     }
     if value.is_string() {
         return Ok(value.into_immutable_string().ok().map(|text| Node::text(text.as_str())));
@@ -35,11 +32,16 @@ pub(super) fn node(value: Dynamic) -> Result<Option<Node>> {
     }
     if value.is_float() {
         let number = value.as_float().unwrap_or(f64::NAN);
-        return if number.is_finite() { Ok(Some(Node::Decimal(number.to_string().into()))) } else { Err(fault("this number is not finite")) };
+        return if number.is_finite() {
+            Ok(Some(Node::Decimal(number.to_string().into())))
+        } else {
+            Err(fault("this number is not finite"))
+        };
     }
     if value.is_array() {
         let items = value.into_array().unwrap_or_default();
-        let nodes = items.into_iter().filter_map(|item| node(item).transpose()).collect::<Result<Vec<_>>>()?;
+        let nodes =
+            items.into_iter().filter_map(|item| node(item).transpose()).collect::<Result<Vec<_>>>()?;
         return Ok(Some(Node::Array(nodes)));
     }
     match value.try_cast::<rhai::Map>() {

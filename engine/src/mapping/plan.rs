@@ -57,11 +57,24 @@ pub(super) struct PlanFault {
 
 impl Plan {
     /// Compiles a segment map. Rows with a fault are left out and told.
-    pub fn compile(segment: &str, target: &str, rows: &[Vec<Cell>], tables: &Tables) -> (Option<Self>, Vec<PlanFault>) {
+    pub fn compile(
+        segment: &str,
+        target: &str,
+        rows: &[Vec<Cell>],
+        tables: &Tables,
+    ) -> (Option<Self>, Vec<PlanFault>) {
         let Some(target_type) = type_named(target) else {
             let known = crate::fhir::elements::resource_names();
             let help = nearest(target, known).map(|word| format!("did you mean `{word}`?"));
-            return (None, vec![PlanFault { row: None, cell: None, what: format!("FHIR R4 has no type `{target}`"), help }]);
+            return (
+                None,
+                vec![PlanFault {
+                    row: None,
+                    cell: None,
+                    what: format!("FHIR R4 has no type `{target}`"),
+                    help,
+                }],
+            );
         };
         let mut faults = Vec::new();
         let mut plan = Self { segment: segment.into(), target: target_type, rows: Vec::new(), reads: 0 };
@@ -73,7 +86,9 @@ impl Plan {
                     }
                     plan.rows.push(row);
                 }
-                Err((cell, what, help)) => faults.push(PlanFault { row: Some(number), cell: Some(cell), what, help }),
+                Err((cell, what, help)) => {
+                    faults.push(PlanFault { row: Some(number), cell: Some(cell), what, help })
+                }
             }
         }
         (Some(plan), faults)
@@ -99,20 +114,38 @@ impl Plan {
 
     fn row(&self, cells: &[Cell], tables: &Tables) -> Result<Row, Wrong> {
         let [Cell::Text(from), Cell::Text(element_text), rest @ ..] = cells else {
-            return Err(wrong(0, "a row is `[field, element, data type]` or `[field, element, data type, table]`"));
+            return Err(wrong(
+                0,
+                "a row is `[field, element, data type]` or `[field, element, data type, table]`",
+            ));
         };
-        let element = ElementPath::parse(self.target.name, element_text).map_err(|error| wrong(1, error.0))?;
+        let element =
+            ElementPath::parse(self.target.name, element_text).map_err(|error| wrong(1, error.0))?;
         let source = match (from.as_str(), rest) {
             ("=", [value]) => constant(value, &element)?,
             ("=", _) => return Err(wrong(0, "a constant row is `[\"=\", element, value]`")),
             (_, [Cell::Text(data_type)]) => self.field(from, &element, data_type, None, tables)?,
-            (_, [Cell::Text(data_type), Cell::Text(table)]) => self.field(from, &element, data_type, Some(table), tables)?,
-            _ => return Err(wrong(0, "a row is `[field, element, data type]` or `[field, element, data type, table]`")),
+            (_, [Cell::Text(data_type), Cell::Text(table)]) => {
+                self.field(from, &element, data_type, Some(table), tables)?
+            }
+            _ => {
+                return Err(wrong(
+                    0,
+                    "a row is `[field, element, data type]` or `[field, element, data type, table]`",
+                ));
+            }
         };
         Ok(Row { source, element })
     }
 
-    fn field(&self, from: &str, element: &ElementPath, data_type: &str, table: Option<&str>, tables: &Tables) -> Result<Source, Wrong> {
+    fn field(
+        &self,
+        from: &str,
+        element: &ElementPath,
+        data_type: &str,
+        table: Option<&str>,
+        tables: &Tables,
+    ) -> Result<Source, Wrong> {
         let path = Path::parse(from).map_err(|error| wrong(0, error.to_string()))?;
         if path.segment_name() != self.segment {
             return Err(wrong(0, format!("`{from}` is not in {}, the segment of this map", self.segment)));
@@ -147,7 +180,10 @@ impl Row {
                 }
             }
             Source::Field { path, all: false, convert, table } => {
-                let Value::Present(part) = descend(segment.repetition(path.field, path.repetition), path) else { return };
+                let Value::Present(part) = descend(segment.repetition(path.field, path.repetition), path)
+                else {
+                    return;
+                };
                 let table = table.as_ref().and_then(|name| current.tables.get(name));
                 if let Some(node) = convert(part, &current.cx(table)) {
                     self.put(node, object);
@@ -201,17 +237,32 @@ fn converter(data_type: &str, element: &Element) -> Result<Convert, Wrong> {
         return Err((2, format!("there is no data type `{data_type}`"), help));
     }
     gives.dedup();
-    Err(wrong(2, format!("`{data_type}` gives {}, but `{}` takes {}", gives.join(" or "), element.name, element.type_name)))
+    Err(wrong(
+        2,
+        format!(
+            "`{data_type}` gives {}, but `{}` takes {}",
+            gives.join(" or "),
+            element.name,
+            element.type_name
+        ),
+    ))
 }
 
 /// Whether what a converter gives may stand where a type is asked for.
 pub(super) fn fits(given: &str, wanted: &str) -> bool {
     given == wanted
         || match given {
-            "string" => matches!(wanted, "markdown" | "uri" | "url" | "canonical" | "code" | "id" | "oid" | "xhtml"),
-            "code" | "uri" | "id" | "markdown" => matches!(wanted, "string" | "markdown" | "uri" | "url" | "canonical" | "id"),
+            "string" => {
+                matches!(wanted, "markdown" | "uri" | "url" | "canonical" | "code" | "id" | "oid" | "xhtml")
+            }
+            "code" | "uri" | "id" | "markdown" => {
+                matches!(wanted, "string" | "markdown" | "uri" | "url" | "canonical" | "id")
+            }
             "date" => wanted == "dateTime",
-            "Quantity" => matches!(wanted, "Age" | "Count" | "Distance" | "Duration" | "SimpleQuantity" | "MoneyQuantity"),
+            "Quantity" => matches!(
+                wanted,
+                "Age" | "Count" | "Distance" | "Duration" | "SimpleQuantity" | "MoneyQuantity"
+            ),
             "positiveInt" | "unsignedInt" => wanted == "integer",
             _ => false,
         }
@@ -231,8 +282,13 @@ fn known_table<'t>(name: &str, tables: &'t Tables) -> Result<&'t Table, Wrong> {
 fn check_codes(element: &Element, data_type: &str, table: Option<&Table>) -> Result<(), Wrong> {
     let Some(codes) = element.codes.filter(|_| element.type_name == "code") else { return Ok(()) };
     let Some(table) = table else {
-        let what = format!("`{}` takes only {}: name the table that gives them", element.name, element.codes_in_words());
-        return Err(wrong(2, what)).or_else(|error| if matches!(data_type, "code" | "string") { Err(error) } else { Ok(()) });
+        let what = format!(
+            "`{}` takes only {}: name the table that gives them",
+            element.name,
+            element.codes_in_words()
+        );
+        return Err(wrong(2, what))
+            .or_else(|error| if matches!(data_type, "code" | "string") { Err(error) } else { Ok(()) });
     };
     let mut bad: Vec<_> = table.codes().map(|(_, code)| code).filter(|code| !codes.contains(code)).collect();
     bad.sort_unstable();
@@ -240,7 +296,12 @@ fn check_codes(element: &Element, data_type: &str, table: Option<&Table>) -> Res
         None => Ok(()),
         Some(code) => Err(wrong(
             3,
-            format!("the table `{}` gives `{code}`, but `{}` takes only {}", table.name(), element.name, element.codes_in_words()),
+            format!(
+                "the table `{}` gives `{code}`, but `{}` takes only {}",
+                table.name(),
+                element.name,
+                element.codes_in_words()
+            ),
         )),
     }
 }
@@ -252,6 +313,8 @@ fn constant(value: &Cell, element: &ElementPath) -> Result<Source, Wrong> {
     };
     let node = element.element().map_or(node.clone(), |target| target.shaped(node));
     let mut probe = Object::new();
-    element.set(&mut probe, node.clone()).map_err(|fault| wrong(2, format!("`{}` {}", element.last(), fault.what)))?;
+    element
+        .set(&mut probe, node.clone())
+        .map_err(|fault| wrong(2, format!("`{}` {}", element.last(), fault.what)))?;
     Ok(Source::Constant(node))
 }

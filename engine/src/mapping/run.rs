@@ -53,8 +53,17 @@ impl Mappings {
     /// # Errors
     /// Everything that is wrong, with its place: all faults of all files, not the first only.
     pub fn compile(files: &Files, limits: &Limits) -> Result<Self, Vec<Problem>> {
-        let Compiled { engine, scripts, tables, literals, names, warnings } = compile::compile(files, limits)?;
-        Ok(Self { engine, scripts, tables, literals: Arc::new(literals), names, warnings, limits: limits.clone() })
+        let Compiled { engine, scripts, tables, literals, names, warnings } =
+            compile::compile(files, limits)?;
+        Ok(Self {
+            engine,
+            scripts,
+            tables,
+            literals: Arc::new(literals),
+            names,
+            warnings,
+            limits: limits.clone(),
+        })
     }
 
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
@@ -72,7 +81,8 @@ impl Mappings {
     /// # Errors
     /// Why the mapping gave nothing, with the place in its script and without patient data.
     pub fn run(&self, name: &str, message: &Arc<Message>, context: &Context) -> Result<Product, MapError> {
-        let script = self.scripts.get(name).ok_or_else(|| MapError::new(format!("there is no mapping `{name}`")))?;
+        let script =
+            self.scripts.get(name).ok_or_else(|| MapError::new(format!("there is no mapping `{name}`")))?;
         let current = Current {
             message: message.clone(),
             tables: self.tables.clone(),
@@ -87,21 +97,31 @@ impl Mappings {
         };
         // A panic of a native function ends this message, not the engine.
         let caught = catch_unwind(AssertUnwindSafe(|| current::run(current, || self.evaluate(script))));
-        let (done, current) = caught.map_err(|_| MapError::new("the mapping failed inside the engine (a panic: please report it)"))?;
+        let (done, current) = caught
+            .map_err(|_| MapError::new("the mapping failed inside the engine (a panic: please report it)"))?;
         let current = current.ok_or_else(|| MapError::new("the mapping lost its state"))?;
         let mapped = match done? {
             Ended::With(mapped) => mapped,
-            Ended::Value(value) => self.outputs(&value, &current).map_err(|error| error.in_file(&script.file))?,
+            Ended::Value(value) => {
+                self.outputs(&value, &current).map_err(|error| error.in_file(&script.file))?
+            }
         };
-        Ok(Product { mapped, unread: current.coverage.unread(message), findings: current.findings.into_inner() })
+        Ok(Product {
+            mapped,
+            unread: current.coverage.unread(message),
+            findings: current.findings.into_inner(),
+        })
     }
 
     fn evaluate(&self, script: &Script) -> Result<Ended, MapError> {
         let mut scope = Scope::new();
         scope.push_constant("msg", MessageHandle);
-        let result: Result<Dynamic, Box<EvalAltResult>> = self.engine.eval_ast_with_scope(&mut scope, &script.call);
+        let result: Result<Dynamic, Box<EvalAltResult>> =
+            self.engine.eval_ast_with_scope(&mut scope, &script.call);
         let error = match result {
-            Ok(value) => return Ok(Ended::Value(Value::read(value).map_err(|error| error.in_file(&script.file))?)),
+            Ok(value) => {
+                return Ok(Ended::Value(Value::read(value).map_err(|error| error.in_file(&script.file))?));
+            }
             Err(error) => *error,
         };
         Ok(Ended::With(match told(error, &script.file, &self.names)? {
@@ -158,20 +178,25 @@ impl Value {
             return Ok(Self::List(items.into_iter().map(Self::read).collect::<Result<_, _>>()?));
         }
         if value.is_map() {
-            let node = nodes::node(value).map_err(|_| MapError::new("the map that `map` returns cannot stand in a resource"))?;
+            let node = nodes::node(value)
+                .map_err(|_| MapError::new("the map that `map` returns cannot stand in a resource"))?;
             return Ok(Self::Plain(node.unwrap_or(Node::Array(Vec::new()))));
         }
-        Err(MapError::new("`map` returns nothing that can be sent: return a bundle, a resource or a list, or say `skip(reason)`"))
+        Err(MapError::new(
+            "`map` returns nothing that can be sent: return a bundle, a resource or a list, or say `skip(reason)`",
+        ))
     }
 
     fn write(&self, current: &Current, out: &mut Vec<Payload>) -> Result<(), MapError> {
         match self {
             Self::Bundle(handle) => {
-                let bundle = current.bundles.get(handle.bundle).ok_or_else(|| MapError::new("the bundle is gone"))?;
+                let bundle =
+                    current.bundles.get(handle.bundle).ok_or_else(|| MapError::new("the bundle is gone"))?;
                 out.push(write_bundle(bundle)?);
             }
             Self::Resource(handle) => {
-                let resource = current.bundles.get(handle.bundle).and_then(|bundle| bundle.resource(handle.place));
+                let resource =
+                    current.bundles.get(handle.bundle).and_then(|bundle| bundle.resource(handle.place));
                 let resource = resource.ok_or_else(|| MapError::new("the resource is gone"))?;
                 check(resource)?;
                 out.push(Payload::FhirResource {
@@ -204,17 +229,22 @@ fn check(resource: &Resource) -> Result<(), MapError> {
     let Some(found) = type_named(&resource.resource_type) else {
         return Err(MapError::new("a resource of no known type"));
     };
-    found.check(&resource.elements).map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))
+    found
+        .check(&resource.elements)
+        .map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))
 }
 
 /// A resource or bundle that a script wrote as a plain map.
 fn plain(node: &Node) -> Result<Payload, MapError> {
     let named = node.get("resourceType").and_then(Node::as_text).unwrap_or_default();
     let found = type_named(named).filter(|found| found.is_resource && !is_primitive(named));
-    let found = found.ok_or_else(|| MapError::new("the map that `map` returns has no `resourceType` of FHIR R4"))?;
+    let found =
+        found.ok_or_else(|| MapError::new("the map that `map` returns has no `resourceType` of FHIR R4"))?;
     let Node::Object(object) = node.clone() else { return Err(MapError::new("a resource is a map")) };
     let object = found.shaped(object);
-    found.check(&object).map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))?;
+    found
+        .check(&object)
+        .map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))?;
     let id = object.get("id").and_then(Node::as_text).unwrap_or_default().to_owned();
     let json = Node::Object(object).to_json().into();
     if named == "Bundle" {

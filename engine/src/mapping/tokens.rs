@@ -25,6 +25,8 @@ enum Before {
     Dot,
     /// `#{`, or a comma in a map literal.
     Key,
+    /// A word that was made a name: the tokenizer takes a sign after it for unary.
+    Name,
 }
 
 /// Has the engine read names of elements wherever one can stand. Call [`begin`] before each parse.
@@ -40,18 +42,22 @@ pub(super) fn begin() {
 
 impl Seen {
     fn next(&mut self, token: Token) -> Token {
-        let token = match self.before {
-            Before::Other => token,
-            Before::Dot | Before::Key => as_name(token),
+        let (token, renamed) = match (self.before, token) {
+            (Before::Dot | Before::Key, token) => as_name(token),
+            (Before::Name, Token::UnaryPlus) => (Token::Plus, false),
+            (Before::Name, Token::UnaryMinus) => (Token::Minus, false),
+            (_, token) => (token, false),
         };
-        self.before = Before::Other;
+        self.before = if renamed { Before::Name } else { Before::Other };
         match &token {
             Token::Period | Token::Elvis => self.before = Before::Dot,
             Token::MapStart => {
                 self.open.push(true);
                 self.before = Before::Key;
             }
-            Token::LeftBrace | Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => self.open.push(false),
+            Token::LeftBrace | Token::LeftParen | Token::LeftBracket | Token::QuestionBracket => {
+                self.open.push(false)
+            }
             Token::RightBrace | Token::RightParen | Token::RightBracket => drop(self.open.pop()),
             Token::Comma if self.open.last() == Some(&true) => self.before = Before::Key,
             _ => {}
@@ -60,14 +66,15 @@ impl Seen {
     }
 }
 
-fn as_name(token: Token) -> Token {
+/// The token as a name if it is a word, and whether it was changed.
+fn as_name(token: Token) -> (Token, bool) {
     let word = match &token {
         Token::Reserved(word) => word.as_str(),
-        token if token.is_standard_keyword() => token.literal_syntax(),
-        _ => return token,
+        token if token.is_literal() => token.literal_syntax(),
+        _ => return (token, false),
     };
     let plain = word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    if plain { Token::Identifier(Box::new(word.into())) } else { token }
+    if plain { (Token::Identifier(Box::new(word.into())), true) } else { (token, false) }
 }
 
 #[cfg(test)]
@@ -79,12 +86,14 @@ mod tests {
         let mut engine = Engine::new();
         register(&mut engine);
         for word in [
-            "use", "default", "is", "new", "case", "package", "import", "export", "in", "as", "const", "private",
-            "return", "throw", "switch", "if", "for", "loop", "fn", "let", "with", "module", "null", "go", "this",
-            "true", "public", "static", "type_of", "print", "call", "eval", "class",
+            "use", "default", "is", "new", "case", "package", "import", "export", "in", "as", "const",
+            "private", "return", "throw", "switch", "if", "for", "loop", "fn", "let", "with", "module",
+            "null", "go", "this", "true", "public", "static", "type_of", "print", "call", "eval", "class",
         ] {
             begin();
-            let script = format!("let m = #{{ a: 1, {word}: 2 }}; m.{word} = m.{word} + 1; m.{word} + #{{ {word}: 4 }}.{word}");
+            let script = format!(
+                "let m = #{{ a: 1, {word}: 2 }}; m.{word} = m.{word} + 2; m.{word} - 1 + #{{ {word}: 4 }}.{word}"
+            );
             assert_eq!(engine.eval::<i64>(&script).map_err(|error| format!("{word}: {error}")), Ok(7));
         }
     }

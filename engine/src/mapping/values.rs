@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter},
-    hl7::{Part, Segment, Separators, Value},
+    hl7::{Segment, Separators, Value},
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -71,7 +71,7 @@ impl FieldHandle {
             Self::Absent => Value::Absent,
             Self::Null => Value::Null,
             Self::Present { start, end, separators } => match current.message.text().get(start..end) {
-                Some(raw) => Value::Present(Part::new(raw, separators)),
+                Some(raw) => Value::new(raw, separators),
                 None => Value::Absent,
             },
         }
@@ -100,10 +100,19 @@ fn register_message(engine: &mut Engine) {
         .register_fn("all", |_: &mut MessageHandle, at: ImmutableString| message_all(&at))
         .register_fn("segments", |_: &mut MessageHandle, name: ImmutableString| {
             check_name(&name)?;
-            with(|current| Ok(current.message.segments_named(&name).map(SegmentHandle::of).map(Dynamic::from).collect::<Array>()))
+            with(|current| {
+                Ok(current
+                    .message
+                    .segments_named(&name)
+                    .map(SegmentHandle::of)
+                    .map(Dynamic::from)
+                    .collect::<Array>())
+            })
         })
         .register_fn("segments", |_: &mut MessageHandle| {
-            with(|current| Ok(current.message.segments().map(SegmentHandle::of).map(Dynamic::from).collect::<Array>()))
+            with(|current| {
+                Ok(current.message.segments().map(SegmentHandle::of).map(Dynamic::from).collect::<Array>())
+            })
         })
         .register_fn("segment", |_: &mut MessageHandle, name: ImmutableString| {
             check_name(&name)?;
@@ -113,7 +122,9 @@ fn register_message(engine: &mut Engine) {
             check_name(&name)?;
             with(|current| Ok(current.message.segment(&name).is_some()))
         });
-    let header = |read: fn(&Current) -> Cow<'_, str>| move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))));
+    let header = |read: fn(&Current) -> Cow<'_, str>| {
+        move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
+    };
     engine
         .register_get("code", header(|current| current.message.trigger().code))
         .register_get("event", header(|current| current.message.trigger().event))
@@ -146,7 +157,9 @@ fn register_segment(engine: &mut Engine) {
         .register_get("name", |segment: &mut SegmentHandle| ImmutableString::from(segment.name()))
         .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
         .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
-        .register_get("index", |segment: &mut SegmentHandle| segment.index.map_or(0, |index| index as INT + 1))
+        .register_get("index", |segment: &mut SegmentHandle| {
+            segment.index.map_or(0, |index| index as INT + 1)
+        })
         .register_get("number", |segment: &mut SegmentHandle| {
             with(|current| Ok(segment.find(current).map_or(0, |segment| segment.number() as INT)))
         });
@@ -156,10 +169,14 @@ fn register_value(engine: &mut Engine) {
     engine
         .register_get("text", |value: &mut FieldHandle| value.text())
         .register_get("raw", |value: &mut FieldHandle| {
-            with(|current| Ok(value.find(current).part().map_or(ImmutableString::new(), |part| part.raw().into())))
+            with(|current| {
+                Ok(value.find(current).part().map_or(ImmutableString::new(), |part| part.raw().into()))
+            })
         })
         .register_get("whole", |value: &mut FieldHandle| {
-            with(|current| Ok(value.find(current).part().map_or(ImmutableString::new(), |part| shared(part.whole()))))
+            with(|current| {
+                Ok(value.find(current).part().map_or(ImmutableString::new(), |part| shared(part.whole())))
+            })
         })
         .register_get("is_absent", |value: &mut FieldHandle| matches!(value, FieldHandle::Absent))
         .register_get("is_null", |value: &mut FieldHandle| matches!(value, FieldHandle::Null))
@@ -168,7 +185,9 @@ fn register_value(engine: &mut Engine) {
         .register_fn("component", |value: &mut FieldHandle, number: INT| component(*value, number))
         .register_fn("subcomponent", |value: &mut FieldHandle, number: INT| {
             let number = positive(number)?;
-            with(|current| Ok(FieldHandle::of(value.find(current).subcomponent(number), current.message.text())))
+            with(|current| {
+                Ok(FieldHandle::of(value.find(current).subcomponent(number), current.message.text()))
+            })
         })
         .register_fn("to_string", |value: &mut FieldHandle| value.text())
         .register_fn("to_debug", |value: &mut FieldHandle| value.text())
@@ -180,28 +199,41 @@ fn register_value(engine: &mut Engine) {
             let text = value.text()?;
             Ok(text.trim().parse::<INT>().map_or(Dynamic::UNIT, Dynamic::from))
         })
-        .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString| convert(*value, &data_type, None, None))
+        .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString| {
+            convert(*value, &data_type, None, None)
+        })
         .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString, target: ImmutableString| {
             convert(*value, &data_type, Some(&target), None)
         })
         .register_fn(
             "to",
-            |value: &mut FieldHandle, data_type: ImmutableString, target: ImmutableString, table: ImmutableString| {
-                convert(*value, &data_type, Some(&target), Some(&table))
-            },
+            |value: &mut FieldHandle,
+             data_type: ImmutableString,
+             target: ImmutableString,
+             table: ImmutableString| { convert(*value, &data_type, Some(&target), Some(&table)) },
         );
 }
 
 fn register_comparisons(engine: &mut Engine) {
     engine
         .register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
-        .register_fn("!=", |value: FieldHandle, text: ImmutableString| Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?))
+        .register_fn("!=", |value: FieldHandle, text: ImmutableString| {
+            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
+        })
         .register_fn("==", |text: ImmutableString, value: FieldHandle| equal(value, &text))
-        .register_fn("!=", |text: ImmutableString, value: FieldHandle| Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?))
+        .register_fn("!=", |text: ImmutableString, value: FieldHandle| {
+            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
+        })
         .register_fn("==", |one: FieldHandle, other: FieldHandle| same(one, other))
-        .register_fn("!=", |one: FieldHandle, other: FieldHandle| Ok::<_, Box<EvalAltResult>>(!same(one, other)?))
-        .register_fn("+", |value: FieldHandle, text: ImmutableString| -> Result<ImmutableString> { Ok(value.text()? + text) })
-        .register_fn("+", |text: ImmutableString, value: FieldHandle| -> Result<ImmutableString> { Ok(text + value.text()?) });
+        .register_fn("!=", |one: FieldHandle, other: FieldHandle| {
+            Ok::<_, Box<EvalAltResult>>(!same(one, other)?)
+        })
+        .register_fn("+", |value: FieldHandle, text: ImmutableString| -> Result<ImmutableString> {
+            Ok(value.text()? + text)
+        })
+        .register_fn("+", |text: ImmutableString, value: FieldHandle| -> Result<ImmutableString> {
+            Ok(text + value.text()?)
+        });
 }
 
 fn equal(value: FieldHandle, text: &str) -> Result<bool> {
@@ -288,11 +320,19 @@ fn component(value: FieldHandle, number: INT) -> Result<FieldHandle> {
 }
 
 /// Converts by the first converter of the name that gives the wanted type.
-fn convert(value: FieldHandle, data_type: &str, target: Option<&str>, table: Option<&str>) -> Result<Dynamic> {
+fn convert(
+    value: FieldHandle,
+    data_type: &str,
+    target: Option<&str>,
+    table: Option<&str>,
+) -> Result<Dynamic> {
     let fits = |converter: &&Converter| {
         converter.name == data_type && target.is_none_or(|target| super::plan::fits(converter.to, target))
     };
-    let converter = CONVERTERS.iter().find(fits).ok_or_else(|| fault("there is no such data type, or it does not give that type"))?;
+    let converter = CONVERTERS
+        .iter()
+        .find(fits)
+        .ok_or_else(|| fault("there is no such data type, or it does not give that type"))?;
     with(|current| {
         let table = match table {
             None => None,
@@ -321,7 +361,10 @@ fn name_of(name: &str) -> [u8; 3] {
 }
 
 fn positive(number: INT) -> Result<usize> {
-    usize::try_from(number).ok().filter(|number| *number > 0).ok_or_else(|| fault("fields and components count from 1"))
+    usize::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| fault("fields and components count from 1"))
 }
 
 fn received(current: &Current) -> String {

@@ -275,7 +275,11 @@ mod tests {
     fn payloads_come_back_in_order() {
         let payloads = vec![
             Payload::Hl7(Bytes::from_static(b"MSH|^~\\&|")),
-            Payload::FhirResource { resource_type: "Patient".into(), id: "1".into(), json: Bytes::from_static(b"{}") },
+            Payload::FhirResource {
+                resource_type: "Patient".into(),
+                id: "1".into(),
+                json: Bytes::from_static(b"{}"),
+            },
             Payload::FhirBundle(Bytes::new()),
         ];
         assert_eq!(read_payloads(write_payloads(&payloads)).unwrap(), payloads);

@@ -36,8 +36,14 @@ pub(super) struct Committer {
 }
 
 enum Request {
-    Change { change: Change, answer: Answer, _bytes: OwnedSemaphorePermit },
+    Change(Box<Change>, Waiting),
     Close(oneshot::Sender<()>),
+}
+
+/// Somebody who wants to know, and the bytes that are theirs until then.
+struct Waiting {
+    answer: Answer,
+    _bytes: OwnedSemaphorePermit,
 }
 
 struct Task {
@@ -73,7 +79,7 @@ impl Committer {
             Err(_) => return Err(self.why_closed()),
         };
         let (answer, answered) = oneshot::channel();
-        let sent = self.requests.send(Request::Change { change, answer, _bytes }).await;
+        let sent = self.requests.send(Request::Change(Box::new(change), Waiting { answer, _bytes })).await;
         match sent {
             Ok(()) => answered.await.unwrap_or_else(|_| Err(self.why_closed())),
             Err(_) => Err(self.why_closed()),
@@ -127,8 +133,8 @@ impl Task {
             {
                 gathered.push(request);
             }
-            let (changes, answers, close) = sort(&mut gathered);
-            if let Err(error) = self.commit(changes, answers).await {
+            let (changes, waiting, close) = sort(&mut gathered);
+            if let Err(error) = self.commit(changes, waiting).await {
                 tracing::error!(%error, "the journal is closed: nothing more can be made durable");
                 return self.refuse_all();
             }
@@ -143,21 +149,17 @@ impl Task {
         }
     }
 
-    async fn commit(
-        &mut self,
-        changes: Vec<Change>,
-        answers: Vec<(Answer, OwnedSemaphorePermit)>,
-    ) -> Result<(), String> {
+    async fn commit(&mut self, changes: Vec<Change>, waiting: Vec<Waiting>) -> Result<(), String> {
         if !changes.is_empty() {
             let together = changes.len();
             let began = Instant::now();
             match self.store.commit(changes).await {
-                Ok(committed) if committed.len() == answers.len() => {
+                Ok(committed) if committed.len() == waiting.len() => {
                     self.metrics.committed(together, began.elapsed().as_secs_f64());
                     self.advance(&committed);
-                    for ((answer, _bytes), committed) in answers.into_iter().zip(committed) {
+                    for (waiting, committed) in waiting.into_iter().zip(committed) {
                         // Whoever asked may have given up; the change is durable all the same.
-                        let _ = answer.send(Ok(committed));
+                        let _ = waiting.answer.send(Ok(committed));
                     }
                 }
                 outcome => {
@@ -166,8 +168,8 @@ impl Task {
                         Err(error) => error.to_string(),
                     };
                     self.door.shut(&reason);
-                    for (answer, _bytes) in answers {
-                        let _ = answer.send(Err(JournalError::Closed(reason.clone())));
+                    for waiting in waiting {
+                        let _ = waiting.answer.send(Err(JournalError::Closed(reason.clone())));
                     }
                     return Err(reason);
                 }
@@ -203,9 +205,9 @@ impl Task {
         self.requests.close();
         while let Ok(request) = self.requests.try_recv() {
             match request {
-                Request::Change { answer, .. } => {
+                Request::Change(_, waiting) => {
                     let reason = self.door.closed.borrow().clone().unwrap_or_else(gone);
-                    let _ = answer.send(Err(JournalError::Closed(reason.to_string())));
+                    let _ = waiting.answer.send(Err(JournalError::Closed(reason.to_string())));
                 }
                 Request::Close(done) => {
                     let _ = done.send(());
@@ -235,22 +237,22 @@ impl Drop for Door {
     }
 }
 
-type Sorted = (Vec<Change>, Vec<(Answer, OwnedSemaphorePermit)>, Option<oneshot::Sender<()>>);
+type Sorted = (Vec<Change>, Vec<Waiting>, Option<oneshot::Sender<()>>);
 
 fn sort(gathered: &mut Vec<Request>) -> Sorted {
     let mut changes = Vec::with_capacity(gathered.len());
-    let mut answers = Vec::with_capacity(gathered.len());
+    let mut waiting = Vec::with_capacity(gathered.len());
     let mut close = None;
     for request in gathered.drain(..) {
         match request {
-            Request::Change { change, answer, _bytes } => {
-                changes.push(change);
-                answers.push((answer, _bytes));
+            Request::Change(change, who) => {
+                changes.push(*change);
+                waiting.push(who);
             }
             Request::Close(done) => close = Some(done),
         }
     }
-    (changes, answers, close)
+    (changes, waiting, close)
 }
 
 fn gone() -> Arc<str> {

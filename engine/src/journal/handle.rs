@@ -10,9 +10,9 @@ use bytes::Bytes;
 use tokio::sync::watch;
 
 use super::{
-    Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter, JournalError, Key,
-    Loaded, NewMessage, Outcome, Output, Pending, Requeue, Requeued, Sequence, State, Stats, Summary, Tip,
-    Work,
+    Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter, JournalError,
+    Key, Loaded, NewMessage, Outcome, Output, Pending, Requeue, Requeued, Sequence, State, Stats, Summary,
+    Tip, Work,
     body::{self, Body, Flaw},
     committer::Committer,
     store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
@@ -67,18 +67,8 @@ impl Journal {
     /// # Errors
     /// `Closed`: the lane must not move on.
     pub async fn record(&self, outcome: Outcome) -> Result<(), JournalError> {
-        let Outcome {
-            id,
-            state,
-            at,
-            attempts,
-            first_attempt,
-            output,
-            revision,
-            reason,
-            class,
-            detail,
-        } = outcome;
+        let Outcome { id, state, at, attempts, first_attempt, output, revision, reason, class, detail } =
+            outcome;
         let output = match output.as_slice() {
             [] => None,
             payloads => Some(Body::pack_async(body::write_payloads(payloads)).await),
@@ -310,8 +300,9 @@ impl From<Damage> for JournalError {
 fn sound(disposition: Disposition) -> Disposition {
     match disposition {
         Disposition::Routed(mut deliveries) => {
-            deliveries
-                .sort_by(|one, other| (&one.route, &one.destination).cmp(&(&other.route, &other.destination)));
+            deliveries.sort_by(|one, other| {
+                (&one.route, &one.destination).cmp(&(&other.route, &other.destination))
+            });
             deliveries
                 .dedup_by(|one, kept| (&one.route, &one.destination) == (&kept.route, &kept.destination));
             match deliveries.is_empty() {
@@ -344,8 +335,7 @@ fn entry(stored: Stored) -> Result<Entry, Damage> {
 fn sent(delivery: StoredDelivery) -> Result<Option<Output>, Damage> {
     let Some(blob) = delivery.output else { return Ok(None) };
     let sequence = delivery.id.sequence;
-    let payloads =
-        body::read_payloads(unpack(&blob, sequence)?).map_err(|flaw| Damage { sequence, flaw })?;
+    let payloads = body::read_payloads(unpack(&blob, sequence)?).map_err(|flaw| Damage { sequence, flaw })?;
     Ok(Some(Output { payloads, revision: delivery.revision }))
 }
 

@@ -9,6 +9,8 @@
 
 pub mod body;
 mod committer;
+#[cfg(test)]
+pub(crate) mod conformance;
 mod handle;
 mod readings;
 pub mod sqlite;
@@ -98,9 +100,7 @@ pub struct DeliveryId {
 }
 
 /// Where a delivery stands. The first four are unfinished, the last three are the only ends there are.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Not attempted yet.

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{DeliveryId, Entry, Keys, Pending, Sequence, State, body::Flaw};
+use super::{DeliveryId, Entry, Keys, Sequence, State, body::Flaw};
 use crate::connector::{ErrorClass, Payload};
 
 /// How far the journal is. Changes after every commit that adds work.
@@ -202,4 +202,3 @@ pub struct Audit {
     /// How many deliveries were put back.
     pub deliveries: u64,
 }
-

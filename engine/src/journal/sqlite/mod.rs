@@ -14,6 +14,8 @@
 mod counters;
 mod open;
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 use std::{

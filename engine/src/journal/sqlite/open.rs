@@ -9,7 +9,7 @@ use std::{
 };
 
 use sqlx::{
-    ConnectOptions, Row, SqliteConnection,
+    ConnectOptions, Row, SqliteConnection, SqlitePool,
     migrate::Migrator,
     sqlite::{
         SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
@@ -75,8 +75,10 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
     let failed_sql = |error: sqlx::Error| failed(error.into());
 
-    let mut writer = writer_options(&database).connect().await.map_err(failed_sql)?;
-    migrate(&mut writer, directory, &database).await?;
+    let one = SqlitePoolOptions::new().max_connections(1);
+    let one = one.connect_with(writer_options(&database)).await.map_err(failed_sql)?;
+    migrate(&one, directory, &database).await?;
+    let mut writer = one.acquire().await.map_err(failed_sql)?.detach();
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .connect_with(reader_options(&database))
@@ -130,13 +132,13 @@ fn reader_options(database: &Path) -> SqliteConnectOptions {
 }
 
 /// Refuses what is not ours before anything is written, then brings an older journal up to date.
-async fn migrate(
-    writer: &mut SqliteConnection,
-    directory: &Path,
-    database: &Path,
-) -> Result<(), OpenError> {
+async fn migrate(writer: &SqlitePool, directory: &Path, database: &Path) -> Result<(), OpenError> {
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
-    let found = found(writer).await.map_err(|error| failed(error.into()))?;
+    let found = match writer.acquire().await {
+        Ok(mut writer) => found(&mut writer).await,
+        Err(error) => Err(error),
+    };
+    let found = found.map_err(|error| failed(error.into()))?;
     let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
     match found {
         Found::Other => return Err(OpenError::NotAJournal(database.to_owned())),
@@ -160,7 +162,8 @@ async fn found(writer: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
     }
     if number(writer, "PRAGMA application_id").await? != APPLICATION_ID {
         // A crash may have come between the migrator's own table and the first migration.
-        let ours = "SELECT count(*) = 1 AND max(name) = '_sqlx_migrations' FROM sqlite_schema WHERE type = 'table'";
+        let ours =
+            "SELECT count(*) = 1 AND max(name) = '_sqlx_migrations' FROM sqlite_schema WHERE type = 'table'";
         return Ok(if number(writer, ours).await? == 1 { Found::Nothing } else { Found::Other });
     }
     let schema = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
@@ -175,7 +178,7 @@ async fn seed(writer: &mut SqliteConnection) -> Result<Counters, StoreError> {
     let mut counters = Counters::default();
     let unfinished = "SELECT destination, state, count(*) FROM pending GROUP BY destination, state";
     let dead = "SELECT destination, 6, count(*) FROM delivery INDEXED BY delivery_for_a_person
-                WHERE state = 6 GROUP BY destination";
+                WHERE state = 6 AND state IN (2, 3, 6) GROUP BY destination";
     for sql in [unfinished, dead] {
         for row in sqlx::query(sql).fetch_all(&mut *writer).await? {
             let deliveries: i64 = row.try_get(2)?;

@@ -8,7 +8,8 @@ use super::{SqliteStore, column, counters::Counters, instant, number, state};
 use crate::{
     connector::ErrorClass,
     journal::{
-        Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Keys, Pending, Sequence, State, Stats, Summary,
+        Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Keys, Pending, Sequence, State, Stats,
+        Summary,
         body::{Body, Codec},
         store::{StoreError, Stored, StoredDelivery},
     },
@@ -23,15 +24,22 @@ macro_rules! summary_columns {
 }
 
 /// The columns of a [`DeliveryRecord`], of `delivery d`.
-const DELIVERY: &str = "d.sequence, d.route, d.destination, d.state, d.lanes, d.at, d.attempts, d.first_attempt,
+const DELIVERY: &str =
+    "d.sequence, d.route, d.destination, d.state, d.lanes, d.at, d.attempts, d.first_attempt,
     d.revision, d.reason, d.class";
 
 /// Messages with a key: those in the search table, and those that have come since it was last filled.
 macro_rules! found_by {
     ($kind:literal, $column:literal, $value:literal) => {
         concat!(
-            "SELECT sequence FROM search WHERE kind = ", $kind, " AND value = ", $value,
-            " UNION ALL SELECT sequence FROM message WHERE ", $column, " = ", $value,
+            "SELECT sequence FROM search WHERE kind = ",
+            $kind,
+            " AND value = ",
+            $value,
+            " UNION ALL SELECT sequence FROM message WHERE ",
+            $column,
+            " = ",
+            $value,
             " AND sequence > (SELECT value FROM mark WHERE name = 'searched')"
         )
     };
@@ -74,7 +82,9 @@ pub(super) async fn messages(
     sequences: &[Sequence],
 ) -> Result<Vec<Stored>, StoreError> {
     const MESSAGES: &str = concat!(
-        "SELECT ", summary_columns!(), ", m.codec, m.body FROM json_each(?) j CROSS JOIN message m
+        "SELECT ",
+        summary_columns!(),
+        ", m.codec, m.body FROM json_each(?) j CROSS JOIN message m
          ON m.sequence = j.value"
     );
     let rows = sqlx::query(MESSAGES).bind(json(sequences)?).fetch_all(readers).await?;
@@ -110,10 +120,7 @@ pub(super) async fn outputs(
     rows.iter().map(stored).collect()
 }
 
-pub(super) async fn summary(
-    readers: &SqlitePool,
-    sequence: Sequence,
-) -> Result<Option<Summary>, StoreError> {
+pub(super) async fn summary(readers: &SqlitePool, sequence: Sequence) -> Result<Option<Summary>, StoreError> {
     const ONE: &str = concat!("SELECT ", summary_columns!(), " FROM message m WHERE m.sequence = ?");
     let row = sqlx::query(ONE).bind(sequence.0).fetch_optional(readers).await?;
     row.as_ref().map(one_summary).transpose()
@@ -125,12 +132,18 @@ pub(super) async fn find(
     limit: usize,
 ) -> Result<Vec<Summary>, StoreError> {
     const BY_CONTROL_ID: &str = concat!(
-        "SELECT ", summary_columns!(), " FROM message m WHERE m.sequence IN (",
-        found_by!("1", "control_id", "?1"), ") ORDER BY m.sequence DESC LIMIT ?2"
+        "SELECT ",
+        summary_columns!(),
+        " FROM message m WHERE m.sequence IN (",
+        found_by!("1", "control_id", "?1"),
+        ") ORDER BY m.sequence DESC LIMIT ?2"
     );
     const BY_PATIENT: &str = concat!(
-        "SELECT ", summary_columns!(), " FROM message m WHERE m.sequence IN (",
-        found_by!("2", "patient", "?1"), ") ORDER BY m.sequence DESC LIMIT ?2"
+        "SELECT ",
+        summary_columns!(),
+        " FROM message m WHERE m.sequence IN (",
+        found_by!("2", "patient", "?1"),
+        ") ORDER BY m.sequence DESC LIMIT ?2"
     );
     let (sql, value) = match key {
         Key::ControlId(value) => (BY_CONTROL_ID, value),
@@ -158,8 +171,7 @@ pub(super) async fn deliveries(
         FROM to_destination CROSS JOIN pending p ON p.destination = name AND p.sequence = ?";
     let mut transaction = readers.begin().await?;
     let known = format!("SELECT {DELIVERY} FROM delivery d WHERE d.sequence = ?");
-    let known =
-        sqlx::query(AssertSqlSafe(known)).bind(sequence.0).fetch_all(&mut *transaction).await?;
+    let known = sqlx::query(AssertSqlSafe(known)).bind(sequence.0).fetch_all(&mut *transaction).await?;
     let unfinished = sqlx::query(UNFINISHED).bind(sequence.0).fetch_all(&mut *transaction).await?;
     let mut found = BTreeMap::new();
     for row in &known {
@@ -180,8 +192,7 @@ pub(super) async fn deliveries(
             reason: String::new(),
             class: None,
         };
-        let delivery =
-            found.entry((destination.clone(), route.clone())).or_insert_with(never_attempted);
+        let delivery = found.entry((destination.clone(), route.clone())).or_insert_with(never_attempted);
         delivery.lanes = lanes(column(row, 3)?)?;
         delivery.state = state(column(row, 5)?)?;
         delivery.attempts = count(column(row, 6)?);
@@ -251,7 +262,9 @@ pub(super) async fn quarantine(
     limit: usize,
 ) -> Result<Vec<Summary>, StoreError> {
     const QUARANTINE: &str = concat!(
-        "SELECT ", summary_columns!(), " FROM message m
+        "SELECT ",
+        summary_columns!(),
+        " FROM message m
          WHERE m.quarantine IS NOT NULL AND m.sequence > ? ORDER BY m.sequence LIMIT ?"
     );
     let rows = sqlx::query(QUARANTINE).bind(after.0).bind(many(limit)).fetch_all(readers).await?;
@@ -395,7 +408,7 @@ fn one_id(row: &SqliteRow) -> Result<DeliveryId, StoreError> {
 }
 
 fn class(word: &str) -> Option<ErrorClass> {
-    use ErrorClass::{Misconfigured, Rejected, Uncertain, Unavailable};
+    use ErrorClass::{Misconfigured, Rejected, Unavailable, Uncertain};
     [Unavailable, Uncertain, Rejected, Misconfigured].into_iter().find(|class| class.word() == word)
 }
 

@@ -76,7 +76,8 @@ const REPLAYABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each
 const REPLAY_WAITING: &str = "UPDATE pending SET state = 0, attempts = 0, first_attempt = NULL
     WHERE (destination, sequence, route) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
     AND state IN (2, 3)";
-const REPLAY_ENDED: &str = "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+const REPLAY_ENDED: &str =
+    "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
     SELECT d.destination, d.sequence, d.route, d.lanes, m.received, 0, 0
     FROM json_each(?) j CROSS JOIN delivery d
     ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
@@ -168,13 +169,7 @@ impl<'t> Batch<'t> {
             if let Disposition::Routed(deliveries) = &append.disposition {
                 for delivery in deliveries {
                     let received = append.received.as_microsecond();
-                    owed.push((
-                        &delivery.destination,
-                        sequence,
-                        &delivery.route,
-                        &delivery.lanes,
-                        received,
-                    ));
+                    owed.push((&delivery.destination, sequence, &delivery.route, &delivery.lanes, received));
                     self.moves.add(&delivery.destination, State::Ready, 1);
                 }
             }

@@ -154,7 +154,7 @@ fn strike(value: &mut Spanned<DeValue<'_>>, span: &std::ops::Range<usize>) -> Op
         }
         DeValue::Array(array) => match array.iter().position(|value| value.span() == *span) {
             Some(index) => {
-                let whole = std::mem::replace(array, DeArray::default());
+                let whole = std::mem::take(array);
                 *array = whole
                     .into_iter()
                     .enumerate()

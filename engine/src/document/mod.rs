@@ -154,7 +154,9 @@ fn strike(value: &mut Spanned<DeValue<'_>>, span: &std::ops::Range<usize>) -> Op
         }
         DeValue::Array(array) => match array.iter().position(|value| value.span() == *span) {
             Some(index) => {
-                let whole = std::mem::take(array);
+                #[allow(clippy::mem_replace_with_default)]
+                // `take` does not compile: only the 'static array has a default
+                let whole = std::mem::replace(array, DeArray::default());
                 *array = whole
                     .into_iter()
                     .enumerate()

@@ -42,6 +42,17 @@ pub trait Destination: Send + Sync {
     /// The future is dropped when the engine's time-out passes or the engine stops; whatever connection it
     /// held must then not be used again.
     async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError>;
+
+    /// Whether the receiver recognises a repeat. If it does, what is `Uncertain` is sent again by itself; if it
+    /// does not, it is held for a person.
+    fn repeats_are_safe(&self) -> bool {
+        false
+    }
+
+    /// How many deliveries at once are of use, such as the number of connections; the engine starts no more.
+    fn at_once(&self) -> usize {
+        usize::MAX
+    }
 }
 
 /// Why a source cannot serve.

@@ -1,63 +1,279 @@
 //! A message: the exact bytes, and an index of its segments and fields.
+//!
+//! Promise:  `raw` is what came in, for ever; every segment of it is seen; nothing is copied until somebody asks
+//!           for a decoded value. `Debug` prints sizes and the trigger event only.
+//! Not here: what a message means.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt};
 
 use bytes::Bytes;
+use bytestring::ByteString;
+use encoding_rs::Encoding;
 
-use super::Path;
+use super::{
+    Path, Segment, Separators, Value, charset,
+    charset::Charset,
+    index::{self, Fault, Index, Oddity},
+};
 
 /// One HL7 v2 message as received, bytes unchanged, with an index of its structure.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Message {
     raw: Bytes,
-}
-
-/// The five or six characters that give a message its structure (MSH-1 and MSH-2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Separators {
-    /// MSH-1, usually `|`.
-    pub field: u8,
-    /// Usually `^`.
-    pub component: u8,
-    /// Usually `~`.
-    pub repetition: u8,
-    /// Usually `\`; none when MSH-2 is too short.
-    pub escape: Option<u8>,
-    /// Usually `&`; none when MSH-2 is too short.
-    pub subcomponent: Option<u8>,
-    /// `#` since 2.7; none otherwise.
-    pub truncation: Option<u8>,
-}
-
-/// A field, repetition, component or subcomponent in its three states.
-#[derive(Debug, Clone, Copy)]
-pub enum Value<'m> {
-    /// Nothing was sent: leave alone what is known.
-    Absent,
-    /// `""` was sent: remove what is known.
-    Null,
-    /// Something was sent.
-    Present(Part<'m>),
-}
-
-/// A piece of a message that has content.
-#[derive(Debug, Clone, Copy)]
-pub struct Part<'m> {
-    raw: &'m str,
+    text: ByteString,
     separators: Separators,
+    charset: Charset,
+    index: Index,
 }
 
-/// One segment of a message.
-#[derive(Debug, Clone, Copy)]
-pub struct Segment<'m> {
-    message: &'m Message,
-    index: usize,
+/// MSH-9: what happened. Empty where the message does not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trigger<'m> {
+    /// MSH-9.1: `ADT`.
+    pub code: Cow<'m, str>,
+    /// MSH-9.2: `A01`.
+    pub event: Cow<'m, str>,
+    /// MSH-9.3: `ADT_A01`.
+    pub structure: Cow<'m, str>,
 }
 
-/// Why bytes are no HL7 v2 message.
+/// Why bytes are no HL7 v2 message. Says nothing of what is in them.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ParseError {
-    /// They do not begin with `MSH` and separators.
+    /// There is nothing but blanks and control characters.
+    #[error("the message is empty")]
+    Empty,
+    /// They do not begin with `MSH`.
     #[error("the message does not begin with an MSH segment")]
     NoHeader,
+    /// They begin with `FHS` or `BHS`.
+    #[error("this is a batch of messages, not one message")]
+    Batch,
+    /// MSH-1 and MSH-2 give no structure.
+    #[error("the separators cannot be read: {0}")]
+    Separators(&'static str),
+    /// Longer than 4 GB.
+    #[error("the message is longer than 4 GB")]
+    TooLong,
 }
+
+impl Message {
+    /// Reads a message. `default` is the character set of messages that do not tell theirs and are not UTF-8.
+    ///
+    /// # Errors
+    /// Why the bytes are no message: a reason that can be sent back.
+    pub fn parse(raw: Bytes, default: &'static Encoding) -> Result<Self, ParseError> {
+        let head = Head::find(&raw)?;
+        let (text, charset) = charset::decode(&raw, head.declared(), head.separators.repetition, default);
+        if u32::try_from(text.len()).is_err() {
+            return Err(ParseError::TooLong);
+        }
+        let head = Head::find(text.as_bytes())?;
+        let separators = head.separators;
+        let end = text.trim_end_matches(is_trailing_junk).len();
+        let mut index = index::build(text.as_bytes(), head.start, end, separators.field);
+        let junk = text.get(end..).unwrap_or_default();
+        if junk.chars().any(|character| !matches!(character, '\r' | '\n')) {
+            index.odd(Fault::Trailing, end, text.len());
+        }
+        if text.get(..head.start).unwrap_or_default().chars().any(|before| before != '\u{FEFF}') {
+            index.odd(Fault::Leading, 0, head.start);
+        }
+        Ok(Self { raw, text, separators, charset, index })
+    }
+
+    /// The exact bytes that came in.
+    pub fn raw(&self) -> &Bytes {
+        &self.raw
+    }
+
+    /// The bytes as text, all of them.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The separators that MSH-1 and MSH-2 declare.
+    pub fn separators(&self) -> Separators {
+        self.separators
+    }
+
+    /// How the text was made of the bytes.
+    pub fn charset(&self) -> &Charset {
+        &self.charset
+    }
+
+    /// What is not as the standard says, though the message can be read.
+    pub fn oddities(&self) -> &[Oddity] {
+        &self.index.oddities
+    }
+
+    /// Its segments, in order.
+    pub fn segments(&self) -> impl DoubleEndedIterator<Item = Segment<'_>> + ExactSizeIterator + Clone {
+        self.index.entries.iter().enumerate().map(|(index, entry)| Segment::new(self, index, entry))
+    }
+
+    /// The segment at a place, from 0.
+    pub fn segment_at(&self, index: usize) -> Option<Segment<'_>> {
+        self.index.entries.get(index).map(|entry| Segment::new(self, index, entry))
+    }
+
+    /// The segments of one name, in order.
+    pub fn segments_named<'m>(
+        &'m self,
+        name: &str,
+    ) -> impl DoubleEndedIterator<Item = Segment<'m>> + Clone + use<'m> {
+        self.named(name.as_bytes().try_into().unwrap_or_default())
+    }
+
+    /// The first segment of a name.
+    pub fn segment(&self, name: &str) -> Option<Segment<'_>> {
+        self.segments_named(name).next()
+    }
+
+    /// The value at a path.
+    pub fn get(&self, path: &Path) -> Value<'_> {
+        match self.nth_named(path) {
+            Some(segment) => segment.get(path),
+            None => Value::Absent,
+        }
+    }
+
+    /// The value at a path for every repetition of its field; its own repetition number is not looked at.
+    /// Without an occurrence in the path, of the first such segment only.
+    pub fn all(&self, path: &Path) -> impl Iterator<Item = Value<'_>> {
+        let (field, component, subcomponent) = (path.field, path.component, path.subcomponent);
+        self.nth_named(path)
+            .into_iter()
+            .flat_map(move |segment| segment.repetitions(field))
+            .map(move |value| descend(value, component, subcomponent))
+    }
+
+    /// MSH-9.
+    pub fn trigger(&self) -> Trigger<'_> {
+        let field = self.header(9);
+        let piece = |n| field.component(n).text().unwrap_or_default();
+        Trigger { code: piece(1), event: piece(2), structure: piece(3) }
+    }
+
+    /// MSH-10; empty when there is none.
+    pub fn control_id(&self) -> Cow<'_, str> {
+        self.header(10).text().unwrap_or_default()
+    }
+
+    /// MSH-12, its first component; empty when there is none.
+    pub fn version(&self) -> Cow<'_, str> {
+        self.header(12).text().unwrap_or_default()
+    }
+
+    /// A field of MSH, its first repetition.
+    pub fn header(&self, n: usize) -> Value<'_> {
+        self.segment_at(0).map_or(Value::Absent, |segment| segment.field(n))
+    }
+
+    pub(super) fn slice(&self, start: u32, end: u32) -> &str {
+        self.text.get(start as usize..end as usize).unwrap_or_default()
+    }
+
+    pub(super) fn field_start(&self, field: usize) -> u32 {
+        self.index.fields.get(field).copied().unwrap_or_default()
+    }
+
+    fn named(&self, name: [u8; 3]) -> impl DoubleEndedIterator<Item = Segment<'_>> + Clone {
+        self.index
+            .entries
+            .iter()
+            .enumerate()
+            .filter(move |(_, entry)| entry.name == name)
+            .map(|(index, entry)| Segment::new(self, index, entry))
+    }
+
+    fn nth_named(&self, path: &Path) -> Option<Segment<'_>> {
+        self.named(path.segment).nth(path.occurrence.checked_sub(1)?)
+    }
+}
+
+impl<'m> Segment<'m> {
+    /// The value at a path whose segment name and occurrence are not looked at.
+    pub fn get(self, path: &Path) -> Value<'m> {
+        descend(self.repetition(path.field, path.repetition), path.component, path.subcomponent)
+    }
+}
+
+fn descend<'m>(value: Value<'m>, component: Option<usize>, subcomponent: Option<usize>) -> Value<'m> {
+    let value = component.map_or(value, |n| value.component(n));
+    subcomponent.map_or(value, |n| value.subcomponent(n))
+}
+
+impl fmt::Debug for Message {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (bytes, segments) = (self.raw.len(), self.index.entries.len());
+        write!(f, "Message({}, {bytes} bytes, {segments} segments)", self.trigger())
+    }
+}
+
+impl fmt::Display for Trigger<'_> {
+    /// `ADT^A01`, as routes name it; `ACK` when there is no event.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.code)?;
+        if self.event.is_empty() { Ok(()) } else { write!(f, "^{}", self.event) }
+    }
+}
+
+/// The header of a message as its bytes have it, found before anything is decoded.
+pub(super) struct Head<'b> {
+    /// Where `MSH` stands.
+    pub start: usize,
+    pub separators: Separators,
+    /// The header, without its end.
+    line: &'b [u8],
+}
+
+impl<'b> Head<'b> {
+    /// Finds the header. Byte order mark, VT, NUL and blanks before it are passed over.
+    pub fn find(raw: &'b [u8]) -> Result<Self, ParseError> {
+        let start = leading_junk(raw);
+        let rest = raw.get(start..).unwrap_or_default();
+        let line_end = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        let line = rest.get(..line_end).unwrap_or(rest);
+        match line.split_first_chunk::<3>() {
+            Some((b"MSH", after)) => {
+                let separators = Separators::parse(after).map_err(ParseError::Separators)?;
+                Ok(Self { start, separators, line })
+            }
+            Some((b"FHS" | b"BHS", _)) => Err(ParseError::Batch),
+            _ if rest.is_empty() => Err(ParseError::Empty),
+            _ => Err(ParseError::NoHeader),
+        }
+    }
+
+    /// The n-th field as it was sent, from 3.
+    pub fn field(&self, n: usize) -> &'b [u8] {
+        self.line.split(|byte| *byte == self.separators.field).nth(n - 1).unwrap_or_default()
+    }
+
+    fn declared(&self) -> Option<&'b str> {
+        std::str::from_utf8(self.field(18))
+            .ok()
+            .map(str::trim)
+            .filter(|declared| !declared.is_empty() && *declared != "\"\"")
+    }
+}
+
+fn leading_junk(raw: &[u8]) -> usize {
+    let mut rest = raw;
+    loop {
+        rest = match rest {
+            [0xEF, 0xBB, 0xBF, behind @ ..] => behind,
+            [b' ' | b'\t' | b'\r' | b'\n' | 0x0B | 0x00, behind @ ..] => behind,
+            _ => return raw.len() - rest.len(),
+        };
+    }
+}
+
+fn is_trailing_junk(character: char) -> bool {
+    matches!(character, '\r' | '\n' | '\u{1C}' | '\0' | '\u{0B}' | '\u{1A}')
+}
+
+#[cfg(test)]
+#[path = "message_tests.rs"]
+mod tests;

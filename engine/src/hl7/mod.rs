@@ -2,9 +2,24 @@
 //!
 //! Pure: no clock, socket or file. A [`Message`] keeps the exact bytes that came in, and an index of where its
 //! segments and fields begin; nothing is copied until somebody asks for a decoded value.
+//!
+//! Sources: HL7 v2.8.2 chapter 2 (structure, escapes, acknowledgement), chapter 2A (data types), the MLLP
+//! release 1 transport specification, HL7 table 0211 (character sets).
 
+pub mod charset;
+pub mod escape;
+
+mod index;
 mod message;
 mod path;
+mod segment;
+mod separators;
+mod value;
 
-pub use message::{Message, ParseError, Part, Segment, Separators, Value};
+pub use charset::Charset;
+pub use index::{Fault, Oddity};
+pub use message::{Message, ParseError, Trigger};
 pub use path::{Path, PathError};
+pub use segment::Segment;
+pub use separators::Separators;
+pub use value::{Part, Value};

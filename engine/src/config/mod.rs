@@ -1,0 +1,1 @@
+//! `tie.toml`: this instance.

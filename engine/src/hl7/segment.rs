@@ -1,0 +1,131 @@
+//! One segment of a message: its fields by number, and their repetitions.
+//!
+//! Promise:  fields are numbered as in the standard; MSH-1, FHS-1 and BHS-1 are the field separator itself.
+
+use std::fmt;
+
+use super::{
+    Message, Value,
+    index::Entry,
+    separators::Separators,
+    value::{Split, split},
+};
+
+/// One segment of a message. `Debug` prints its name only.
+#[derive(Clone, Copy)]
+pub struct Segment<'m> {
+    message: &'m Message,
+    index: usize,
+    entry: &'m Entry,
+}
+
+impl<'m> Segment<'m> {
+    pub(super) fn new(message: &'m Message, index: usize, entry: &'m Entry) -> Self {
+        Self { message, index, entry }
+    }
+
+    /// The message it belongs to.
+    pub fn message(self) -> &'m Message {
+        self.message
+    }
+
+    /// Three characters: `PID`.
+    pub fn name(self) -> &'m str {
+        std::str::from_utf8(&self.entry.name).unwrap_or_default()
+    }
+
+    /// Its place in the message, from 0.
+    pub fn index(self) -> usize {
+        self.index
+    }
+
+    /// Which of the segments of its name it is, from 1.
+    pub fn number(self) -> usize {
+        self.message.segments().take(self.index).filter(|other| other.entry.name == self.entry.name).count()
+            + 1
+    }
+
+    /// All of it as it was sent, without its end.
+    pub fn raw(self) -> &'m str {
+        self.message.slice(self.entry.start, self.entry.end)
+    }
+
+    /// Where it stands in [`Message::text`], in bytes.
+    pub fn range(self) -> std::ops::Range<usize> {
+        self.entry.start as usize..self.entry.end as usize
+    }
+
+    /// The number of its last field; 0 when it has none.
+    pub fn len(self) -> usize {
+        self.entry.fields as usize + usize::from(self.is_header() && self.entry.fields > 0)
+    }
+
+    /// Whether it has no fields.
+    pub fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+
+    /// The n-th field, from 1: its first repetition. 0 is the whole segment.
+    pub fn field(self, n: usize) -> Value<'m> {
+        self.repetition(n, 1)
+    }
+
+    /// One repetition, from 1, of the n-th field.
+    pub fn repetition(self, n: usize, repetition: usize) -> Value<'m> {
+        let separators = self.separators_at(n);
+        let raw = self.raw_field(n);
+        let pieces = if n == 0 { split(raw, None) } else { split(raw, Some(separators.repetition)) };
+        let Some(skip) = repetition.checked_sub(1) else { return Value::Absent };
+        let mut pieces = pieces;
+        pieces.nth(skip).map_or(Value::Absent, |piece| Value::new(piece, separators))
+    }
+
+    /// All repetitions of the n-th field, absent ones between others too; nothing when the field is absent.
+    pub fn repetitions(self, n: usize) -> impl Iterator<Item = Value<'m>> + Clone {
+        let separators = self.separators_at(n);
+        let raw = self.raw_field(n);
+        let pieces: Split<'m> = split(raw, (n != 0).then_some(separators.repetition));
+        pieces.filter(move |_| !raw.is_empty()).map(move |piece| Value::new(piece, separators))
+    }
+
+    /// The n-th field as it was sent, all repetitions; empty when there is none. 0 is the whole segment.
+    pub fn raw_field(self, n: usize) -> &'m str {
+        if n == 0 {
+            return self.raw();
+        }
+        let nth = if self.is_header() {
+            if n == 1 {
+                let at = self.entry.start + 3;
+                return if self.entry.fields > 0 { self.message.slice(at, at + 1) } else { "" };
+            }
+            n - 1
+        } else {
+            n
+        };
+        if nth > self.entry.fields as usize {
+            return "";
+        }
+        let first = self.entry.first_field as usize;
+        let start = self.message.field_start(first + nth - 1);
+        let end = if nth == self.entry.fields as usize {
+            self.entry.end
+        } else {
+            self.message.field_start(first + nth) - 1
+        };
+        self.message.slice(start, end)
+    }
+
+    fn is_header(self) -> bool {
+        matches!(&self.entry.name, b"MSH" | b"FHS" | b"BHS")
+    }
+
+    fn separators_at(self, n: usize) -> Separators {
+        if self.is_header() && (n == 1 || n == 2) { Separators::NOTHING } else { self.message.separators() }
+    }
+}
+
+impl fmt::Debug for Segment<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment({} at {})", self.name(), self.index)
+    }
+}

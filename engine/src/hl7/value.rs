@@ -1,0 +1,247 @@
+//! Values in their three states, and the parts of a message that have content.
+//!
+//! Promise:  nothing is copied or decoded until `text` or `whole` is asked for; any number may be asked for and
+//!           what is not there is `Absent`.
+//! Decided:  a field of separators only (`^^`) has no content and is absent; every component of a null field is
+//!           null, because `""` in the field removes the whole of it.
+
+use std::{borrow::Cow, fmt};
+
+use memchr::memchr;
+
+use super::{escape, separators::Separators};
+
+/// A field, repetition, component or subcomponent in its three states.
+#[derive(Debug, Clone, Copy)]
+pub enum Value<'m> {
+    /// Nothing was sent: leave alone what is known.
+    Absent,
+    /// `""` was sent: remove what is known.
+    Null,
+    /// Something was sent.
+    Present(Part<'m>),
+}
+
+/// A piece of a message that has content. `Debug` prints its length only.
+#[derive(Clone, Copy)]
+pub struct Part<'m> {
+    raw: &'m str,
+    separators: Separators,
+}
+
+impl<'m> Value<'m> {
+    /// Classes a piece of text, escapes and separators still in it.
+    pub fn new(raw: &'m str, separators: Separators) -> Self {
+        match raw.as_bytes().first() {
+            None => Self::Absent,
+            Some(b'"') if raw == "\"\"" => Self::Null,
+            Some(first)
+                if separators.separates(*first) && raw.bytes().all(|byte| separators.separates(byte)) =>
+            {
+                Self::Absent
+            }
+            Some(_) => Self::Present(Part { raw, separators }),
+        }
+    }
+
+    /// The part, if something was sent.
+    pub fn part(self) -> Option<Part<'m>> {
+        match self {
+            Self::Present(part) => Some(part),
+            Self::Absent | Self::Null => None,
+        }
+    }
+
+    /// The unescaped text of its first leaf, if something was sent: see [`Part::text`].
+    pub fn text(self) -> Option<Cow<'m, str>> {
+        self.part().map(|part| part.text())
+    }
+
+    /// Whether nothing was sent.
+    pub fn is_absent(self) -> bool {
+        matches!(self, Self::Absent)
+    }
+
+    /// Whether `""` was sent.
+    pub fn is_null(self) -> bool {
+        matches!(self, Self::Null)
+    }
+
+    /// The n-th component, from 1.
+    #[must_use]
+    pub fn component(self, n: usize) -> Self {
+        match self {
+            Self::Present(part) => part.component(n),
+            other => other,
+        }
+    }
+
+    /// The n-th subcomponent of the first component, from 1.
+    #[must_use]
+    pub fn subcomponent(self, n: usize) -> Self {
+        match self {
+            Self::Present(part) => part.subcomponent(n),
+            other => other,
+        }
+    }
+}
+
+impl<'m> Part<'m> {
+    /// As it was sent: escapes and separators still in it.
+    pub fn raw(self) -> &'m str {
+        self.raw
+    }
+
+    /// The separators of its message.
+    pub fn separators(self) -> Separators {
+        self.separators
+    }
+
+    /// The first leaf, unescaped: a field with components reads as the first subcomponent of its first
+    /// component. Empty when that leaf was not sent or is null.
+    pub fn text(self) -> Cow<'m, str> {
+        let leaf = self.leaf();
+        if leaf == "\"\"" { Cow::Borrowed("") } else { escape::decode(leaf, self.separators) }
+    }
+
+    /// All of it, unescaped, separators kept.
+    pub fn whole(self) -> Cow<'m, str> {
+        escape::decode(self.raw, self.separators)
+    }
+
+    /// The n-th component, from 1, of the first repetition.
+    pub fn component(self, n: usize) -> Value<'m> {
+        self.nth(self.first_repetition(), Some(self.separators.component), n)
+    }
+
+    /// The n-th subcomponent, from 1, of the first component.
+    pub fn subcomponent(self, n: usize) -> Value<'m> {
+        let first = before(self.first_repetition(), Some(self.separators.component));
+        self.nth(first, self.separators.subcomponent, n)
+    }
+
+    /// Its components, of the first repetition.
+    pub fn components(self) -> impl Iterator<Item = Value<'m>> + Clone {
+        let separators = self.separators;
+        split(self.first_repetition(), Some(separators.component)).map(move |raw| Value::new(raw, separators))
+    }
+
+    /// Its subcomponents, of the first component.
+    pub fn subcomponents(self) -> impl Iterator<Item = Value<'m>> + Clone {
+        let separators = self.separators;
+        let first = before(self.first_repetition(), Some(separators.component));
+        split(first, separators.subcomponent).map(move |raw| Value::new(raw, separators))
+    }
+
+    fn leaf(self) -> &'m str {
+        let separators = self.separators;
+        let end = self.raw.bytes().position(|byte| separators.separates(byte));
+        end.and_then(|end| self.raw.get(..end)).unwrap_or(self.raw)
+    }
+
+    fn first_repetition(self) -> &'m str {
+        before(self.raw, Some(self.separators.repetition))
+    }
+
+    fn nth(self, raw: &'m str, separator: Option<u8>, n: usize) -> Value<'m> {
+        let Some(skip) = n.checked_sub(1) else { return Value::Absent };
+        match split(raw, separator).nth(skip) {
+            Some(piece) => Value::new(piece, self.separators),
+            None => Value::Absent,
+        }
+    }
+}
+
+impl fmt::Debug for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({} bytes)", self.raw.len())
+    }
+}
+
+impl Separators {
+    /// Whether the byte divides a field into its pieces.
+    fn separates(self, byte: u8) -> bool {
+        byte == self.component || byte == self.repetition || Some(byte) == self.subcomponent
+    }
+}
+
+/// What stands before the first separator.
+fn before(raw: &str, separator: Option<u8>) -> &str {
+    let end = separator.and_then(|separator| memchr(separator, raw.as_bytes()));
+    end.and_then(|end| raw.get(..end)).unwrap_or(raw)
+}
+
+/// The pieces between the separators; one piece when there is none.
+pub(super) fn split(raw: &str, separator: Option<u8>) -> Split<'_> {
+    Split { rest: Some(raw), separator }
+}
+
+/// See [`split`].
+#[derive(Clone)]
+pub(super) struct Split<'m> {
+    rest: Option<&'m str>,
+    separator: Option<u8>,
+}
+
+impl<'m> Iterator for Split<'m> {
+    type Item = &'m str;
+
+    fn next(&mut self) -> Option<&'m str> {
+        let rest = self.rest?;
+        let at = self.separator.and_then(|separator| memchr(separator, rest.as_bytes()));
+        match at.and_then(|at| Some((rest.get(..at)?, rest.get(at + 1..)?))) {
+            Some((piece, rest)) => {
+                self.rest = Some(rest);
+                Some(piece)
+            }
+            None => self.rest.take(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(raw: &str) -> Value<'_> {
+        Value::new(raw, Separators::default())
+    }
+
+    #[test]
+    fn the_three_states() {
+        assert!(value("").is_absent());
+        assert!(value("^^&").is_absent());
+        assert!(value("\"\"").is_null());
+        assert!(value("\"\"").component(2).is_null());
+        assert_eq!(value("a").text().as_deref(), Some("a"));
+        assert_eq!(value("\"").text().as_deref(), Some("\""));
+        assert!(value("a^\"\"").component(2).is_null());
+        assert!(value("a^\"\"").component(3).is_absent());
+        assert!(value("a").component(0).is_absent());
+    }
+
+    #[test]
+    fn a_part_reads_as_its_first_leaf() {
+        let field = value(r"SM\T\ITH&van^JOHN~DOE").part().unwrap();
+        assert_eq!(field.text(), "SM&ITH");
+        assert_eq!(field.whole(), "SM&ITH&van^JOHN~DOE");
+        assert_eq!(field.subcomponent(2).text().as_deref(), Some("van"));
+        assert_eq!(field.component(2).text().as_deref(), Some("JOHN"));
+        assert!(field.component(3).is_absent());
+        assert_eq!(value("^b").text().as_deref(), Some(""));
+        assert_eq!(value("\"\"^b").text().as_deref(), Some(""));
+    }
+
+    #[test]
+    fn pieces_can_be_walked() {
+        let field = value("a&b^c^").part().unwrap();
+        let components: Vec<_> = field.components().map(|one| one.part().map(Part::raw)).collect();
+        assert_eq!(components, [Some("a&b"), Some("c"), None]);
+        assert_eq!(field.subcomponents().count(), 2);
+    }
+
+    #[test]
+    fn debug_keeps_the_secret() {
+        assert_eq!(format!("{:?}", value("SMITH")), "Present(Part(5 bytes))");
+    }
+}

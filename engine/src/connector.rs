@@ -143,13 +143,14 @@ pub struct Outbound {
     /// Control id of the message that this was made from.
     pub control_id: String,
     /// Set by the connector once the first byte has left: a time-out after that is `Uncertain`, before it `Unavailable`.
-    pub left: AtomicBool,
+    /// Shared, since a body may be sent by a task of the connector's client library.
+    pub left: Arc<AtomicBool>,
 }
 
 impl Outbound {
     /// A message that has not left yet.
     pub fn new(payload: Payload, control_id: impl Into<String>) -> Self {
-        Self { payload, control_id: control_id.into(), left: AtomicBool::new(false) }
+        Self { payload, control_id: control_id.into(), left: Arc::default() }
     }
 
     /// Says that bytes of the message may have reached the receiver from now on.

@@ -105,10 +105,8 @@ impl Client {
             .await
             .map_err(|reason| Fault { failure: Failure::Setup, reason })?;
         let attempt = Arc::new(AtomicBool::new(false));
-        let request = request.map(|bytes| Announced {
-            body: Full::new(bytes),
-            marks: [left.clone(), attempt.clone()],
-        });
+        let request =
+            request.map(|bytes| Announced { body: Full::new(bytes), marks: [left.clone(), attempt.clone()] });
         let response = inner
             .request(request)
             .await
@@ -147,8 +145,7 @@ fn build(ca: Option<&Path>) -> Result<Inner, String> {
 }
 
 fn roots(path: &Path) -> Result<rustls::RootCertStore, String> {
-    let unreadable =
-        |error: &dyn Error| format!("the CA file {} cannot be read: {error}", path.display());
+    let unreadable = |error: &dyn Error| format!("the CA file {} cannot be read: {error}", path.display());
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
         let certificate = certificate.map_err(|error| unreadable(&error))?;
@@ -172,8 +169,12 @@ fn fault(error: &(dyn Error + 'static), connecting: bool, left: bool) -> Fault {
             (Failure::Refused, "connection refused".to_owned())
         }
         (None, kind) if connecting => (Failure::Unreachable, format!("no connection{}", told(kind))),
-        (None, kind) if left => (Failure::LostAfter, format!("the connection was lost without an answer{}", told(kind))),
-        (None, kind) => (Failure::LostBefore, format!("the connection was lost before sending{}", told(kind))),
+        (None, kind) if left => {
+            (Failure::LostAfter, format!("the connection was lost without an answer{}", told(kind)))
+        }
+        (None, kind) => {
+            (Failure::LostBefore, format!("the connection was lost before sending{}", told(kind)))
+        }
     };
     Fault { failure, reason }
 }

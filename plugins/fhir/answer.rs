@@ -13,9 +13,30 @@ use serde::Deserialize;
 const TRANSIENT: &[&str] = &["transient", "lock-error", "no-store", "timeout", "incomplete", "throttled"];
 /// The other codes of issue-type.
 const LASTING: &[&str] = &[
-    "invalid", "structure", "required", "value", "invariant", "security", "login", "unknown", "expired",
-    "forbidden", "suppressed", "processing", "not-supported", "duplicate", "multiple-matches", "not-found",
-    "deleted", "too-long", "code-invalid", "extension", "too-costly", "business-rule", "conflict", "exception",
+    "invalid",
+    "structure",
+    "required",
+    "value",
+    "invariant",
+    "security",
+    "login",
+    "unknown",
+    "expired",
+    "forbidden",
+    "suppressed",
+    "processing",
+    "not-supported",
+    "duplicate",
+    "multiple-matches",
+    "not-found",
+    "deleted",
+    "too-long",
+    "code-invalid",
+    "extension",
+    "too-costly",
+    "business-rule",
+    "conflict",
+    "exception",
     "informational",
 ];
 
@@ -91,23 +112,27 @@ impl Answer {
         }
         let (mut refused, mut failed, mut worst) = (0, 0, None);
         for entry in &self.entry {
-            let status: u16 = entry.response.status.get(..3).and_then(|status| status.parse().ok()).unwrap_or(0);
+            let status: u16 =
+                entry.response.status.get(..3).and_then(|status| status.parse().ok()).unwrap_or(0);
             match status {
                 400..500 => refused += 1,
                 500.. => failed += 1,
                 0..400 => continue,
             }
-            worst = worst.or(Some((status, entry.response.outcome.as_ref().and_then(|answer| answer.summary()))));
+            worst =
+                worst.or(Some((status, entry.response.outcome.as_ref().and_then(|answer| answer.summary()))));
         }
         let (status, summary) = worst?;
         let sign = if refused > 0 { "entry-refused" } else { "entry-failed" };
         let summary = summary.map(|summary| format!(": {summary}")).unwrap_or_default();
-        let reason = format!("{} of {} entries not taken; {status}{summary}", refused + failed, self.entry.len());
+        let reason =
+            format!("{} of {} entries not taken; {status}{summary}", refused + failed, self.entry.len());
         Some(Complaint { sign, reason })
     }
 
     fn own_complaint(&self) -> Option<Complaint> {
-        let bad = || self.issue.iter().filter(|issue| matches!(severity(&issue.severity).1, "fatal" | "error"));
+        let bad =
+            || self.issue.iter().filter(|issue| matches!(severity(&issue.severity).1, "fatal" | "error"));
         bad().next()?;
         let passes = bad().all(|issue| TRANSIENT.contains(&issue.code.as_str()));
         let sign = if passes { "outcome-transient" } else { "outcome-error" };
@@ -167,10 +192,8 @@ mod tests {
     #[test]
     fn a_transaction_response_is_read_entry_by_entry() {
         let bundle = |statuses: &[&str]| {
-            let entries: Vec<String> = statuses
-                .iter()
-                .map(|status| format!(r#"{{"response":{{"status":"{status}"}}}}"#))
-                .collect();
+            let entries: Vec<String> =
+                statuses.iter().map(|status| format!(r#"{{"response":{{"status":"{status}"}}}}"#)).collect();
             complaint(&format!(r#"{{"resourceType":"Bundle","entry":[{}]}}"#, entries.join(",")))
         };
         assert_eq!(bundle(&["200 OK", "201 Created", "304"]), None);

@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use serde::Deserialize;
 use tie_engine::{
     connector::{
-        DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Plugin, Receipt, Role,
+        ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Plugin, Receipt, Role,
     },
     error::Problem,
     secret::SecretRef,
@@ -39,11 +39,13 @@ pub const PLUGIN: Plugin = Plugin {
     destination: Some(Role { example: EXAMPLE, schema: || schemars::schema_for!(FhirOptions), build }),
 };
 
-const EXAMPLE: &str = r#"base = "https://record.example.nhs.uk/fhir/R4"
-ca = "certificates/record-ca.pem"        # trust these roots only; without it, the web's roots
+const EXAMPLE: &str = r#"[destination.shared-care-record]
+kind = "fhir"
+base = "https://record.example.nhs.uk/fhir/R4"
+ca = "/etc/tie/record-ca.pem"            # trust these roots only; without it, the web's roots
 token = { env = "RECORD_TOKEN" }         # bearer token; or { file = "…" }, read again when it is not accepted
 headers = { "NHSD-End-User-Organisation-ODS" = "RXX" }
-reply_bytes = 8_388_608                  # longest reply that is read
+longest_reply = "8MiB"                   # longest reply that is read
 repeats = "safe"                         # after an unclear end: "safe" sends again, "unsafe" waits for a person
 errors = { "409" = "rejected" }          # changes to the table of what an answer means
 "#;
@@ -53,7 +55,8 @@ static PREFER_NAME: HeaderName = HeaderName::from_static("prefer");
 static PREFER: HeaderValue = HeaderValue::from_static("return=minimal");
 static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 static AGENT: LazyLock<HeaderValue> = LazyLock::new(|| {
-    HeaderValue::from_str(concat!("tie/", env!("CARGO_PKG_VERSION"))).unwrap_or(HeaderValue::from_static("tie"))
+    HeaderValue::from_str(concat!("tie/", env!("CARGO_PKG_VERSION")))
+        .unwrap_or(HeaderValue::from_static("tie"))
 });
 
 /// Options of a `fhir` destination.
@@ -62,7 +65,7 @@ static AGENT: LazyLock<HeaderValue> = LazyLock::new(|| {
 struct FhirOptions {
     /// The base address, `http` or `https`.
     base: String,
-    /// A PEM file with the roots to trust instead of the web's; relative to `tie.toml`.
+    /// A PEM file with the roots to trust instead of the web's.
     #[serde(default)]
     ca: Option<PathBuf>,
     /// Where the bearer token is kept.
@@ -71,9 +74,9 @@ struct FhirOptions {
     /// Headers to add to every request. No secrets: these are part of the configuration's text.
     #[serde(default)]
     headers: BTreeMap<String, String>,
-    /// Longest reply that is read, in bytes.
-    #[serde(default = "default_reply_bytes")]
-    reply_bytes: usize,
+    /// Longest reply that is read.
+    #[serde(default = "default_longest_reply")]
+    longest_reply: ByteSize,
     /// Whether the server recognises a repeat. Mappings make ids from identifiers, so by default it does.
     #[serde(default)]
     repeats: Repeats,
@@ -93,8 +96,8 @@ pub(crate) enum Repeats {
     Unsafe,
 }
 
-fn default_reply_bytes() -> usize {
-    8 * 1024 * 1024
+fn default_longest_reply() -> ByteSize {
+    ByteSize(8 * 1024 * 1024)
 }
 
 struct FhirServer {
@@ -111,7 +114,7 @@ struct FhirServer {
 }
 
 fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
-    let FhirOptions { base, ca, token, headers, reply_bytes, repeats, errors } = options.parse()?;
+    let FhirOptions { base, ca, token, headers, longest_reply, repeats, errors } = options.parse()?;
     let mut problems = Vec::new();
     let uri = base.parse::<Uri>().ok().filter(|uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
@@ -131,7 +134,6 @@ fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
         Classes::default()
     });
     let (Some(uri), true) = (uri, problems.is_empty()) else { return Err(problems) };
-    let ca = ca.map(|path| options.file.parent().map_or(path.clone(), |folder| folder.join(&path)));
     Ok(Arc::new(FhirServer {
         stem: base.trim_end_matches('/').to_owned(),
         base: uri,
@@ -139,7 +141,7 @@ fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
         token,
         bearer: Mutex::new(None),
         headers: own,
-        reply_bytes,
+        reply_bytes: usize::try_from(longest_reply.0).unwrap_or(usize::MAX),
         repeats,
         classes,
     }))

@@ -22,7 +22,7 @@ pub const TABLE: &[(&str, ErrorClass, &str)] = &[
     ("lost-before", Unavailable, "the connection was lost before the body left"),
     ("lost-after", Uncertain, "the connection was lost after the body left"),
     ("reply-cut", Uncertain, "a success, but the connection was lost within the reply"),
-    ("reply-too-long", Uncertain, "a success, but the reply is longer than reply_bytes"),
+    ("reply-too-long", Uncertain, "a success, but the reply is longer than longest_reply"),
     ("not-fhir", Misconfigured, "a success, but the reply is not FHIR: a login page, a proxy"),
     ("outcome-error", Rejected, "a success with an OperationOutcome of severity error or fatal"),
     ("outcome-transient", Unavailable, "the same, of a code that passes: throttled, lock-error, …"),
@@ -73,14 +73,15 @@ pub struct Classes {
 impl Classes {
     /// Checks the changes: each key is a sign of the table or a status.
     pub fn new(changed: BTreeMap<String, ErrorClass>, options: &Options) -> Result<Self, Vec<Problem>> {
-        let is_status = |key: &str| key.len() == 3 && key.parse::<u16>().is_ok_and(|n| (100..600).contains(&n));
+        let is_status =
+            |key: &str| key.len() == 3 && key.parse::<u16>().is_ok_and(|n| (100..600).contains(&n));
         let known = |key: &str| TABLE.iter().any(|(sign, ..)| *sign == key) || is_status(key);
         let problems: Vec<Problem> = changed
             .keys()
             .filter(|key| !known(key))
             .map(|key| {
                 options
-                    .problem(format!("`{key}` in `errors` is neither a status nor a known sign"))
+                    .problem_at("errors", format!("`{key}` in `errors` is neither a status nor a known sign"))
                     .did_you_mean(key, TABLE.iter().map(|(sign, ..)| *sign))
             })
             .collect();

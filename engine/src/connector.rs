@@ -8,7 +8,6 @@
 use std::{
     fmt,
     net::SocketAddr,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -22,7 +21,9 @@ use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use toml::{Spanned, de::DeValue};
 
-use crate::error::Problem;
+use crate::{document::Document, error::Problem};
+
+pub use crate::document::{ByteSize, Period};
 
 /// A system or socket that messages come from. It runs until told to stop.
 #[async_trait]
@@ -142,13 +143,14 @@ pub struct Outbound {
     /// Control id of the message that this was made from.
     pub control_id: String,
     /// Set by the connector once the first byte has left: a time-out after that is `Uncertain`, before it `Unavailable`.
-    pub left: AtomicBool,
+    /// Shared, since a body may be sent by a task of the connector's client library.
+    pub left: Arc<AtomicBool>,
 }
 
 impl Outbound {
     /// A message that has not left yet.
     pub fn new(payload: Payload, control_id: impl Into<String>) -> Self {
-        Self { payload, control_id: control_id.into(), left: AtomicBool::new(false) }
+        Self { payload, control_id: control_id.into(), left: Arc::default() }
     }
 
     /// Says that bytes of the message may have reached the receiver from now on.
@@ -282,30 +284,91 @@ pub struct Role<T> {
 }
 
 /// The keys of one `[listener.x]` or `[destination.x]` table that belong to its connector.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// The name of the listener or destination.
     pub name: String,
-    /// The file, for error messages.
-    pub file: PathBuf,
-    /// The whole text of the file, for error messages.
-    pub text: Arc<str>,
-    /// The table, without the keys that the engine itself reads.
-    pub table: Spanned<DeValue<'static>>,
+    /// `listener` or `destination`: the table that the name stands in.
+    section: &'static str,
+    document: Document,
 }
 
+/// The keys of a `[listener.x]` table that the engine itself reads; none of them is the connector's.
+pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched"];
+/// The keys of a `[destination.x]` table that the engine itself reads; none of them is the connector's.
+pub const DESTINATION_KEYS: &[&str] = &["kind", "timeout", "concurrency"];
+
 impl Options {
-    /// Reads the option struct of a connector.
+    /// The options of `[listener.<name>]` in the document.
+    pub fn listener(name: impl Into<String>, document: Document) -> Self {
+        Self { name: name.into(), section: "listener", document }
+    }
+
+    /// The options of `[destination.<name>]` in the document.
+    pub fn destination(name: impl Into<String>, document: Document) -> Self {
+        Self { name: name.into(), section: "destination", document }
+    }
+
+    /// The options of the first listener or destination in a text such as a connector's own example.
     ///
     /// # Errors
-    /// An unknown key, a missing one or a wrong value, with its place and the nearest known key.
+    /// When the text is no TOML or has no such table.
+    pub fn from_example(text: &str) -> Result<Self, Vec<Problem>> {
+        let document = Document::new("example.toml", text);
+        let found = match document.tree()?.get_ref() {
+            DeValue::Table(root) => ["listener", "destination"].into_iter().find_map(|section| {
+                let names = root.get(section)?.get_ref().as_table()?;
+                Some((section, names.keys().next()?.get_ref().to_string()))
+            }),
+            _ => None,
+        };
+        match found {
+            Some((section, name)) => Ok(Self { name, section, document }),
+            None => Err(vec![document.fault("neither a [listener.x] nor a [destination.x] is here", 0)]),
+        }
+    }
+
+    /// Reads the option struct of a connector. It should refuse unknown fields and use neither `flatten` nor
+    /// `untagged`, which lose the places.
+    ///
+    /// # Errors
+    /// Every unknown key, wrong value and missing key, with its place and the nearest known key.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Vec<Problem>> {
-        T::deserialize(toml::de::ValueDeserializer::from(self.table.clone()))
-            .map_err(|error| vec![crate::config::toml_problem(&self.file, &self.text, &error)])
+        let mut tree = self.document.tree()?;
+        let engine_keys = if self.section == "listener" { LISTENER_KEYS } else { DESTINATION_KEYS };
+        let Some(mut table) = self.table(&mut tree) else {
+            return Err(vec![self.problem(format!("[{}.{}] is no table", self.section, self.name))]);
+        };
+        if let DeValue::Table(keys) = table.get_mut() {
+            for key in engine_keys {
+                keys.remove(*key);
+            }
+        }
+        self.document.read(table, engine_keys)
     }
 
     /// A fault in these options as a whole, placed at the table.
     pub fn problem(&self, what: impl Into<String>) -> Problem {
-        Problem::error(what).at_offset(&self.file, &self.text, self.table.span().start)
+        let start = self.document.tree().ok().and_then(|mut tree| Some(self.table(&mut tree)?.span().start));
+        self.document.fault(what, start.unwrap_or(0))
+    }
+
+    /// A fault at one key of these options, placed at its value; at the table if the key is not there.
+    pub fn problem_at(&self, key: &str, what: impl Into<String>) -> Problem {
+        let start = self.document.tree().ok().and_then(|mut tree| {
+            let table = self.table(&mut tree)?;
+            Some(table.get_ref().as_table()?.get(key)?.span().start)
+        });
+        match start {
+            Some(start) => self.document.fault(what, start),
+            None => self.problem(what),
+        }
+    }
+
+    fn table<'i>(&self, tree: &mut Spanned<DeValue<'i>>) -> Option<Spanned<DeValue<'i>>> {
+        let DeValue::Table(root) = tree.get_mut() else { return None };
+        let DeValue::Table(names) = root.get_mut(self.section)?.get_mut() else { return None };
+        names.remove(self.name.as_str()).filter(|table| table.get_ref().is_table())
     }
 }
 

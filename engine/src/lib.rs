@@ -13,6 +13,7 @@
 //! The modules stand in travelling order; `engine/tests/tidy.rs` holds who may import whom.
 
 pub mod clock;
+pub mod document;
 pub mod error;
 pub mod metrics;
 pub mod secret;

@@ -21,21 +21,22 @@ const TOP_LEVEL: [&str; 9] =
 
 /// Which rooms of the engine each room may import. `metrics`, `error`, `clock` and `secret` are open to all but
 /// the pure rooms, which may import `error` only.
-const ARROWS: [(&str, &[&str]); 18] = [
+const ARROWS: [(&str, &[&str]); 19] = [
     ("error", &[]),
     ("secret", &["error"]),
     ("clock", &[]),
+    ("document", &["error"]),
     ("metrics", &["error"]),
     ("hl7", &["error"]),
     ("fhir", &["hl7", "error"]),
-    ("connector", &["error", "secret"]),
+    ("connector", &["error", "secret", "document"]),
     ("journal", &["connector", "error", "metrics", "clock", "hl7"]),
     ("intake", &["journal", "connector", "hl7", "error", "metrics", "clock"]),
-    ("routing", &["hl7", "connector", "error"]),
+    ("routing", &["hl7", "connector", "error", "document"]),
     ("mapping", &["fhir", "hl7", "connector", "error"]),
     ("delivery", &["journal", "connector", "error", "metrics", "clock"]),
-    ("config", &["connector", "routing", "error", "secret", "hl7"]),
-    ("revision", &["config", "connector", "routing", "mapping", "fhir", "hl7", "error", "clock"]),
+    ("config", &["connector", "routing", "error", "secret", "hl7", "document"]),
+    ("revision", &["config", "document", "connector", "routing", "mapping", "fhir", "hl7", "error", "clock"]),
     (
         "pipeline",
         &[
@@ -90,6 +91,7 @@ const ARROWS: [(&str, &[&str]); 18] = [
             "clock",
             "secret",
             "journal",
+            "document",
         ],
     ),
 ];

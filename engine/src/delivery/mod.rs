@@ -1,1 +1,10 @@
-//! .
+//! Delivery: brings each message to its destination, in order, until there is one outcome.
+//!
+//! In:       deliveries that the journal holds as ready or retrying.
+//! Out:      a receipt, a dead letter or a parked lane, written to the journal.
+//! Promise:  P2, P4, P5, P10. One attempt in flight per lane; an outcome is recorded before the lane moves on.
+//! Not here: how to speak to a receiver (plugins), what to send (mapping).
+
+pub mod circuit;
+pub mod lanes;
+pub mod retry;

@@ -7,8 +7,23 @@
 //!           the journal is then closed and the engine must stop.
 //! Not here: what a message means (hl7), who gets it (routing), how (delivery).
 
+pub mod body;
+mod committer;
+#[cfg(test)]
+pub(crate) mod conformance;
+mod handle;
+mod readings;
+pub mod sqlite;
+pub mod store;
+
 use bytes::Bytes;
 use jiff::Timestamp;
+
+pub use handle::Journal;
+pub use readings::{
+    Audit, Count, Damage, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Requeue, Requeued, Stats,
+    Summary, Tip, Work,
+};
 
 use crate::connector::{ErrorClass, Payload};
 
@@ -85,7 +100,7 @@ pub struct DeliveryId {
 }
 
 /// Where a delivery stands. The first four are unfinished, the last three are the only ends there are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// Not attempted yet.
@@ -184,4 +199,7 @@ pub enum JournalError {
     /// A reading failed; the next may not.
     #[error("the journal could not be read: {0}")]
     Read(String),
+    /// Bytes that were asked for are not what was written.
+    #[error("{0}")]
+    Damaged(Damage),
 }

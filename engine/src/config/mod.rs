@@ -1,0 +1,159 @@
+//! Configuration: `tie.toml`, which is this instance, and the snapshot of all files that make a revision.
+//!
+//! In:       the configuration directory.
+//! Out:      a [`Snapshot`] of it, read once and named by its content; a [`Config`] that is sound in itself.
+//! Promise:  an unknown key, word or reference is an error with its place; nothing is opened or spawned.
+//! Not here: routes (routing), mappings (mapping), whether a connector likes its options (revision).
+
+mod git;
+mod parse;
+mod schema;
+mod snapshot;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use encoding_rs::Encoding;
+use jiff::tz::TimeZone;
+
+use crate::{
+    connector::{Options, Plugin},
+    document::Document,
+    error::Problem,
+};
+
+pub use schema::schema;
+pub use snapshot::{Files, Snapshot, snapshot};
+
+/// One instance of the engine.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Config {
+    /// What it is for.
+    pub environment: Environment,
+    /// The time zone of time stamps without an offset.
+    pub zone: TimeZone,
+    /// The durable record.
+    pub journal: JournalConfig,
+    /// The admin listener.
+    pub admin: Admin,
+    /// Bounds for messages and mappings.
+    pub limits: Limits,
+    /// What messages come in by, in the order of the file.
+    pub listeners: Vec<ListenerConfig>,
+    /// Where messages go, in the order of the file.
+    pub destinations: Vec<DestinationConfig>,
+}
+
+/// What an instance is for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Environment {
+    /// Real patients.
+    Live,
+    /// Trying things out.
+    Test,
+    /// Learning.
+    Training,
+}
+
+/// Where the durable record is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JournalConfig {
+    /// Its file, as written: relative to the configuration directory.
+    pub path: PathBuf,
+}
+
+/// The admin listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Admin {
+    /// Its address.
+    pub listen: SocketAddr,
+    /// Host names by which it may be called, besides its address and `localhost`.
+    pub hosts: Vec<String>,
+}
+
+/// Bounds for messages and mappings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message that is taken.
+    pub message_bytes: usize,
+    /// The longest output of one mapping.
+    pub output_bytes: usize,
+    /// The longest time of one run of a mapping.
+    pub mapping_time: Duration,
+    /// The most operations of one run of a mapping.
+    pub mapping_operations: u64,
+}
+
+/// A socket, folder or subscription that serves sources.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ListenerConfig {
+    /// Its name.
+    pub name: String,
+    /// The connector's name.
+    pub kind: String,
+    /// The character set of messages that name none and are not UTF-8.
+    pub charset: &'static Encoding,
+    /// How a message is answered that no route takes.
+    pub unmatched: Unmatched,
+    /// What the connector reads itself.
+    pub options: Options,
+}
+
+/// How a message is answered that no route takes. It is kept in quarantine either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Unmatched {
+    /// AA or CA.
+    Accept,
+    /// AE or CE.
+    #[default]
+    Error,
+    /// AR or CR.
+    Reject,
+}
+
+/// A system that messages go to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DestinationConfig {
+    /// Its name.
+    pub name: String,
+    /// The connector's name.
+    pub kind: String,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How many attempts may be under way at once.
+    pub concurrency: usize,
+    /// What the connector reads itself.
+    pub options: Options,
+}
+
+impl Environment {
+    /// The word for pages, logs and mappings.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Test => "test",
+            Self::Training => "training",
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the text of `tie.toml`; the connectors' own options are checked when they are built.
+    ///
+    /// # Errors
+    /// Every fault in it.
+    pub fn parse(file: &Path, text: Arc<str>, plugins: &[Plugin]) -> Result<Self, Vec<Problem>> {
+        parse::config(&Document::new(file, text), plugins)
+    }
+}
+
+#[cfg(test)]
+mod tests;

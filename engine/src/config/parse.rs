@@ -1,0 +1,295 @@
+//! From the text of `tie.toml` to a sound [`Config`], or all that is wrong with it.
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use jiff::tz::TimeZone;
+use schemars::JsonSchema;
+use serde::Deserialize;
+use toml::{Spanned, de::DeTable, de::DeValue};
+
+use super::{
+    Admin, Config, DestinationConfig, Environment, JournalConfig, Limits, ListenerConfig, Unmatched,
+};
+use crate::{
+    connector::{ByteSize, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin},
+    document::Document,
+    error::Problem,
+};
+
+/// One instance of the engine: where it stands, what it listens to and where it delivers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Head {
+    /// What this instance is for. Messages of another environment (MSH-11) do not belong here.
+    pub environment: Environment,
+    /// The time zone of time stamps without an offset, by its IANA name.
+    #[serde(default = "default_zone")]
+    #[schemars(with = "String")]
+    pub zone: Spanned<String>,
+    /// The durable record of every message.
+    pub journal: JournalTable,
+    /// Health, metrics, status and replay by HTTP.
+    #[serde(default)]
+    pub admin: AdminTable,
+    /// Bounds for what messages and mappings may use.
+    #[serde(default)]
+    pub limits: LimitsTable,
+}
+
+/// The durable record of every message.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct JournalTable {
+    /// The file of the journal, relative to the configuration directory.
+    pub path: PathBuf,
+}
+
+/// Health, metrics, status and replay by HTTP.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AdminTable {
+    /// The address and port. There are no accounts yet: keep it on this machine.
+    #[schemars(with = "String")]
+    pub listen: SocketAddr,
+    /// Host names, besides the address itself and `localhost`, by which it may be called.
+    pub hosts: Vec<String>,
+}
+
+/// Bounds for what messages and mappings may use.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitsTable {
+    /// The longest message that is taken, whatever a listener's own limit.
+    pub message: ByteSize,
+    /// The longest output of one mapping.
+    pub output: ByteSize,
+    /// The longest time that one run of a mapping may take.
+    pub mapping_time: Period,
+    /// The most operations that one run of a mapping may take.
+    pub mapping_operations: u64,
+}
+
+/// What the engine reads of a listener, whatever its kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ListenerTable {
+    /// The connector.
+    #[schemars(with = "String")]
+    pub kind: Spanned<String>,
+    /// The character set of messages that name none (MSH-18) and are not UTF-8.
+    #[serde(default = "default_charset")]
+    #[schemars(with = "String")]
+    pub charset: Spanned<String>,
+    /// How a message is answered that no route takes: `accept` (AA), `error` (AE), `reject` (AR). It is kept either way.
+    #[serde(default)]
+    pub unmatched: Unmatched,
+}
+
+/// What the engine reads of a destination, whatever its kind.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DestinationTable {
+    /// The connector.
+    #[schemars(with = "String")]
+    pub kind: Spanned<String>,
+    /// How long one attempt may take.
+    #[serde(default = "default_timeout")]
+    pub timeout: Period,
+    /// How many attempts may be under way at once; those of one patient never are.
+    #[serde(default = "default_concurrency")]
+    #[schemars(range(min = 1, max = 1024))]
+    pub concurrency: u16,
+}
+
+fn default_zone() -> Spanned<String> {
+    Spanned::new(0..0, "Europe/London".to_owned())
+}
+
+fn default_charset() -> Spanned<String> {
+    Spanned::new(0..0, "windows-1252".to_owned())
+}
+
+fn default_timeout() -> Period {
+    Period::seconds(30)
+}
+
+fn default_concurrency() -> u16 {
+    8
+}
+
+impl Default for AdminTable {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8061)), hosts: Vec::new() }
+    }
+}
+
+impl Default for LimitsTable {
+    fn default() -> Self {
+        Self {
+            message: ByteSize(16_000_000),
+            output: ByteSize(16_000_000),
+            mapping_time: Period::seconds(2),
+            mapping_operations: 5_000_000,
+        }
+    }
+}
+
+/// The file being read: what is wrong with it so far.
+struct Reading<'a> {
+    document: &'a Document,
+    plugins: &'a [Plugin],
+    problems: Vec<Problem>,
+}
+
+pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, Vec<Problem>> {
+    let mut tree = document.tree()?;
+    let mut reading = Reading { document, plugins, problems: Vec::new() };
+    let listeners = reading.section(&mut tree, "listener", Reading::listener);
+    let destinations = reading.section(&mut tree, "destination", Reading::destination);
+    let head = match document.read::<Head>(tree, &["listener", "destination"]) {
+        Ok(head) => head,
+        Err(mut problems) => {
+            problems.append(&mut reading.problems);
+            return Err(problems);
+        }
+    };
+    let zone = reading.zone(&head.zone);
+    if !reading.problems.is_empty() {
+        return Err(reading.problems);
+    }
+    let LimitsTable { message, output, mapping_time, mapping_operations } = head.limits;
+    Ok(Config {
+        environment: head.environment,
+        zone,
+        journal: JournalConfig { path: head.journal.path },
+        admin: Admin { listen: head.admin.listen, hosts: head.admin.hosts },
+        limits: Limits {
+            message_bytes: message.bytes(),
+            output_bytes: output.bytes(),
+            mapping_time: mapping_time.0,
+            mapping_operations,
+        },
+        listeners,
+        destinations,
+    })
+}
+
+impl Reading<'_> {
+    fn fault(&mut self, what: impl Into<String>, offset: usize) {
+        self.problems.push(self.document.fault(what, offset));
+    }
+
+    /// Takes `[listener.*]` or `[destination.*]` out of the tree and reads each with the help of `one`.
+    fn section<'i, T>(
+        &mut self,
+        tree: &mut Spanned<DeValue<'i>>,
+        section: &'static str,
+        one: impl Fn(&mut Self, String, Spanned<DeValue<'i>>) -> Option<T>,
+    ) -> Vec<T> {
+        let DeValue::Table(root) = tree.get_mut() else { return Vec::new() };
+        let Some(tables) = root.remove(section) else { return Vec::new() };
+        let start = tables.span().start;
+        let DeValue::Table(tables) = tables.into_inner() else {
+            self.fault(format!("expected tables such as [{section}.name]"), start);
+            return Vec::new();
+        };
+        let mut found = Vec::new();
+        for (name, table) in tables {
+            if !table.get_ref().is_table() {
+                self.fault(format!("expected a table [{section}.{}]", name.get_ref()), table.span().start);
+                continue;
+            }
+            let sound = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+            if name.get_ref().is_empty() || !name.get_ref().chars().all(sound) {
+                let problem = self
+                    .document
+                    .fault(format!("`{}` is no name for a {section}", name.get_ref()), name.span().start);
+                self.problems.push(problem.help("lower-case letters, digits, `-` and `_`"));
+            }
+            found.extend(one(self, name.into_inner().into_owned(), table));
+        }
+        found
+    }
+
+    fn listener(&mut self, name: String, table: Spanned<DeValue<'_>>) -> Option<ListenerConfig> {
+        let keys = self.common::<ListenerTable>(table, LISTENER_KEYS)?;
+        self.kind("listener", &keys.kind, |plugin| plugin.source.is_some());
+        let charset = encoding_rs::Encoding::for_label(keys.charset.get_ref().as_bytes());
+        if charset.is_none() {
+            let known =
+                ["utf-8", "windows-1252", "iso-8859-1", "iso-8859-15", "us-ascii", "utf-16le", "utf-16be"];
+            let what = format!("unknown character set `{}`", keys.charset.get_ref());
+            let problem = self.document.fault(what, keys.charset.span().start);
+            self.problems.push(problem.did_you_mean(&keys.charset.get_ref().to_ascii_lowercase(), known));
+        }
+        Some(ListenerConfig {
+            options: Options::listener(name.as_str(), self.document.clone()),
+            name,
+            kind: keys.kind.into_inner(),
+            charset: charset?,
+            unmatched: keys.unmatched,
+        })
+    }
+
+    fn destination(&mut self, name: String, table: Spanned<DeValue<'_>>) -> Option<DestinationConfig> {
+        let start = table.span().start;
+        let keys = self.common::<DestinationTable>(table, DESTINATION_KEYS)?;
+        self.kind("destination", &keys.kind, |plugin| plugin.destination.is_some());
+        if keys.timeout.0.is_zero() {
+            self.fault("`timeout` must be longer than nothing", start);
+        }
+        if !(1..=1024).contains(&keys.concurrency) {
+            self.fault("`concurrency` must be from 1 to 1024", start);
+        }
+        Some(DestinationConfig {
+            options: Options::destination(name.as_str(), self.document.clone()),
+            name,
+            kind: keys.kind.into_inner(),
+            timeout: keys.timeout.0,
+            concurrency: usize::from(keys.concurrency),
+        })
+    }
+
+    /// Reads the engine's own keys of a table; the others are the connector's.
+    fn common<T: serde::de::DeserializeOwned>(
+        &mut self,
+        table: Spanned<DeValue<'_>>,
+        keys: &[&str],
+    ) -> Option<T> {
+        let span = table.span();
+        let DeValue::Table(table) = table.into_inner() else { return None };
+        let own: DeTable<'_> =
+            table.into_iter().filter(|(key, _)| keys.contains(&&**key.get_ref())).collect();
+        self.document
+            .read(Spanned::new(span, DeValue::Table(own)), &[])
+            .map_err(|problems| self.problems.extend(problems))
+            .ok()
+    }
+
+    fn kind(&mut self, section: &str, kind: &Spanned<String>, can: impl Fn(&Plugin) -> bool) {
+        let start = kind.span().start;
+        match self.plugins.iter().find(|plugin| plugin.name == kind.get_ref()) {
+            Some(plugin) if can(plugin) => {}
+            Some(plugin) => self.fault(format!("`{}` cannot be a {section}", plugin.name), start),
+            None => {
+                let known: Vec<&str> =
+                    self.plugins.iter().filter(|plugin| can(plugin)).map(|plugin| plugin.name).collect();
+                let problem =
+                    self.document.fault(format!("unknown kind of {section} `{}`", kind.get_ref()), start);
+                let problem = problem.did_you_mean(kind.get_ref(), known.iter().copied());
+                let help = problem.help.clone().unwrap_or_else(|| format!("known are {}", known.join(", ")));
+                self.problems.push(problem.help(help));
+            }
+        }
+    }
+
+    fn zone(&mut self, zone: &Spanned<String>) -> TimeZone {
+        TimeZone::get(zone.get_ref()).unwrap_or_else(|_| {
+            let names: Vec<String> = jiff::tz::db().available().map(|name| name.to_string()).collect();
+            let problem =
+                self.document.fault(format!("unknown time zone `{}`", zone.get_ref()), zone.span().start);
+            self.problems.push(problem.did_you_mean(zone.get_ref(), names.iter().map(String::as_str)));
+            TimeZone::UTC
+        })
+    }
+}

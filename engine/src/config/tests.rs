@@ -1,0 +1,212 @@
+//! `tie.toml` as people write it, rightly and wrongly.
+
+use expect_test::{Expect, expect};
+use serde::Deserialize;
+
+use super::*;
+use crate::connector::{Destination, Role, Source};
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Socket {
+    listen: String,
+    #[serde(default)]
+    tls: Option<Tls>,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Tls {
+    certificate: String,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+#[allow(dead_code)]
+struct Web {
+    url: String,
+    #[serde(default)]
+    tls: Option<Trust>,
+}
+
+#[derive(Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields, rename = "Tls")]
+#[allow(dead_code)]
+struct Trust {
+    authority: String,
+}
+
+fn plugins() -> Vec<Plugin> {
+    let source = Role::<Box<dyn Source>> {
+        example: "",
+        schema: || schemars::schema_for!(Socket),
+        build: |options| Err(options.parse::<Socket>().err().unwrap_or_default()),
+    };
+    let destination = Role::<Arc<dyn Destination>> {
+        example: "",
+        schema: || schemars::schema_for!(Web),
+        build: |options| Err(options.parse::<Web>().err().unwrap_or_default()),
+    };
+    vec![
+        Plugin { name: "mllp", about: "HL7 v2 over sockets.", source: Some(source), destination: None },
+        Plugin { name: "fhir", about: "FHIR over HTTP.", source: None, destination: Some(destination) },
+    ]
+}
+
+fn parse(text: &str) -> Result<Config, Vec<Problem>> {
+    Config::parse(Path::new("tie.toml"), text.into(), &plugins())
+}
+
+fn check(text: &str, expected: Expect) {
+    let problems = parse(text).unwrap_err();
+    let printed: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    expected.assert_eq(&printed.join("\n"));
+}
+
+const SMALL: &str = "environment = 'test'\n[journal]\npath = 'var/journal'\n";
+
+#[test]
+fn what_is_not_said_has_a_default() {
+    let config = parse(&format!(
+        "{SMALL}[listener.hospital]\nkind = 'mllp'\nlisten = ':2575'\n[destination.record]\nkind = 'fhir'\nurl = 'http://x'\n"
+    ))
+    .unwrap();
+    assert_eq!(config.environment, Environment::Test);
+    assert_eq!(config.zone.iana_name(), Some("Europe/London"));
+    assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8061");
+    assert_eq!(config.journal.path, PathBuf::from("var/journal"));
+    assert_eq!(config.limits.message_bytes, 16_000_000);
+    let listener = &config.listeners[0];
+    assert_eq!((listener.name.as_str(), listener.kind.as_str()), ("hospital", "mllp"));
+    assert_eq!((listener.charset.name(), listener.unmatched), ("windows-1252", Unmatched::Error));
+    assert_eq!(listener.options.parse::<Socket>().map(|socket| socket.listen).unwrap(), ":2575");
+    let destination = &config.destinations[0];
+    assert_eq!((destination.timeout.as_secs(), destination.concurrency), (30, 8));
+}
+
+#[test]
+fn everything_can_be_said() {
+    let config = parse(
+        "environment = 'live'\nzone = 'Europe/Dublin'\njournal.path = 'j'\n\
+         [admin]\nlisten = '127.0.0.1:1'\nhosts = ['tie.example']\n\
+         [limits]\nmessage = '1MB'\noutput = '2MB'\nmapping_time = '500ms'\nmapping_operations = 10\n\
+         [listener.h]\nkind = 'mllp'\ncharset = 'iso-8859-1'\nunmatched = 'reject'\nlisten = 'x'\n\
+         [destination.d]\nkind = 'fhir'\nurl = 'x'\ntimeout = '5s'\nconcurrency = 1\n",
+    )
+    .unwrap();
+    assert_eq!(config.environment.word(), "live");
+    assert_eq!(config.limits.mapping_time, Duration::from_millis(500));
+    assert_eq!(config.listeners[0].unmatched, Unmatched::Reject);
+    assert_eq!(config.destinations[0].concurrency, 1);
+}
+
+#[test]
+fn every_slip_of_the_pen_is_told_with_its_place() {
+    check(
+        "enviroment = 'test'\nzone = 'Europe/Lundon'\n[jurnal]\npath = 'j'\n[admin]\nlisten = 'everywhere'\n[limits]\nmessage = 5\n[listner.x]\nkind = 'mllp'\n",
+        expect![[r#"
+            tie.toml:1:1: unknown key `enviroment` (did you mean `environment`?)
+            tie.toml:3:2: unknown key `jurnal` (did you mean `journal`?)
+            tie.toml:6:10: invalid socket address syntax
+            tie.toml:8:11: expected a size such as "64kB" or "16MB", found integer `5`
+            tie.toml:9:2: unknown key `listner` (did you mean `listener`?)
+            tie.toml:1:1: the key `environment` is missing"#]],
+    );
+    check(
+        &format!("environment = 'testing'\nzone = 'Europe/Lundon'\n{}", "[journal]\npath = 1\n"),
+        expect![[r#"
+            tie.toml:1:15: unknown value `testing` (known are `live`, `test`, `training`)
+            tie.toml:4:8: expected path string, found integer `1`"#]],
+    );
+    check(
+        "zone = 'Europe/Lundon'\nenvironment = 'test'\njournal.path = 'x'\n",
+        expect!["tie.toml:1:8: unknown time zone `Europe/Lundon` (did you mean `Europe/London`?)"],
+    );
+}
+
+#[test]
+fn listeners_and_destinations_are_checked() {
+    check(
+        &format!(
+            "{SMALL}\
+             [listener.Hospital]\nkind = 'mlp'\n\
+             [listener.b]\nkind = 'fhir'\ncharset = 'latin-9000'\n\
+             [listener.c]\nunmatched = 'ignore'\n\
+             [destination.d]\nkind = 'ftp'\ntimeout = '0s'\nconcurrency = 0\n\
+             [destination]\ne = 5\n"
+        ),
+        expect![[r#"
+            tie.toml:4:11: `Hospital` is no name for a listener (lower-case letters, digits, `-` and `_`)
+            tie.toml:5:8: unknown kind of listener `mlp` (did you mean `mllp`?)
+            tie.toml:7:8: `fhir` cannot be a listener
+            tie.toml:8:11: unknown character set `latin-9000`
+            tie.toml:10:13: unknown value `ignore` (known are `accept`, `error`, `reject`)
+            tie.toml:9:1: the key `kind` is missing
+            tie.toml:12:8: unknown kind of destination `ftp` (known are fhir)
+            tie.toml:11:1: `timeout` must be longer than nothing
+            tie.toml:11:1: `concurrency` must be from 1 to 1024
+            tie.toml:16:5: expected a table [destination.e]"#]],
+    );
+    check(
+        &format!("listener = 5\n{SMALL}"),
+        expect!["tie.toml:1:12: expected tables such as [listener.name]"],
+    );
+}
+
+#[test]
+fn a_connector_tells_its_own_faults_with_their_places_and_knows_the_engines_keys() {
+    let config = parse(&format!(
+        "{SMALL}[listener.a]\nkind = 'mllp'\nlisten = 5\nunmached = 'error'\ntls.certifcate = 'x'\n\n[listener.b]\nkind = 'mllp'\n"
+    ))
+    .unwrap();
+    let plugins = plugins();
+    let build = plugins[0].source.as_ref().map(|role| role.build).unwrap();
+    let mut printed = String::new();
+    for listener in &config.listeners {
+        for problem in build(&listener.options).err().unwrap() {
+            printed += &format!("{problem}\n");
+        }
+    }
+    printed += &config.listeners[1].options.problem("the port is taken").to_string();
+    printed += &format!("\n{}", config.listeners[0].options.problem_at("listen", "no port"));
+    expect![[r#"
+        tie.toml:6:10: expected a string, found integer `5`
+        tie.toml:7:1: unknown key `unmached` (did you mean `unmatched`?)
+        tie.toml:8:5: unknown key `certifcate` (did you mean `certificate`?)
+        tie.toml:8:1: the key `certificate` is missing
+        tie.toml:10:1: the key `listen` is missing
+        tie.toml:10:1: the port is taken
+        tie.toml:6:10: no port"#]]
+    .assert_eq(&printed);
+}
+
+#[test]
+fn an_example_is_options_too() {
+    let options = Options::from_example("[listener.hospital]\nkind = 'mllp'\nlisten = ':2575'\n").unwrap();
+    assert_eq!(
+        (options.name.as_str(), options.parse::<Socket>().unwrap().listen.as_str()),
+        ("hospital", ":2575")
+    );
+    assert!(Options::from_example("x = 1").is_err());
+}
+
+#[test]
+fn the_schema_keeps_the_definitions_of_connectors_apart() {
+    let schema = schema(&plugins());
+    let listener = &schema["properties"]["listener"]["additionalProperties"]["oneOf"][0];
+    assert_eq!(listener["properties"]["kind"]["const"], "mllp");
+    assert!(listener["properties"]["listen"].is_object() && listener["properties"]["unmatched"].is_object());
+    let text = schema.to_string();
+    assert!(
+        text.contains("\"#/$defs/listener.mllp.Tls\"") && text.contains("\"#/$defs/destination.fhir.Tls\""),
+        "{text}"
+    );
+    assert_eq!(schema["$defs"]["listener.mllp.Tls"]["required"][0], "certificate");
+    assert_eq!(schema["$defs"]["destination.fhir.Tls"]["required"][0], "authority");
+    for reference in text.split("\"$ref\":\"#/$defs/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schema["$defs"].get(name).is_some(), "{name} is defined");
+    }
+}

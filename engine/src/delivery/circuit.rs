@@ -1,0 +1,247 @@
+//! The circuit of one destination: how many attempts it can bear now.
+//!
+//! Promise:  a destination that is away is asked by one probe at a time and not by its whole backlog, and gets its
+//!           load back by doubling. P5: one message that always fails does not open the circuit, since it takes
+//!           failures of different deliveries, and does not keep it open (the courier probes with others first).
+//! Not here: the pause of the single delivery (retry). Pure: time is passed in, as the time since the courier began.
+
+use std::time::Duration;
+
+use crate::{connector::ErrorClass, delivery::lanes::Key};
+
+/// So many failures in a row, of at least two deliveries, open the circuit.
+const FAILURES: usize = 3;
+/// The first pause of an open circuit; it doubles with each probe that fails.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// How often a destination that needs a person is asked whether it still does.
+const SLOW: Duration = Duration::from_secs(60);
+/// A receiver that asks for more is asked again after this.
+const LONGEST_RETRY_AFTER: Duration = super::retry::LONGEST_RETRY_AFTER;
+
+/// What the circuit lets through, for metrics and pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// Everything.
+    Closed,
+    /// Nothing for a while, then one probe: the destination is away.
+    Open,
+    /// Nothing for a while, then one probe: a person must mend the configuration.
+    Held,
+}
+
+/// The circuit of one destination.
+#[derive(Debug)]
+pub struct Circuit {
+    at_most: usize,
+    /// What may be in flight while it is closed; below `at_most` after a recovery.
+    ramp: usize,
+    failures: Vec<Key>,
+    standing: Standing,
+    pause: Duration,
+    next_probe: Duration,
+    probing: bool,
+}
+
+impl Circuit {
+    /// A closed circuit for a destination that takes `at_most` deliveries at once.
+    pub fn new(at_most: usize) -> Self {
+        let at_most = at_most.max(1);
+        Self {
+            at_most,
+            ramp: at_most,
+            failures: Vec::new(),
+            standing: Standing::Closed,
+            pause: FIRST_PAUSE,
+            next_probe: Duration::ZERO,
+            probing: false,
+        }
+    }
+
+    /// How many deliveries may be in flight now.
+    pub fn allowance(&self, now: Duration) -> usize {
+        match self.standing {
+            Standing::Closed => self.ramp,
+            Standing::Open | Standing::Held => usize::from(!self.probing && now >= self.next_probe),
+        }
+    }
+
+    /// What it lets through.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// When it lets a probe through, if it is not closed and none is on its way.
+    pub fn next_probe(&self) -> Option<Duration> {
+        (self.standing != Standing::Closed && !self.probing).then_some(self.next_probe)
+    }
+
+    /// An attempt begins.
+    pub fn started(&mut self) {
+        self.probing = self.standing != Standing::Closed;
+    }
+
+    /// An attempt ended without anybody having been asked, such as by a mapping that filtered.
+    pub fn unused(&mut self) {
+        self.probing = false;
+    }
+
+    /// The destination took a message, or read it and refused it: it is there.
+    pub fn answered(&mut self) {
+        self.failures.clear();
+        self.probing = false;
+        match self.standing {
+            Standing::Closed => self.ramp = self.ramp.saturating_mul(2).min(self.at_most),
+            Standing::Open | Standing::Held => {
+                self.standing = Standing::Closed;
+                self.ramp = 1;
+                self.pause = FIRST_PAUSE;
+            }
+        }
+    }
+
+    /// An attempt failed.
+    pub fn failed(&mut self, key: &Key, class: ErrorClass, retry_after: Option<Duration>, now: Duration) {
+        self.probing = false;
+        match class {
+            ErrorClass::Rejected => self.answered(),
+            ErrorClass::Misconfigured => {
+                self.standing = Standing::Held;
+                self.next_probe = now + SLOW;
+            }
+            ErrorClass::Unavailable | ErrorClass::Uncertain => self.unreachable(key, retry_after, now),
+        }
+    }
+
+    fn unreachable(&mut self, key: &Key, retry_after: Option<Duration>, now: Duration) {
+        match self.standing {
+            Standing::Closed => {
+                if self.failures.len() < FAILURES || !self.failures.contains(key) {
+                    self.failures.push(key.clone());
+                }
+                let others = self.failures.iter().any(|other| other != key);
+                let opens = self.failures.len() >= FAILURES && others;
+                if opens || retry_after.is_some() {
+                    self.failures.clear();
+                    self.standing = Standing::Open;
+                    self.pause = FIRST_PAUSE;
+                    self.next_probe = now + self.pause.max(wish(retry_after));
+                }
+            }
+            // Attempts that were already under way when it opened say nothing new.
+            Standing::Open | Standing::Held if now < self.next_probe => {
+                self.next_probe = self.next_probe.max(now + wish(retry_after));
+            }
+            Standing::Open | Standing::Held => {
+                self.standing = Standing::Open;
+                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.next_probe = now + self.pause.max(wish(retry_after));
+            }
+        }
+    }
+}
+
+fn wish(retry_after: Option<Duration>) -> Duration {
+    retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::journal::Sequence;
+
+    fn key(n: i64) -> Key {
+        (Sequence(n), Arc::from("adt"))
+    }
+
+    fn seconds(n: u64) -> Duration {
+        Duration::from_secs(n)
+    }
+
+    fn away(circuit: &mut Circuit, n: i64, now: u64) {
+        circuit.failed(&key(n), ErrorClass::Unavailable, None, seconds(now));
+    }
+
+    #[test]
+    fn p5_one_message_that_always_fails_never_opens_it() {
+        let mut circuit = Circuit::new(8);
+        for now in 0..100 {
+            away(&mut circuit, 1, now);
+        }
+        assert_eq!((circuit.standing(), circuit.allowance(seconds(100))), (Standing::Closed, 8));
+    }
+
+    #[test]
+    fn failures_of_different_deliveries_open_it_and_an_answer_between_them_does_not() {
+        let mut circuit = Circuit::new(8);
+        away(&mut circuit, 1, 0);
+        away(&mut circuit, 2, 0);
+        circuit.answered();
+        away(&mut circuit, 1, 0);
+        away(&mut circuit, 2, 0);
+        assert_eq!(circuit.standing(), Standing::Closed);
+        away(&mut circuit, 1, 0);
+        assert_eq!((circuit.standing(), circuit.allowance(seconds(0))), (Standing::Open, 0));
+    }
+
+    #[test]
+    fn one_probe_at_a_time_with_growing_pauses_then_the_load_comes_back_by_doubling() {
+        let mut circuit = Circuit::new(8);
+        (1..=3).for_each(|n| away(&mut circuit, n, 0));
+        let mut now = 0;
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            assert_eq!(circuit.next_probe(), Some(seconds(now + pause)));
+            now += pause;
+            assert_eq!(circuit.allowance(seconds(now) - Duration::from_millis(1)), 0);
+            assert_eq!(circuit.allowance(seconds(now)), 1);
+            circuit.started();
+            assert_eq!((circuit.allowance(seconds(now)), circuit.next_probe()), (0, None));
+            away(&mut circuit, 4, now);
+        }
+        circuit.started();
+        let mut loads = Vec::new();
+        for _ in 0..5 {
+            circuit.answered();
+            loads.push(circuit.allowance(seconds(now)));
+        }
+        assert_eq!(loads, [1, 2, 4, 8, 8]);
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_opened_does_not_lengthen_the_pause() {
+        let mut circuit = Circuit::new(8);
+        (1..=8).for_each(|n| away(&mut circuit, n, 0));
+        assert_eq!(circuit.next_probe(), Some(seconds(1)));
+    }
+
+    #[test]
+    fn retry_after_holds_the_whole_destination_for_so_long() {
+        let mut circuit = Circuit::new(8);
+        circuit.failed(&key(1), ErrorClass::Unavailable, Some(seconds(90)), seconds(5));
+        assert_eq!(circuit.next_probe(), Some(seconds(95)));
+    }
+
+    #[test]
+    fn a_misconfigured_destination_is_held_and_asked_slowly_until_it_is_mended() {
+        let mut circuit = Circuit::new(8);
+        circuit.failed(&key(1), ErrorClass::Misconfigured, None, seconds(0));
+        assert_eq!((circuit.standing(), circuit.next_probe()), (Standing::Held, Some(seconds(60))));
+        circuit.started();
+        circuit.failed(&key(1), ErrorClass::Misconfigured, None, seconds(61));
+        assert_eq!(circuit.next_probe(), Some(seconds(121)));
+        circuit.started();
+        circuit.answered();
+        assert_eq!(circuit.standing(), Standing::Closed);
+    }
+
+    #[test]
+    fn a_message_that_is_refused_shows_that_the_destination_is_there() {
+        let mut circuit = Circuit::new(8);
+        (1..=3).for_each(|n| away(&mut circuit, n, 0));
+        circuit.started();
+        circuit.failed(&key(9), ErrorClass::Rejected, None, seconds(2));
+        assert_eq!(circuit.standing(), Standing::Closed);
+    }
+}

@@ -1,0 +1,260 @@
+//! The committer: the one task that makes things durable, many at a time.
+//!
+//! In:       changes, each with somebody who waits for its answer.
+//! Out:      one transaction and one sync for all that have gathered, then all the answers.
+//! Promise:  P1, P7. No answer before the commit; no waiting for company when nobody else has come; at most a
+//!           bounded number of changes and bytes in hand. After the first error nothing is tried again: everybody,
+//!           now and later, is told that the journal is closed.
+//! Not here: what a change means to a store (store.rs).
+
+use std::{sync::Arc, time::Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+
+use super::{
+    JournalError, Sequence, Tip,
+    store::{Change, Committed, Store},
+};
+use crate::metrics::Metrics;
+
+/// Changes in one transaction. More would make the first of them wait without saving anything.
+const GROUP: usize = 1000;
+/// Changes that may wait in the channel; whoever comes after them waits to get in.
+const QUEUE: usize = 4 * GROUP;
+/// Packed bytes in hand, in KiB. A change that is longer than all of it takes all of it.
+const BUDGET_KIB: u32 = 64 * 1024;
+
+type Answer = oneshot::Sender<Result<Committed, JournalError>>;
+
+/// The way to the committer. Cheap to clone.
+#[derive(Clone)]
+pub(super) struct Committer {
+    requests: mpsc::Sender<Request>,
+    budget: Arc<Semaphore>,
+    closed: watch::Receiver<Option<Arc<str>>>,
+    tip: watch::Receiver<Tip>,
+}
+
+enum Request {
+    Change(Box<Change>, Waiting),
+    Close(oneshot::Sender<()>),
+}
+
+/// Somebody who wants to know, and the bytes that are theirs until then.
+struct Waiting {
+    answer: Answer,
+    _bytes: OwnedSemaphorePermit,
+}
+
+struct Task {
+    store: Arc<dyn Store>,
+    requests: mpsc::Receiver<Request>,
+    metrics: Arc<Metrics>,
+    tip: watch::Sender<Tip>,
+    door: Door,
+}
+
+/// Shuts when dropped, so that a panic of the task closes the journal too.
+struct Door {
+    closed: watch::Sender<Option<Arc<str>>>,
+    budget: Arc<Semaphore>,
+}
+
+impl Committer {
+    pub(super) fn start(store: Arc<dyn Store>, tip: Tip, metrics: Arc<Metrics>) -> Self {
+        let (requests, received) = mpsc::channel(QUEUE);
+        let (tip_sender, tip) = watch::channel(tip);
+        let (closed_sender, closed) = watch::channel(None);
+        let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
+        let door = Door { closed: closed_sender, budget: budget.clone() };
+        tokio::spawn(Task { store, requests: received, metrics, tip: tip_sender, door }.run());
+        Self { requests, budget, closed, tip }
+    }
+
+    /// Waits until the change is durable.
+    pub(super) async fn commit(&self, change: Change) -> Result<Committed, JournalError> {
+        let kib = u32::try_from(change.bytes() / 1024 + 1).unwrap_or(BUDGET_KIB).min(BUDGET_KIB);
+        let _bytes = match self.budget.clone().acquire_many_owned(kib).await {
+            Ok(permit) => permit,
+            Err(_) => return Err(self.why_closed()),
+        };
+        let (answer, answered) = oneshot::channel();
+        let sent = self.requests.send(Request::Change(Box::new(change), Waiting { answer, _bytes })).await;
+        match sent {
+            Ok(()) => answered.await.unwrap_or_else(|_| Err(self.why_closed())),
+            Err(_) => Err(self.why_closed()),
+        }
+    }
+
+    /// Lets everything that was handed in before finish, then closes the store.
+    pub(super) async fn close(&self) {
+        let (done, ended) = oneshot::channel();
+        if self.requests.send(Request::Close(done)).await.is_ok() {
+            // An error means that the task has ended otherwise: closed all the same.
+            let _ = ended.await;
+        }
+    }
+
+    pub(super) fn tip(&self) -> watch::Receiver<Tip> {
+        self.tip.clone()
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.closed.borrow().is_some()
+    }
+
+    pub(super) async fn closed(&self) -> Arc<str> {
+        let mut closed = self.closed.clone();
+        match closed.wait_for(Option::is_some).await {
+            Ok(reason) => reason.clone().unwrap_or_else(gone),
+            Err(_) => gone(),
+        }
+    }
+
+    fn why_closed(&self) -> JournalError {
+        let reason = self.closed.borrow().clone();
+        JournalError::Closed(reason.unwrap_or_else(gone).to_string())
+    }
+}
+
+impl Task {
+    async fn run(mut self) {
+        let mut gathered = Vec::with_capacity(GROUP);
+        loop {
+            if self.requests.recv_many(&mut gathered, GROUP).await == 0 {
+                self.door.shut("nobody uses the journal any more");
+                return self.store.close().await;
+            }
+            // Those just answered are about to hand in their next: let them run once, or every second
+            // transaction would hold a single change. Costs nothing when nobody else is there.
+            tokio::task::yield_now().await;
+            while gathered.len() < GROUP
+                && let Ok(request) = self.requests.try_recv()
+            {
+                gathered.push(request);
+            }
+            let (changes, waiting, close) = sort(&mut gathered);
+            if let Err(error) = self.commit(changes, waiting).await {
+                tracing::error!(%error, "the journal is closed: nothing more can be made durable");
+                return self.refuse_all();
+            }
+            if let Some(done) = close {
+                self.door.shut("the engine is stopping");
+                self.refuse_all();
+                self.store.close().await;
+                // Nobody may be waiting for the end any more.
+                let _ = done.send(());
+                return;
+            }
+        }
+    }
+
+    async fn commit(&mut self, changes: Vec<Change>, waiting: Vec<Waiting>) -> Result<(), String> {
+        if !changes.is_empty() {
+            let together = changes.len();
+            let began = Instant::now();
+            match self.store.commit(changes).await {
+                Ok(committed) if committed.len() == waiting.len() => {
+                    self.metrics.committed(together, began.elapsed().as_secs_f64());
+                    self.advance(&committed);
+                    for (waiting, committed) in waiting.into_iter().zip(committed) {
+                        // Whoever asked may have given up; the change is durable all the same.
+                        let _ = waiting.answer.send(Ok(committed));
+                    }
+                }
+                outcome => {
+                    let reason = match outcome {
+                        Ok(_) => "the store has answered for another batch".to_owned(),
+                        Err(error) => error.to_string(),
+                    };
+                    self.door.shut(&reason);
+                    for waiting in waiting {
+                        let _ = waiting.answer.send(Err(JournalError::Closed(reason.clone())));
+                    }
+                    return Err(reason);
+                }
+            }
+        }
+        let idle = self.requests.is_empty();
+        self.store.maintain(idle).await.map_err(|error| {
+            self.door.shut(&error.to_string());
+            error.to_string()
+        })
+    }
+
+    fn advance(&self, committed: &[Committed]) {
+        let mut last = Sequence::default();
+        let mut requeued = 0;
+        for one in committed {
+            match one {
+                Committed::Appended(sequence) => last = last.max(*sequence),
+                Committed::Requeued(deliveries) => requeued += deliveries,
+                Committed::Recorded(_) => {}
+            }
+        }
+        self.tip.send_if_modified(|tip| {
+            let before = *tip;
+            tip.last = tip.last.max(last);
+            tip.requeued += requeued;
+            *tip != before
+        });
+    }
+
+    /// Tells everybody who is still waiting.
+    fn refuse_all(&mut self) {
+        self.requests.close();
+        while let Ok(request) = self.requests.try_recv() {
+            match request {
+                Request::Change(_, waiting) => {
+                    let reason = self.door.closed.borrow().clone().unwrap_or_else(gone);
+                    let _ = waiting.answer.send(Err(JournalError::Closed(reason.to_string())));
+                }
+                Request::Close(done) => {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+}
+
+impl Door {
+    /// Only the first reason counts.
+    fn shut(&self, reason: &str) {
+        self.closed.send_if_modified(|closed| {
+            let first = closed.is_none();
+            if first {
+                *closed = Some(reason.into());
+            }
+            first
+        });
+        self.budget.close();
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.shut("the committer has stopped");
+    }
+}
+
+type Sorted = (Vec<Change>, Vec<Waiting>, Option<oneshot::Sender<()>>);
+
+fn sort(gathered: &mut Vec<Request>) -> Sorted {
+    let mut changes = Vec::with_capacity(gathered.len());
+    let mut waiting = Vec::with_capacity(gathered.len());
+    let mut close = None;
+    for request in gathered.drain(..) {
+        match request {
+            Request::Change(change, who) => {
+                changes.push(*change);
+                waiting.push(who);
+            }
+            Request::Close(done) => close = Some(done),
+        }
+    }
+    (changes, waiting, close)
+}
+
+fn gone() -> Arc<str> {
+    "the committer has stopped".into()
+}

@@ -1,0 +1,348 @@
+//! [`Journal`]: the handle that the rest of the engine uses.
+//!
+//! Promise:  P1. `append`, `record` and `requeue` return after their commit. Bodies are packed on the way in and
+//!           verified on the way out, the same for every store.
+//! Not here: grouping (committer.rs), storing (store.rs and the stores).
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use bytes::Bytes;
+use tokio::sync::watch;
+
+use super::{
+    Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter, JournalError,
+    Key, Loaded, NewMessage, Outcome, Output, Pending, Requeue, Requeued, Sequence, State, Stats, Summary,
+    Tip, Work,
+    body::{self, Body, Flaw},
+    committer::Committer,
+    store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
+};
+use crate::metrics::Metrics;
+
+/// Deliveries put back in one transaction: intake must not wait for a long replay.
+const REQUEUE_STEP: usize = 500;
+/// Ids shown of a replay.
+const SHOWN: usize = 100;
+
+/// The journal. Cheap to clone; the last handle gone, the store is closed.
+#[derive(Clone)]
+pub struct Journal {
+    store: Arc<dyn Store>,
+    committer: Committer,
+    metrics: Arc<Metrics>,
+}
+
+impl Journal {
+    /// Starts the committer over an open store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub async fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
+        let tip = Tip { last: store.last().await?, requeued: 0 };
+        let committer = Committer::start(store.clone(), tip, metrics.clone());
+        Ok(Self { store, committer, metrics })
+    }
+
+    /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.
+    ///
+    /// # Errors
+    /// `Closed`: the message must not be acknowledged.
+    pub async fn append(&self, message: NewMessage) -> Result<Sequence, JournalError> {
+        let began = Instant::now();
+        let NewMessage { received, listener, peer, raw, keys, disposition } = message;
+        let body = Body::pack_async(raw).await;
+        let disposition = sound(disposition);
+        let append = Append { received, listener, peer, keys, disposition, body };
+        match self.committer.commit(Change::Append(append)).await? {
+            Committed::Appended(sequence) => {
+                self.metrics.append_seconds(began.elapsed().as_secs_f64());
+                Ok(sequence)
+            }
+            other => Err(mixed_up(other)),
+        }
+    }
+
+    /// Makes an outcome durable. A delivery that is not pending has had its outcome: nothing changes then.
+    ///
+    /// # Errors
+    /// `Closed`: the lane must not move on.
+    pub async fn record(&self, outcome: Outcome) -> Result<(), JournalError> {
+        let Outcome { id, state, at, attempts, first_attempt, output, revision, reason, class, detail } =
+            outcome;
+        let output = match output.as_slice() {
+            [] => None,
+            payloads => Some(Body::pack_async(body::write_payloads(payloads)).await),
+        };
+        let detail = match detail {
+            None => None,
+            Some(detail) => Some(Body::pack_async(detail).await),
+        };
+        let record =
+            Record { id, state, at, attempts, first_attempt, revision, reason, class, output, detail };
+        let sequence = record.id.sequence.0;
+        match self.committer.commit(Change::Record(record)).await? {
+            Committed::Recorded(true) => Ok(()),
+            Committed::Recorded(false) => {
+                tracing::warn!(sequence, "an outcome came for a delivery that is not pending");
+                Ok(())
+            }
+            other => Err(mixed_up(other)),
+        }
+    }
+
+    /// Puts deliveries back to be done again, in steps, each audited in its transaction.
+    ///
+    /// # Errors
+    /// `Read` for a filter without states or with states that are never put back; `Closed`.
+    pub async fn requeue(&self, request: &Requeue) -> Result<Requeued, JournalError> {
+        check(&request.filter)?;
+        let asked = serde_json::to_string(&request.filter)
+            .map_err(|error| JournalError::Read(format!("the filter cannot be written down: {error}")))?;
+        let mut done = Requeued::default();
+        let mut looked_at = 0;
+        let mut after = Sequence(0);
+        while looked_at < request.limit {
+            let step = REQUEUE_STEP.min(request.limit - looked_at);
+            let mut found = self.store.select(&request.filter, after, step).await?;
+            let more = found.len() >= step;
+            found.truncate(request.limit - looked_at);
+            looked_at += found.len();
+            let Some(last) = found.last() else { break };
+            after = last.id.sequence;
+            let ids: Vec<_> = found.into_iter().map(|delivery| delivery.id).collect();
+            done.first.extend(ids.iter().take(SHOWN.saturating_sub(done.first.len())).cloned());
+            done.deliveries += match request.dry_run {
+                true => ids.len() as u64,
+                false => self.requeue_step(ids, request, &asked).await?,
+            };
+            if !more {
+                break;
+            }
+        }
+        Ok(done)
+    }
+
+    async fn requeue_step(
+        &self,
+        ids: Vec<DeliveryId>,
+        request: &Requeue,
+        asked: &str,
+    ) -> Result<u64, JournalError> {
+        let audit = Audit {
+            at: request.at,
+            who: request.who.clone(),
+            why: request.why.clone(),
+            asked: asked.to_owned(),
+            deliveries: 0,
+        };
+        match self.committer.commit(Change::Requeue(ids, audit)).await? {
+            Committed::Requeued(deliveries) => Ok(deliveries),
+            other => Err(mixed_up(other)),
+        }
+    }
+
+    /// Unfinished deliveries of a destination after a sequence, in order. At most `limit`, but the deliveries of
+    /// one message are never torn apart: ask on with the last sequence seen.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn pending(
+        &self,
+        destination: &str,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Pending>, JournalError> {
+        Ok(self.store.pending(destination, after, limit).await?)
+    }
+
+    /// The bytes of deliveries, in the order asked for; one whose message does not exist is left out.
+    ///
+    /// # Errors
+    /// `Read`. Damage is told for each delivery.
+    pub async fn load(&self, ids: &[DeliveryId]) -> Result<Vec<Loaded>, JournalError> {
+        let mut sequences: Vec<_> = ids.iter().map(|id| id.sequence).collect();
+        sequences.sort_unstable();
+        sequences.dedup();
+        let (stored, outputs) = tokio::try_join!(self.store.messages(&sequences), self.store.outputs(ids))?;
+        let entries: BTreeMap<Sequence, Result<Entry, Damage>> =
+            stored.into_iter().map(|stored| (stored.summary.sequence, entry(stored))).collect();
+        let mut outputs: BTreeMap<DeliveryId, StoredDelivery> =
+            outputs.into_iter().map(|output| (output.id.clone(), output)).collect();
+        let load = |id: &DeliveryId| {
+            let entry = entries.get(&id.sequence)?.clone();
+            let output = outputs.remove(id).filter(|output| output.state == State::Retrying);
+            let work = entry.and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)? }));
+            Some(Loaded { id: id.clone(), work })
+        };
+        Ok(ids.iter().filter_map(load).collect())
+    }
+
+    /// The exact bytes of a message.
+    ///
+    /// # Errors
+    /// `Read`, `Damaged`.
+    pub async fn body(&self, sequence: Sequence) -> Result<Option<Bytes>, JournalError> {
+        let stored = self.store.messages(&[sequence]).await?.into_iter().next();
+        stored.map(|stored| Ok(entry(stored)?.raw)).transpose()
+    }
+
+    /// What was sent in a delivery, and answered.
+    ///
+    /// # Errors
+    /// `Read`, `Damaged`.
+    pub async fn exchange(&self, id: &DeliveryId) -> Result<Option<Exchange>, JournalError> {
+        let found = self.store.outputs(std::slice::from_ref(id)).await?.into_iter().next();
+        let Some(mut delivery) = found else { return Ok(None) };
+        let detail = delivery.detail.take().map(|blob| unpack(&blob, id.sequence)).transpose()?;
+        let output = sent(delivery)?.map_or_else(Vec::new, |output| output.payloads);
+        Ok(Some(Exchange { output, detail }))
+    }
+
+    /// One message without its bytes.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn message(&self, sequence: Sequence) -> Result<Option<Summary>, JournalError> {
+        Ok(self.store.summary(sequence).await?)
+    }
+
+    /// Messages with a key, the newest first.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, JournalError> {
+        Ok(self.store.find(key, limit).await?)
+    }
+
+    /// Every delivery of a message, pending and ended.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, JournalError> {
+        Ok(self.store.deliveries(sequence).await?)
+    }
+
+    /// Dead letters of messages after a sequence, the oldest first.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn dead(&self, limit: usize, after: Sequence) -> Result<Vec<DeliveryRecord>, JournalError> {
+        let filter = Filter { states: vec![State::Dead], ..Filter::default() };
+        Ok(self.store.select(&filter, after, limit).await?)
+    }
+
+    /// Messages in quarantine after a sequence, the oldest first.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn quarantine(&self, limit: usize, after: Sequence) -> Result<Vec<Summary>, JournalError> {
+        Ok(self.store.quarantine(after, limit).await?)
+    }
+
+    /// What was asked to be done again, the newest first.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn audit(&self, limit: usize) -> Result<Vec<Audit>, JournalError> {
+        Ok(self.store.audit(limit).await?)
+    }
+
+    /// Deliveries by destination and state, unfinished and dead, with the oldest of each. Cheap.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn counts(&self) -> Result<Vec<Count>, JournalError> {
+        Ok(self.store.counts().await?)
+    }
+
+    /// The size of the journal.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn stats(&self) -> Result<Stats, JournalError> {
+        Ok(self.store.stats().await?)
+    }
+
+    /// How far the journal is, changing with every commit that adds work.
+    pub fn watch(&self) -> watch::Receiver<Tip> {
+        self.committer.tip()
+    }
+
+    /// Whether nothing can be made durable any more.
+    pub fn is_closed(&self) -> bool {
+        self.committer.is_closed()
+    }
+
+    /// Resolves with the reason when nothing can be made durable any more: the engine must stop then.
+    pub async fn closed(&self) -> Arc<str> {
+        self.committer.closed().await
+    }
+
+    /// Makes durable what was handed in before, then closes the store. Every later change gets `Closed`.
+    pub async fn close(&self) {
+        self.committer.close().await;
+    }
+}
+
+impl From<StoreError> for JournalError {
+    fn from(error: StoreError) -> Self {
+        Self::Read(error.0)
+    }
+}
+
+impl From<Damage> for JournalError {
+    fn from(damage: Damage) -> Self {
+        Self::Damaged(damage)
+    }
+}
+
+/// Nothing may be owed to nobody, and nothing twice: either would be a loss or break the whole transaction.
+fn sound(disposition: Disposition) -> Disposition {
+    match disposition {
+        Disposition::Routed(mut deliveries) => {
+            deliveries.sort_by(|one, other| {
+                (&one.route, &one.destination).cmp(&(&other.route, &other.destination))
+            });
+            deliveries
+                .dedup_by(|one, kept| (&one.route, &one.destination) == (&kept.route, &kept.destination));
+            match deliveries.is_empty() {
+                true => Disposition::Quarantined { reason: "no route takes this message".to_owned() },
+                false => Disposition::Routed(deliveries),
+            }
+        }
+        quarantined => quarantined,
+    }
+}
+
+fn check(filter: &Filter) -> Result<(), JournalError> {
+    let wrong = |state: &&State| matches!(state, State::Ready | State::Retrying);
+    match filter.states.iter().find(wrong) {
+        Some(_) => Err(JournalError::Read("ready and retrying deliveries need no replay".to_owned())),
+        None if filter.states.is_empty() => {
+            Err(JournalError::Read("a replay must say which states it means".to_owned()))
+        }
+        None => Ok(()),
+    }
+}
+
+fn entry(stored: Stored) -> Result<Entry, Damage> {
+    let Summary { sequence, received, listener, keys, .. } = stored.summary;
+    let body = stored.body.ok_or(Damage { sequence, flaw: Flaw::Unreadable })?;
+    let raw = body.unpack().map_err(|flaw| Damage { sequence, flaw })?;
+    Ok(Entry { sequence, received, listener, control_id: keys.control_id, raw })
+}
+
+fn sent(delivery: StoredDelivery) -> Result<Option<Output>, Damage> {
+    let Some(blob) = delivery.output else { return Ok(None) };
+    let sequence = delivery.id.sequence;
+    let payloads = body::read_payloads(unpack(&blob, sequence)?).map_err(|flaw| Damage { sequence, flaw })?;
+    Ok(Some(Output { payloads, revision: delivery.revision }))
+}
+
+fn unpack(blob: &[u8], sequence: Sequence) -> Result<Bytes, Damage> {
+    Body::from_blob(blob).and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })
+}
+
+fn mixed_up(committed: Committed) -> JournalError {
+    JournalError::Closed(format!("the store has answered another question: {committed:?}"))
+}

@@ -1,0 +1,204 @@
+//! What the journal can be asked, and what it answers.
+//!
+//! Not here: how a store finds it (the stores).
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{DeliveryId, Entry, Keys, Sequence, State, body::Flaw};
+use crate::connector::{ErrorClass, Payload};
+
+/// How far the journal is. Changes after every commit that adds work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Tip {
+    /// The highest sequence committed.
+    pub last: Sequence,
+    /// Rises whenever deliveries at lower sequences have become ready again.
+    pub requeued: u64,
+}
+
+/// A delivery with what it needs to be attempted.
+#[derive(Debug, Clone)]
+pub struct Loaded {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// The bytes, or what is damaged of them. Damage is for a person: nothing will heal it.
+    pub work: Result<Work, Damage>,
+}
+
+/// The bytes of a delivery.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The message.
+    pub entry: Entry,
+    /// What was made of it before: set only for a delivery that is retrying and had an output.
+    pub output: Option<Output>,
+}
+
+/// What a mapping made once, to be sent again as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Output {
+    /// What to send.
+    pub payloads: Vec<Payload>,
+    /// The revision that made it.
+    pub revision: String,
+}
+
+/// A stored body that is not what was written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("message {} in the journal is damaged: {flaw}", .sequence.0)]
+pub struct Damage {
+    /// The message.
+    pub sequence: Sequence,
+    /// What is wrong.
+    pub flaw: Flaw,
+}
+
+/// A message without its bytes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Summary {
+    /// Its place.
+    pub sequence: Sequence,
+    /// When it was received.
+    pub received: Timestamp,
+    /// The listener's name.
+    pub listener: String,
+    /// Who sent it.
+    pub peer: String,
+    /// What it can be found by.
+    pub keys: Keys,
+    /// Length of the message.
+    pub size_bytes: usize,
+    /// SHA-256 of the bytes.
+    pub hash: [u8; 32],
+    /// Why it is in quarantine, if it is.
+    pub quarantine: Option<String>,
+}
+
+/// A delivery as it stands, ended or not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeliveryRecord {
+    /// Which delivery.
+    pub id: DeliveryId,
+    /// Where it stands.
+    pub state: State,
+    /// The lanes it stands or stood in.
+    pub lanes: Vec<String>,
+    /// When it ended or last failed; none if it was never attempted.
+    pub at: Option<Timestamp>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When the first attempt was made.
+    pub first_attempt: Option<Timestamp>,
+    /// The revision that made the output; empty if none did.
+    pub revision: String,
+    /// What the receiver answered, or why it failed or was filtered.
+    pub reason: String,
+    /// How the last failure was classed.
+    pub class: Option<ErrorClass>,
+}
+
+/// A delivery with the bytes that were sent and answered: patient data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exchange {
+    /// What was sent.
+    pub output: Vec<Payload>,
+    /// What the receiver said in full.
+    pub detail: Option<Bytes>,
+}
+
+/// What a message can be found by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Key<'a> {
+    /// MSH-10.
+    ControlId(&'a str),
+    /// The patient key of [`Keys::patient`].
+    Patient(&'a str),
+}
+
+/// How many deliveries of one destination stand in one state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Count {
+    /// The destination.
+    pub destination: String,
+    /// An unfinished state, or `Dead`.
+    pub state: State,
+    /// How many.
+    pub deliveries: u64,
+    /// When the message of the oldest of them was received.
+    pub oldest: Option<Timestamp>,
+}
+
+/// The size of the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Stats {
+    /// The highest sequence.
+    pub last: Sequence,
+    /// The lowest sequence still kept.
+    pub first: Option<Sequence>,
+    /// Messages in quarantine.
+    pub quarantined: u64,
+    /// Bytes on disk.
+    pub disk_bytes: u64,
+}
+
+/// Which deliveries to do again. What is not set matches all; `states` is never empty.
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Filter {
+    /// Parked, held, dead; filtered or delivered by explicit choice. What is ready or retrying is never touched.
+    pub states: Vec<State>,
+    /// The destination's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<String>,
+    /// The route's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub route: Option<String>,
+    /// One message.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sequence: Option<Sequence>,
+    /// Messages with this MSH-10.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control_id: Option<String>,
+}
+
+/// A request to do deliveries again: they become `Ready` and are mapped anew.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Requeue {
+    /// Which.
+    pub filter: Filter,
+    /// At most so many, the oldest first.
+    pub limit: usize,
+    /// Only say which.
+    pub dry_run: bool,
+    /// Who asks.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// What a [`Requeue`] did, or would do.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Requeued {
+    /// How many deliveries match (and were put back, if this was no dry run).
+    pub deliveries: u64,
+    /// The first of them, at most a hundred.
+    pub first: Vec<DeliveryId>,
+}
+
+/// One line of the audit: who asked for what to be done again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// When.
+    pub at: Timestamp,
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// The filter, as JSON.
+    pub asked: String,
+    /// How many deliveries were put back.
+    pub deliveries: u64,
+}

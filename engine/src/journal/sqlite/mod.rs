@@ -1,0 +1,205 @@
+//! The embedded store: one SQLite database in a directory of its own.
+//!
+//! In:       batches from the committer; readings.
+//! Promise:  P1, P7. WAL with `synchronous=FULL`: a commit has synced the log before it returns. One connection
+//!           writes, a few only read. Checkpoints are ours, not SQLite's: its automatic ones swallow errors, and an
+//!           error of a sync must close the journal. One engine at a time: a locked file beside the database.
+//! Not here: statements (write.rs, read.rs), numbers kept in memory (counters.rs).
+//!
+//! ```text
+//! <directory>/journal.sqlite (-wal, -shm)   the database, 0600
+//! <directory>/journal.lock                  locked while an engine has it open; says whose process
+//! ```
+
+mod counters;
+mod open;
+mod read;
+#[cfg(test)]
+mod tests;
+mod write;
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicI64, AtomicU64, Ordering},
+};
+
+use async_trait::async_trait;
+use sqlx::{Connection, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
+use tokio::sync::Mutex;
+
+pub use open::OpenError;
+
+use super::{
+    Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Pending, Sequence, State, Stats, Summary,
+    store::{Change, Committed, Store, StoreError, Stored, StoredDelivery},
+};
+use counters::Counters;
+
+/// Log pages (8 kB each) that make a checkpoint worth its time: 64 MB.
+const CHECKPOINT_PAGES: i64 = 8000;
+/// Written bytes between two looks at the length of the log.
+const LOOK_BYTES: u64 = 8 << 20;
+/// What a commit writes besides its bodies, roughly.
+const COMMIT_WEIGHT_BYTES: usize = 128 << 10;
+/// Messages whose search keys are written in one step.
+const SEARCH_STEP: i64 = 1024;
+/// So many are not worth a step even when nobody waits; a search reads them one by one.
+const SEARCH_FEW: i64 = 256;
+/// So many are written even when somebody waits: a search must stay quick.
+const SEARCH_MANY: i64 = 16 * 1024;
+
+/// A journal in a SQLite database.
+pub struct SqliteStore {
+    /// Taken out when the store is closed.
+    writer: Mutex<Option<SqliteConnection>>,
+    readers: SqlitePool,
+    counters: parking_lot::Mutex<Counters>,
+    last: AtomicI64,
+    searched: AtomicI64,
+    /// Written since the length of the log was last looked at.
+    unlooked_bytes: AtomicU64,
+    database: PathBuf,
+    /// Held for its lock.
+    _lock: parking_lot::Mutex<Option<File>>,
+}
+
+impl SqliteStore {
+    /// Opens the journal in a directory, or makes a new one there.
+    ///
+    /// # Errors
+    /// When another engine has it open, when it was written by a newer release, or when it cannot be read.
+    pub async fn open(directory: &Path) -> Result<Self, OpenError> {
+        open::open(directory).await
+    }
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        write::commit(self, writer, batch).await
+    }
+
+    async fn maintain(&self, idle: bool) -> Result<(), StoreError> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        write::maintain(self, writer, idle).await
+    }
+
+    async fn close(&self) {
+        self.readers.close().await;
+        if let Some(writer) = self.writer.lock().await.take()
+            && let Err(error) = writer.close().await
+        {
+            // Everything is in the log; the next start reads it from there.
+            tracing::warn!(%error, "the journal's database did not close cleanly");
+        }
+        *self._lock.lock() = None;
+    }
+
+    async fn last(&self) -> Result<Sequence, StoreError> {
+        Ok(Sequence(self.last.load(Ordering::Acquire)))
+    }
+
+    async fn pending(
+        &self,
+        destination: &str,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Pending>, StoreError> {
+        read::pending(&self.readers, destination, after, limit).await
+    }
+
+    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError> {
+        read::messages(&self.readers, sequences).await
+    }
+
+    async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError> {
+        read::outputs(&self.readers, ids).await
+    }
+
+    async fn summary(&self, sequence: Sequence) -> Result<Option<Summary>, StoreError> {
+        read::summary(&self.readers, sequence).await
+    }
+
+    async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        read::find(&self.readers, key, limit).await
+    }
+
+    async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError> {
+        read::deliveries(&self.readers, sequence).await
+    }
+
+    async fn select(
+        &self,
+        filter: &Filter,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<DeliveryRecord>, StoreError> {
+        read::select(&self.readers, filter, after, limit).await
+    }
+
+    async fn quarantine(&self, after: Sequence, limit: usize) -> Result<Vec<Summary>, StoreError> {
+        read::quarantine(&self.readers, after, limit).await
+    }
+
+    async fn audit(&self, limit: usize) -> Result<Vec<Audit>, StoreError> {
+        read::audit(&self.readers, limit).await
+    }
+
+    async fn counts(&self) -> Result<Vec<Count>, StoreError> {
+        read::counts(&self.readers, &self.counters).await
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        read::stats(self).await
+    }
+}
+
+impl From<sqlx::Error> for StoreError {
+    /// SQLite's texts name tables and columns, never values.
+    fn from(error: sqlx::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn closed() -> StoreError {
+    StoreError("the store has been closed".to_owned())
+}
+
+/// The number of a state in the store.
+fn number(state: State) -> i64 {
+    match state {
+        State::Ready => 0,
+        State::Retrying => 1,
+        State::Parked => 2,
+        State::Held => 3,
+        State::Filtered => 4,
+        State::Delivered => 5,
+        State::Dead => 6,
+    }
+}
+
+fn state(number: i64) -> Result<State, StoreError> {
+    let found = State::ALL.into_iter().find(|state| self::number(*state) == number);
+    found.ok_or_else(|| StoreError(format!("a delivery has the unknown state {number}")))
+}
+
+fn instant(microseconds: i64) -> Result<jiff::Timestamp, StoreError> {
+    jiff::Timestamp::from_microsecond(microseconds)
+        .map_err(|_| StoreError(format!("a row has the impossible time {microseconds}")))
+}
+
+/// A column of a row, as it was declared.
+fn column<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T, StoreError>
+where
+    T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
+{
+    row.try_get(index).map_err(|error| match error {
+        // Its text could hold the value.
+        sqlx::Error::ColumnDecode { index, .. } => StoreError(format!("column {index} cannot be read")),
+        other => other.into(),
+    })
+}

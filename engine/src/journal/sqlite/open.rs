@@ -1,0 +1,241 @@
+//! Opening the database: lock, permissions, pragmas, migrations, and the numbers that are kept in memory.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError},
+    io::{self, Read, Seek, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use sqlx::{
+    ConnectOptions, Row, SqliteConnection, SqlitePool,
+    migrate::Migrator,
+    sqlite::{
+        SqliteAutoVacuum, SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous,
+    },
+};
+
+use super::{Counters, SqliteStore, state};
+use crate::journal::{State, store::StoreError};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/sqlite/migrations");
+
+/// "TIE1", as the first migration writes it.
+const APPLICATION_ID: i64 = 0x5449_4531;
+const READERS: u32 = 4;
+
+/// Why a journal cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Somebody else writes to it.
+    #[error("another engine{} has the journal in {} open", .process.as_ref().map(|id| format!(" (process {id})")).unwrap_or_default(), .directory.display())]
+    InUse {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// The other process, if it has told.
+        process: Option<String>,
+    },
+    /// It is of a newer release.
+    #[error("the journal in {} was written by a newer release of TIE (schema {found}; this release knows {known}): start that release, or restore a backup", .directory.display())]
+    Newer {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The newest schema that this release knows.
+        known: i64,
+    },
+    /// It is a database of something else.
+    #[error("{} is a SQLite database, but no journal of TIE", .0.display())]
+    NotAJournal(PathBuf),
+    /// The file system says no.
+    #[error("{}: {error}", .path.display())]
+    File {
+        /// What was opened.
+        path: PathBuf,
+        /// Why not.
+        error: io::Error,
+    },
+    /// SQLite says no.
+    #[error("the journal in {} cannot be opened: {error}", .directory.display())]
+    Database {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// Why not.
+        error: StoreError,
+    },
+}
+
+pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
+    make_directory(directory)?;
+    let lock = lock(directory)?;
+    let database = directory.join("journal.sqlite");
+    make_file(&database)?;
+    let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
+    let failed_sql = |error: sqlx::Error| failed(error.into());
+
+    let one = SqlitePoolOptions::new().max_connections(1);
+    let one = one.connect_with(writer_options(&database)).await.map_err(failed_sql)?;
+    migrate(&one, directory, &database).await?;
+    let mut writer = one.acquire().await.map_err(failed_sql)?.detach();
+    let readers = SqlitePoolOptions::new()
+        .max_connections(READERS)
+        .connect_with(reader_options(&database))
+        .await
+        .map_err(failed_sql)?;
+    let last = number(&mut writer, LAST).await.map_err(failed_sql)?;
+    let searched = number(&mut writer, SEARCHED).await.map_err(failed_sql)?;
+    let counters = seed(&mut writer).await.map_err(failed)?;
+    // The name of a new file must survive a power cut as well as its content.
+    sync_directory(directory)?;
+    Ok(SqliteStore {
+        writer: tokio::sync::Mutex::new(Some(writer)),
+        readers,
+        counters: parking_lot::Mutex::new(counters),
+        last: last.into(),
+        searched: searched.into(),
+        unlooked_bytes: 0.into(),
+        database,
+        _lock: parking_lot::Mutex::new(Some(lock)),
+    })
+}
+
+const LAST: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)";
+const SEARCHED: &str = "SELECT value FROM mark WHERE name = 'searched'";
+
+fn writer_options(database: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(database)
+        .page_size(8192)
+        // Cannot be chosen later: pruned space must go back to the disk.
+        .auto_vacuum(SqliteAutoVacuum::Incremental)
+        .journal_mode(SqliteJournalMode::Wal)
+        .synchronous(SqliteSynchronous::Full)
+        .busy_timeout(Duration::from_secs(10))
+        .statement_cache_capacity(256)
+        .pragma("wal_autocheckpoint", "0")
+        .pragma("journal_size_limit", "134217728")
+        .pragma("cache_size", "-32768")
+        .pragma("trusted_schema", "OFF")
+        .disable_statement_logging()
+}
+
+fn reader_options(database: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(database)
+        .read_only(true)
+        .busy_timeout(Duration::from_secs(10))
+        .pragma("cache_size", "-8192")
+        .pragma("query_only", "ON")
+        .disable_statement_logging()
+}
+
+/// Refuses what is not ours before anything is written, then brings an older journal up to date.
+async fn migrate(writer: &SqlitePool, directory: &Path, database: &Path) -> Result<(), OpenError> {
+    let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
+    let found = match writer.acquire().await {
+        Ok(mut writer) => found(&mut writer).await,
+        Err(error) => Err(error),
+    };
+    let found = found.map_err(|error| failed(error.into()))?;
+    let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
+    match found {
+        Found::Other => return Err(OpenError::NotAJournal(database.to_owned())),
+        Found::Schema(found) if found > known => {
+            return Err(OpenError::Newer { directory: directory.to_owned(), found, known });
+        }
+        Found::Nothing | Found::Schema(_) => {}
+    }
+    MIGRATIONS.run(writer).await.map_err(|error| failed(StoreError(error.to_string())))
+}
+
+enum Found {
+    Nothing,
+    Schema(i64),
+    Other,
+}
+
+async fn found(writer: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
+    if number(writer, "SELECT count(*) FROM sqlite_schema").await? == 0 {
+        return Ok(Found::Nothing);
+    }
+    if number(writer, "PRAGMA application_id").await? != APPLICATION_ID {
+        // A crash may have come between the migrator's own table and the first migration.
+        let ours =
+            "SELECT count(*) = 1 AND max(name) = '_sqlx_migrations' FROM sqlite_schema WHERE type = 'table'";
+        return Ok(if number(writer, ours).await? == 1 { Found::Nothing } else { Found::Other });
+    }
+    let schema = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
+    Ok(Found::Schema(number(writer, schema).await?))
+}
+
+async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar(sql).fetch_one(connection).await
+}
+
+async fn seed(writer: &mut SqliteConnection) -> Result<Counters, StoreError> {
+    let mut counters = Counters::default();
+    let unfinished = "SELECT destination, state, count(*) FROM pending GROUP BY destination, state";
+    let dead = "SELECT destination, 6, count(*) FROM delivery INDEXED BY delivery_for_a_person
+                WHERE state = 6 AND state IN (2, 3, 6) GROUP BY destination";
+    for sql in [unfinished, dead] {
+        for row in sqlx::query(sql).fetch_all(&mut *writer).await? {
+            let deliveries: i64 = row.try_get(2)?;
+            let state: State = state(row.try_get(1)?)?;
+            counters.set(row.try_get(0)?, state, deliveries.unsigned_abs());
+        }
+    }
+    Ok(counters)
+}
+
+fn make_directory(directory: &Path) -> Result<(), OpenError> {
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(directory)
+        .map_err(|error| OpenError::File { path: directory.to_owned(), error })
+}
+
+/// Only one engine at a time. The lock goes with the process, whatever ends it.
+fn lock(directory: &Path) -> Result<File, OpenError> {
+    let path = directory.join("journal.lock");
+    let failed = |error| OpenError::File { path: path.clone(), error };
+    let mut file = private_file(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {
+            let written = file.set_len(0).and_then(|()| write!(file, "{}", std::process::id()));
+            written.map_err(failed)?;
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut process = String::new();
+            // Only for the message: an unreadable number is left out.
+            let read = file.rewind().and_then(|()| file.read_to_string(&mut process));
+            let known = read.is_ok() && process.parse::<u32>().is_ok();
+            Err(OpenError::InUse { directory: directory.to_owned(), process: known.then_some(process) })
+        }
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// SQLite gives the files beside the database the same permissions.
+fn make_file(path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::File { path: path.to_owned(), error };
+    private_file(path).map_err(failed)?;
+    fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)
+}
+
+fn private_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
+}
+
+fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+    let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
+    for path in [Some(directory), parent].into_iter().flatten() {
+        File::open(path)
+            .and_then(|file| file.sync_all())
+            .map_err(|error| OpenError::File { path: path.to_owned(), error })?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The SQLite store against the conformance suite, and what only it can be asked.
+
+use std::{os::unix::fs::PermissionsExt, sync::Arc};
+
+use sqlx::ConnectOptions;
+use tempfile::TempDir;
+
+use super::*;
+use crate::journal::conformance::{self, Home, conforms, id, message, outcome};
+
+struct Directory(TempDir);
+
+impl Directory {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self) -> PathBuf {
+        self.0.path().join("journal")
+    }
+
+    async fn execute(&self, sql: &'static str) {
+        let database = self.path().join("journal.sqlite");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+        let mut connection = options.connect().await.unwrap();
+        sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Home for Directory {
+    async fn open(&self) -> Arc<dyn Store> {
+        Arc::new(SqliteStore::open(&self.path()).await.unwrap())
+    }
+
+    async fn damage(&self, sequence: Sequence) {
+        let database = self.path().join("journal.sqlite");
+        let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database);
+        let mut connection = options.connect().await.unwrap();
+        let mut body: Vec<u8> = sqlx::query_scalar("SELECT body FROM message WHERE sequence = ?")
+            .bind(sequence.0)
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        let middle = body.len() / 2;
+        body[middle] ^= 1;
+        sqlx::query("UPDATE message SET body = ? WHERE sequence = ?")
+            .bind(body)
+            .bind(sequence.0)
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        connection.close().await.unwrap();
+    }
+}
+
+conforms!(Directory::new());
+
+#[tokio::test]
+async fn two_engines_cannot_open_one_journal() {
+    let directory = Directory::new();
+    let store = SqliteStore::open(&directory.path()).await.unwrap();
+    let refused = SqliteStore::open(&directory.path()).await.err().unwrap();
+    let expected = format!(
+        "another engine (process {}) has the journal in {} open",
+        std::process::id(),
+        directory.path().display()
+    );
+    assert_eq!(refused.to_string(), expected);
+    store.close().await;
+    SqliteStore::open(&directory.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_journal_of_a_newer_release_is_refused_and_left_as_it_is() {
+    let directory = Directory::new();
+    SqliteStore::open(&directory.path()).await.unwrap().close().await;
+    directory.execute("INSERT INTO _sqlx_migrations VALUES (9000, 'future', '', true, x'00', 1)").await;
+    let before = std::fs::read(directory.path().join("journal.sqlite")).unwrap();
+    let refused = SqliteStore::open(&directory.path()).await.err().unwrap();
+    assert!(
+        refused.to_string().contains("written by a newer release of TIE (schema 9000; this release knows 1)"),
+        "{refused}"
+    );
+    assert_eq!(std::fs::read(directory.path().join("journal.sqlite")).unwrap(), before);
+}
+
+#[tokio::test]
+async fn another_programs_database_is_refused() {
+    let directory = Directory::new();
+    std::fs::create_dir(directory.path()).unwrap();
+    std::fs::write(directory.path().join("journal.sqlite"), "").unwrap();
+    directory.execute("CREATE TABLE address (name TEXT)").await;
+    let refused = SqliteStore::open(&directory.path()).await.err().unwrap();
+    assert!(matches!(refused, OpenError::NotAJournal(_)), "{refused}");
+    std::fs::write(directory.path().join("journal.sqlite"), "no database at all, only text".repeat(99))
+        .unwrap();
+    let refused = SqliteStore::open(&directory.path()).await.err().unwrap();
+    assert!(matches!(refused, OpenError::Database { .. }), "{refused}");
+}
+
+#[tokio::test]
+async fn only_the_owner_may_read_the_files() {
+    let directory = Directory::new();
+    let journal = conformance::journal(&directory).await;
+    journal.append(message(1, &[("adt", "record")])).await.unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&directory.path()), 0o700);
+    let mut names = Vec::new();
+    for file in std::fs::read_dir(directory.path()).unwrap() {
+        let file = file.unwrap();
+        assert_eq!(mode(&file.path()), 0o600, "{:?}", file.file_name());
+        names.push(file.file_name().into_string().unwrap());
+    }
+    names.sort();
+    assert_eq!(names, ["journal.lock", "journal.sqlite", "journal.sqlite-shm", "journal.sqlite-wal"]);
+}
+
+#[tokio::test]
+async fn the_database_is_as_durable_as_promised() {
+    let directory = Directory::new();
+    let store = SqliteStore::open(&directory.path()).await.unwrap();
+    let mut writer = store.writer.lock().await;
+    let writer = writer.as_mut().unwrap();
+    let mut pragma = async |sql: &'static str| -> String {
+        let row = sqlx::query(sql).fetch_one(&mut *writer).await.unwrap();
+        row.try_get::<String, _>(0).unwrap_or_else(|_| row.get::<i64, _>(0).to_string())
+    };
+    assert_eq!(pragma("PRAGMA journal_mode").await, "wal");
+    assert_eq!(pragma("PRAGMA synchronous").await, "2");
+    assert_eq!(pragma("PRAGMA page_size").await, "8192");
+    assert_eq!(pragma("PRAGMA wal_autocheckpoint").await, "0");
+    assert_eq!(pragma("PRAGMA auto_vacuum").await, "2");
+    assert_eq!(pragma("PRAGMA application_id").await, "1414087985");
+}
+
+#[tokio::test]
+async fn the_log_is_checkpointed_and_stays_bounded() {
+    let directory = Directory::new();
+    let store = SqliteStore::open(&directory.path()).await.unwrap();
+    let journal = conformance::over(Arc::new(store)).await;
+    // Bytes that do not compress.
+    let mut seed = 1_u64;
+    let mut next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 56) as u8
+    };
+    let noise: Vec<u8> = std::iter::repeat_with(&mut next).take(4_000_000).collect();
+    for number in 0..60 {
+        let mut message = message(number, &[("adt", "record")]);
+        message.raw = [&noise[..], &number.to_le_bytes()].concat().into();
+        journal.append(message).await.unwrap();
+    }
+    let log = std::fs::metadata(directory.path().join("journal.sqlite-wal")).unwrap().len();
+    assert!(log < 120_000_000, "{log} bytes");
+    let database = std::fs::metadata(directory.path().join("journal.sqlite")).unwrap().len();
+    assert!(database > 100_000_000, "{database} bytes");
+}
+
+#[tokio::test]
+async fn one_batch_keeps_the_order_of_its_changes() {
+    use crate::journal::{
+        body::Body,
+        store::{Append, Record},
+    };
+    let directory = Directory::new();
+    let store = SqliteStore::open(&directory.path()).await.unwrap();
+    let new = message(1, &[("adt", "record")]);
+    let append = Append {
+        received: new.received,
+        listener: new.listener,
+        peer: new.peer,
+        keys: new.keys,
+        disposition: new.disposition,
+        body: Body::pack(&new.raw),
+    };
+    let id = id(Sequence(1), "adt", "record");
+    let record = |state, attempts| {
+        let outcome = outcome(&id, state, attempts);
+        Change::Record(Record {
+            id: outcome.id,
+            state,
+            at: outcome.at,
+            attempts,
+            first_attempt: None,
+            revision: String::new(),
+            reason: String::new(),
+            class: None,
+            output: None,
+            detail: None,
+        })
+    };
+    let audit = Audit {
+        at: new.received,
+        who: String::new(),
+        why: String::new(),
+        asked: String::new(),
+        deliveries: 0,
+    };
+    let batch = vec![
+        Change::Append(append),
+        record(State::Retrying, 1),
+        record(State::Dead, 2),
+        record(State::Delivered, 3),
+        Change::Requeue(vec![id.clone()], audit),
+        record(State::Held, 1),
+    ];
+    let committed = store.commit(batch).await.unwrap();
+    use Committed::{Appended, Recorded, Requeued};
+    assert_eq!(
+        committed,
+        [Appended(Sequence(1)), Recorded(true), Recorded(true), Recorded(false), Requeued(1), Recorded(true)]
+    );
+    let pending = store.pending("record", Sequence(0), 9).await.unwrap();
+    assert_eq!((pending.len(), pending[0].state, pending[0].attempts), (1, State::Held, 1));
+}

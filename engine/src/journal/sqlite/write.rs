@@ -1,0 +1,396 @@
+//! What changes the database: one transaction a batch, a few large statements in it.
+//!
+//! Rows with bodies go in by `VALUES` lists of 1, 2, 4 … 256 rows, so that the statements stay prepared; small
+//! rows go in, move and go out by one JSON parameter, whatever their number.
+
+use std::{
+    collections::HashSet,
+    sync::{Arc, OnceLock, atomic::Ordering},
+};
+
+use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteArguments};
+
+use super::{
+    CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SEARCH_FEW, SEARCH_MANY, SEARCH_STEP, SqliteStore,
+};
+use super::{column, counters::Moves, number, state};
+use crate::journal::{
+    Audit, DeliveryId, Disposition, Sequence, State,
+    store::{Append, Change, Committed, Record, StoreError},
+};
+
+type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+
+/// A statement over a list of rows, for every power of two of them.
+struct Rows {
+    head: &'static str,
+    columns: usize,
+    tail: &'static str,
+    sizes: [OnceLock<Arc<str>>; 9],
+}
+
+static MESSAGES: Rows = Rows {
+    head: "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
+           sending_facility, patient, quarantine, codec, size_bytes, hash, body) VALUES ",
+    columns: 14,
+    tail: "",
+    sizes: [const { OnceLock::new() }; 9],
+};
+
+// The join gives each delivery its lanes and leaves out those that are not pending.
+static DELIVERIES: Rows = Rows {
+    head: "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
+           detail) AS (VALUES ",
+    columns: 12,
+    tail: ") INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
+           class, lanes, output, detail)
+           SELECT v.sequence, v.route, v.destination, v.state, v.at, v.attempts, v.first_attempt, v.revision, v.reason,
+           v.class, p.lanes, v.output, v.detail
+           FROM v CROSS JOIN pending p
+           ON p.destination = v.destination AND p.sequence = v.sequence AND p.route = v.route
+           WHERE true
+           ON CONFLICT (sequence, route, destination) DO UPDATE SET state = excluded.state, at = excluded.at,
+           attempts = excluded.attempts, first_attempt = excluded.first_attempt, revision = excluded.revision,
+           reason = excluded.reason, class = excluded.class, lanes = excluded.lanes, output = excluded.output,
+           detail = excluded.detail",
+    sizes: [const { OnceLock::new() }; 9],
+};
+
+const OWED: &str = "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value -> 3, value ->> 4, 0, 0 FROM json_each(?)";
+const PENDING_OF: &str = "SELECT p.destination, p.state, count(*) FROM json_each(?) j CROSS JOIN pending p
+    ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2
+    GROUP BY p.destination, p.state";
+const PENDING_EACH: &str = "SELECT j.key FROM json_each(?) j CROSS JOIN pending p
+    ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2";
+const ENDED: &str = "DELETE FROM pending WHERE (destination, sequence, route) IN
+    (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))";
+const FAILED: &str = "UPDATE pending SET state = v.state, attempts = v.attempts, first_attempt = v.first_attempt
+    FROM (SELECT value ->> 0 AS destination, value ->> 1 AS sequence, value ->> 2 AS route, value ->> 3 AS state,
+          value ->> 4 AS attempts, value ->> 5 AS first_attempt FROM json_each(?)) v
+    WHERE pending.destination = v.destination AND pending.sequence = v.sequence AND pending.route = v.route";
+
+const REPLAYABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?) j CROSS JOIN delivery d
+    ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
+    WHERE d.state IN (2, 3, 4, 5, 6) GROUP BY d.destination, d.state";
+const REPLAY_WAITING: &str = "UPDATE pending SET state = 0, attempts = 0, first_attempt = NULL
+    WHERE (destination, sequence, route) IN (SELECT value ->> 0, value ->> 1, value ->> 2 FROM json_each(?))
+    AND state IN (2, 3)";
+const REPLAY_ENDED: &str =
+    "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+    SELECT d.destination, d.sequence, d.route, d.lanes, m.received, 0, 0
+    FROM json_each(?) j CROSS JOIN delivery d
+    ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
+    CROSS JOIN message m ON m.sequence = d.sequence WHERE d.state IN (4, 5, 6)";
+const REPLAYED: &str = "UPDATE delivery SET state = 0 WHERE (sequence, route, destination) IN
+    (SELECT value ->> 1, value ->> 2, value ->> 0 FROM json_each(?)) AND state IN (2, 3, 4, 5, 6)";
+const AUDIT: &str = "INSERT INTO audit (at, who, why, asked, deliveries) VALUES (?, ?, ?, ?, ?)";
+
+pub(super) async fn commit(
+    store: &SqliteStore,
+    writer: &mut SqliteConnection,
+    changes: Vec<Change>,
+) -> Result<Vec<Committed>, StoreError> {
+    let weight = changes.iter().map(Change::bytes).sum::<usize>() + COMMIT_WEIGHT_BYTES;
+    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+    let mut batch = Batch::new(&mut transaction, store.last.load(Ordering::Acquire));
+    for change in changes {
+        batch.take(change).await?;
+    }
+    batch.flush().await?;
+    let Batch { last, answers, moves, .. } = batch;
+    transaction.commit().await?;
+    store.last.store(last, Ordering::Release);
+    store.counters.lock().apply(moves);
+    store.unlooked_bytes.fetch_add(weight as u64, Ordering::AcqRel);
+    Ok(answers)
+}
+
+/// One transaction in the making. Changes of one kind are gathered; a second outcome of the same delivery, or a
+/// replay, writes out what was gathered before it, so that the order of the changes is kept.
+struct Batch<'t> {
+    connection: &'t mut SqliteConnection,
+    last: i64,
+    answers: Vec<Committed>,
+    moves: Moves,
+    appends: Vec<(i64, Append)>,
+    records: Vec<(usize, Record)>,
+    named: HashSet<DeliveryId>,
+}
+
+impl<'t> Batch<'t> {
+    fn new(connection: &'t mut SqliteConnection, last: i64) -> Self {
+        Self {
+            connection,
+            last,
+            answers: Vec::new(),
+            moves: Moves::default(),
+            appends: Vec::new(),
+            records: Vec::new(),
+            named: HashSet::new(),
+        }
+    }
+
+    async fn take(&mut self, change: Change) -> Result<(), StoreError> {
+        match change {
+            Change::Append(append) => {
+                self.last += 1;
+                self.answers.push(Committed::Appended(Sequence(self.last)));
+                self.appends.push((self.last, append));
+            }
+            Change::Record(record) => {
+                if self.named.contains(&record.id) {
+                    self.flush().await?;
+                }
+                self.named.insert(record.id.clone());
+                self.records.push((self.answers.len(), record));
+                self.answers.push(Committed::Recorded(true));
+            }
+            Change::Requeue(ids, audit) => {
+                self.flush().await?;
+                let deliveries = self.requeue(&ids, audit).await?;
+                self.answers.push(Committed::Requeued(deliveries));
+            }
+        }
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), StoreError> {
+        self.append().await?;
+        self.record().await?;
+        self.named.clear();
+        Ok(())
+    }
+
+    async fn append(&mut self) -> Result<(), StoreError> {
+        let appends = std::mem::take(&mut self.appends);
+        let mut owed = Vec::new();
+        for (sequence, append) in &appends {
+            if let Disposition::Routed(deliveries) = &append.disposition {
+                for delivery in deliveries {
+                    let received = append.received.as_microsecond();
+                    owed.push((&delivery.destination, sequence, &delivery.route, &delivery.lanes, received));
+                    self.moves.add(&delivery.destination, State::Ready, 1);
+                }
+            }
+        }
+        let owed = if owed.is_empty() { None } else { Some(json(&owed)?) };
+        MESSAGES.insert(self.connection, appends, bind_message).await?;
+        if let Some(owed) = owed {
+            sqlx::query(OWED).bind(owed).execute(&mut *self.connection).await?;
+        }
+        Ok(())
+    }
+
+    async fn record(&mut self) -> Result<(), StoreError> {
+        let records = std::mem::take(&mut self.records);
+        if records.is_empty() {
+            return Ok(());
+        }
+        let pending = self.pending(&records).await?;
+        let mut ended = Vec::new();
+        let mut failed = Vec::new();
+        for ((place, record), pending) in records.iter().zip(&pending) {
+            let id = &record.id;
+            if !pending {
+                if let Some(answer) = self.answers.get_mut(*place) {
+                    *answer = Committed::Recorded(false);
+                }
+                continue;
+            }
+            self.moves.add(&id.destination, record.state, 1);
+            if record.state.is_end() {
+                ended.push(key(id));
+            } else {
+                let first_attempt = record.first_attempt.map(|at| at.as_microsecond());
+                let (destination, sequence, route) = key(id);
+                failed.push((
+                    destination,
+                    sequence,
+                    route,
+                    number(record.state),
+                    record.attempts,
+                    first_attempt,
+                ));
+            }
+        }
+        let ended = if ended.is_empty() { None } else { Some(json(&ended)?) };
+        let failed = if failed.is_empty() { None } else { Some(json(&failed)?) };
+        let records = records.into_iter().map(|(_, record)| record).collect();
+        DELIVERIES.insert(self.connection, records, bind_delivery).await?;
+        for (sql, rows) in [(ENDED, ended), (FAILED, failed)] {
+            if let Some(rows) = rows {
+                sqlx::query(sql).bind(rows).execute(&mut *self.connection).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Which of the outcomes are for deliveries that are pending; these leave their state.
+    async fn pending(&mut self, records: &[(usize, Record)]) -> Result<Vec<bool>, StoreError> {
+        let ids = json(&records.iter().map(|(_, record)| key(&record.id)).collect::<Vec<_>>())?;
+        let mut found = 0;
+        for row in sqlx::query(PENDING_OF).bind(&ids).fetch_all(&mut *self.connection).await? {
+            let deliveries: i64 = column(&row, 2)?;
+            self.moves.add(column(&row, 0)?, state(column(&row, 1)?)?, -deliveries);
+            found += deliveries;
+        }
+        if usize::try_from(found) == Ok(records.len()) {
+            return Ok(vec![true; records.len()]);
+        }
+        let mut pending = vec![false; records.len()];
+        for row in sqlx::query(PENDING_EACH).bind(&ids).fetch_all(&mut *self.connection).await? {
+            let place: i64 = column(&row, 0)?;
+            if let Some(one) = usize::try_from(place).ok().and_then(|place| pending.get_mut(place)) {
+                *one = true;
+            }
+        }
+        Ok(pending)
+    }
+
+    async fn requeue(&mut self, ids: &[DeliveryId], audit: Audit) -> Result<u64, StoreError> {
+        let ids = json(&ids.iter().map(key).collect::<Vec<_>>())?;
+        let mut total = 0;
+        for row in sqlx::query(REPLAYABLE).bind(&ids).fetch_all(&mut *self.connection).await? {
+            let deliveries: i64 = column(&row, 2)?;
+            let destination: &str = column(&row, 0)?;
+            self.moves.add(destination, state(column(&row, 1)?)?, -deliveries);
+            self.moves.add(destination, State::Ready, deliveries);
+            total += deliveries.unsigned_abs();
+        }
+        self.moves.requeued();
+        for sql in [REPLAY_WAITING, REPLAY_ENDED, REPLAYED] {
+            sqlx::query(sql).bind(&ids).execute(&mut *self.connection).await?;
+        }
+        sqlx::query(AUDIT)
+            .bind(audit.at.as_microsecond())
+            .bind(audit.who)
+            .bind(audit.why)
+            .bind(audit.asked)
+            .bind(total.cast_signed())
+            .execute(&mut *self.connection)
+            .await?;
+        Ok(total)
+    }
+}
+
+/// Checkpoints and search keys: after the answers, so that nobody waits for them who has been served.
+pub(super) async fn maintain(
+    store: &SqliteStore,
+    writer: &mut SqliteConnection,
+    idle: bool,
+) -> Result<(), StoreError> {
+    if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
+        store.unlooked_bytes.store(0, Ordering::Release);
+        let pages = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
+        if pages >= 4 * CHECKPOINT_PAGES {
+            // Readers have kept the log from starting anew for too long: wait for those of this moment.
+            checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
+        } else if pages >= CHECKPOINT_PAGES {
+            checkpoint(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        }
+    }
+    let searched = store.searched.load(Ordering::Acquire);
+    let behind = store.last.load(Ordering::Acquire) - searched;
+    if behind >= if idle { SEARCH_FEW } else { SEARCH_MANY } {
+        let upto = searched + behind.min(SEARCH_STEP);
+        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
+        sqlx::query(SEARCH).bind(searched).bind(upto).execute(&mut *transaction).await?;
+        sqlx::query("UPDATE mark SET value = ? WHERE name = 'searched'")
+            .bind(upto)
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        store.searched.store(upto, Ordering::Release);
+    }
+    Ok(())
+}
+
+// Sorted, so that keys that lie together are written together.
+const SEARCH: &str = "INSERT OR IGNORE INTO search (kind, value, sequence)
+    SELECT 1, control_id, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND control_id <> ''
+    UNION ALL
+    SELECT 2, patient, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND patient <> ''
+    ORDER BY 1, 2, 3";
+
+/// The length of the log in pages.
+async fn checkpoint(writer: &mut SqliteConnection, sql: &'static str) -> Result<i64, StoreError> {
+    column(&sqlx::query(sql).fetch_one(writer).await?, 1)
+}
+
+impl Rows {
+    /// Inserts all rows by as few statements as powers of two allow.
+    async fn insert<T>(
+        &self,
+        connection: &mut SqliteConnection,
+        rows: Vec<T>,
+        bind: fn(Query<'_>, T) -> Query<'_>,
+    ) -> Result<(), StoreError> {
+        let mut rows = rows.into_iter();
+        while rows.len() > 0 {
+            let power = rows.len().ilog2().min(self.sizes.len() as u32 - 1);
+            let mut query = sqlx::query(AssertSqlSafe(self.sql(power)));
+            for row in rows.by_ref().take(1 << power) {
+                query = bind(query, row);
+            }
+            query.execute(&mut *connection).await?;
+        }
+        Ok(())
+    }
+
+    /// Made once for each power of two.
+    fn sql(&self, power: u32) -> Arc<str> {
+        let make = || {
+            let row = format!("({})", vec!["?"; self.columns].join(","));
+            [self.head, &vec![row.as_str(); 1 << power].join(","), self.tail].concat().into()
+        };
+        self.sizes.get(power as usize).map_or_else(make, |sql| sql.get_or_init(make).clone())
+    }
+}
+
+fn bind_message(query: Query<'_>, (sequence, append): (i64, Append)) -> Query<'_> {
+    let quarantine = match append.disposition {
+        Disposition::Quarantined { reason } => Some(reason),
+        Disposition::Routed(_) => None,
+    };
+    query
+        .bind(sequence)
+        .bind(append.received.as_microsecond())
+        .bind(append.listener)
+        .bind(append.peer)
+        .bind(append.keys.control_id)
+        .bind(append.keys.trigger)
+        .bind(append.keys.sending_application)
+        .bind(append.keys.sending_facility)
+        .bind(append.keys.patient)
+        .bind(quarantine)
+        .bind(i64::from(append.body.codec.number()))
+        .bind(append.body.size_bytes as i64)
+        .bind(append.body.hash.to_vec())
+        .bind(append.body.packed)
+}
+
+fn bind_delivery(query: Query<'_>, record: Record) -> Query<'_> {
+    query
+        .bind(record.id.sequence.0)
+        .bind(record.id.route)
+        .bind(record.id.destination)
+        .bind(number(record.state))
+        .bind(record.at.as_microsecond())
+        .bind(i64::from(record.attempts))
+        .bind(record.first_attempt.map(|at| at.as_microsecond()))
+        .bind(record.revision)
+        .bind(record.reason)
+        .bind(record.class.map(|class| class.word()))
+        .bind(record.output.map(|body| body.into_blob()))
+        .bind(record.detail.map(|body| body.into_blob()))
+}
+
+/// In the order of the statements' JSON: destination, sequence, route.
+fn key(id: &DeliveryId) -> (&str, i64, &str) {
+    (&id.destination, id.sequence.0, &id.route)
+}
+
+fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
+    serde_json::to_string(rows).map_err(|error| StoreError(format!("rows cannot be written down: {error}")))
+}

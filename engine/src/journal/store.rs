@@ -1,0 +1,171 @@
+//! The contract that a store of the journal fills: SQLite now, PostgreSQL and a simulation later.
+//!
+//! Promise:  a store's `commit` is one transaction: when it returns `Ok` all of the batch is on stable storage, and
+//!           when it returns `Err` the journal never calls it again. Sequences rise in the order of the batch.
+//! Not here: packing, grouping, closing (body.rs, committer.rs), which are the same for every store.
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+
+use super::{
+    Count, DeliveryId, DeliveryRecord, Disposition, Key, Keys, Pending, Sequence, State, Stats, Summary,
+    body::Body, readings::Audit, readings::Filter,
+};
+use crate::connector::ErrorClass;
+
+/// What a store is asked to make durable.
+#[derive(Debug)]
+pub enum Change {
+    /// A message and the deliveries it owes.
+    Append(Append),
+    /// What became of a delivery. A delivery that is not pending has its one outcome already: nothing changes.
+    Record(Record),
+    /// Deliveries to be done again. One that is ready or retrying is left alone.
+    Requeue(Vec<DeliveryId>, Audit),
+}
+
+impl Change {
+    /// Packed bytes held in memory until the commit.
+    pub fn bytes(&self) -> usize {
+        let length = |body: &Option<Body>| body.as_ref().map_or(0, |body| body.packed.len());
+        match self {
+            Self::Append(append) => append.body.packed.len(),
+            Self::Record(record) => length(&record.output) + length(&record.detail),
+            Self::Requeue(ids, _) => ids.len() * size_of::<DeliveryId>(),
+        }
+    }
+}
+
+/// A message, packed.
+#[derive(Debug)]
+pub struct Append {
+    /// When the last byte was read.
+    pub received: Timestamp,
+    /// The listener's name.
+    pub listener: String,
+    /// Who sent it.
+    pub peer: String,
+    /// What it can be found by.
+    pub keys: Keys,
+    /// What is to become of it.
+    pub disposition: Disposition,
+    /// The bytes.
+    pub body: Body,
+}
+
+/// An outcome, packed. The fields are those of [`super::Outcome`].
+#[derive(Debug)]
+#[allow(missing_docs)]
+pub struct Record {
+    pub id: DeliveryId,
+    pub state: State,
+    pub at: Timestamp,
+    pub attempts: u32,
+    pub first_attempt: Option<Timestamp>,
+    pub revision: String,
+    pub reason: String,
+    pub class: Option<ErrorClass>,
+    pub output: Option<Body>,
+    pub detail: Option<Body>,
+}
+
+/// What a commit gave to its changes, in their order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Committed {
+    /// The message's place.
+    Appended(Sequence),
+    /// Whether the delivery was pending, so that this is now where it stands.
+    Recorded(bool),
+    /// How many deliveries became ready again.
+    Requeued(u64),
+}
+
+/// A message as it lies in a store.
+#[derive(Debug, Clone)]
+pub struct Stored {
+    /// All but the bytes.
+    pub summary: Summary,
+    /// The bytes, or nothing if the store cannot tell how they were packed.
+    pub body: Option<Body>,
+}
+
+/// What a store knows of a delivery that is to be attempted or shown.
+#[derive(Debug, Clone)]
+pub struct StoredDelivery {
+    /// Which.
+    pub id: DeliveryId,
+    /// Where it stands.
+    pub state: State,
+    /// The revision of the output.
+    pub revision: String,
+    /// What was made, as a blob of [`Body`].
+    pub output: Option<Vec<u8>>,
+    /// What was answered, as a blob of [`Body`].
+    pub detail: Option<Vec<u8>>,
+}
+
+/// Why a store could not do what was asked. The text names no value of a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct StoreError(pub String);
+
+/// Where the journal lies. Every method but `commit` and `maintain` only reads, and may run beside them.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Makes the whole batch durable, or nothing of it. Called by one task, never twice at a time.
+    async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError>;
+
+    /// Called after every commit has been answered, for what need not be in it: checkpoints, search keys.
+    /// `idle` says that nobody is waiting. An error closes the journal, as one of `commit` does.
+    async fn maintain(&self, idle: bool) -> Result<(), StoreError>;
+
+    /// Lets go of everything, after the last commit.
+    async fn close(&self);
+
+    /// The highest sequence ever given.
+    async fn last(&self) -> Result<Sequence, StoreError>;
+
+    /// Unfinished deliveries of a destination after a sequence, in order of sequence and route. At most `limit`, but
+    /// the deliveries of one message are never torn apart.
+    async fn pending(
+        &self,
+        destination: &str,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<Pending>, StoreError>;
+
+    /// Messages with their bytes, in any order; one that does not exist is left out.
+    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError>;
+
+    /// What is known of deliveries that have ended or failed, in any order; others are left out.
+    async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError>;
+
+    /// One message without its bytes.
+    async fn summary(&self, sequence: Sequence) -> Result<Option<Summary>, StoreError>;
+
+    /// Messages with a key, the newest first.
+    async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, StoreError>;
+
+    /// Every delivery of a message, pending and ended, by destination and route.
+    async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError>;
+
+    /// Deliveries that a filter takes, of messages after a sequence, the oldest first.
+    async fn select(
+        &self,
+        filter: &Filter,
+        after: Sequence,
+        limit: usize,
+    ) -> Result<Vec<DeliveryRecord>, StoreError>;
+
+    /// Messages in quarantine after a sequence, the oldest first.
+    async fn quarantine(&self, after: Sequence, limit: usize) -> Result<Vec<Summary>, StoreError>;
+
+    /// What was asked to be done again, the newest first.
+    async fn audit(&self, limit: usize) -> Result<Vec<Audit>, StoreError>;
+
+    /// Deliveries by destination and state, for unfinished states and `Dead`. Cheap: asked every second.
+    async fn counts(&self) -> Result<Vec<Count>, StoreError>;
+
+    /// Sizes.
+    async fn stats(&self) -> Result<Stats, StoreError>;
+}

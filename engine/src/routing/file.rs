@@ -1,0 +1,162 @@
+//! The shape of a file in `routes/`: what may be written, with which defaults. Its doc comments are the
+//! descriptions in the JSON Schema.
+
+use std::fmt;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, de};
+use toml::Spanned;
+
+use super::Order;
+use crate::{
+    connector::{GiveUp, Retry},
+    document::Period,
+};
+
+/// One feed: which messages, which mapping, which destinations.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RouteFile {
+    /// What the feed is for, in a sentence.
+    #[serde(default)]
+    pub about: String,
+    /// Who looks after it.
+    #[serde(default)]
+    pub owner: String,
+    /// The listener or listeners in `tie.toml` that its messages come from.
+    pub from: OneOrMany,
+    /// Which messages of the listener it takes; all of them if nothing is said.
+    #[serde(default)]
+    pub accept: AcceptTable,
+    /// The mapping: `adt` for `mappings/adt.rhai`.
+    #[schemars(with = "String")]
+    pub map: Spanned<String>,
+    /// Which messages may not overtake each other.
+    #[serde(default)]
+    pub order: Order,
+    /// The destinations.
+    #[schemars(with = "Vec<ToTable>")]
+    pub to: Spanned<Vec<ToTable>>,
+    /// Messages with the output that the mapping must make of them; checked before the route goes live.
+    #[serde(default, rename = "test")]
+    pub tests: Vec<TestTable>,
+}
+
+/// Patterns for the header of a message: `?` is any one character, `*` any many. All that are given must match.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AcceptTable {
+    /// MSH-9 as `ADT^A01`; without `^` the message code alone.
+    pub trigger: OneOrMany,
+    /// MSH-3, first component.
+    pub sending_application: OneOrMany,
+    /// MSH-4, first component.
+    pub sending_facility: OneOrMany,
+    /// MSH-5, first component.
+    pub receiving_application: OneOrMany,
+    /// MSH-6, first component.
+    pub receiving_facility: OneOrMany,
+}
+
+/// One destination of a route.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ToTable {
+    /// Its name in `tie.toml`.
+    #[schemars(with = "String")]
+    pub destination: Spanned<String>,
+    /// Why the data may go there, such as `direct-care`.
+    #[serde(default)]
+    pub purpose: String,
+    /// What to do with a message that the destination has not taken.
+    #[serde(default)]
+    #[schemars(with = "RetryTable")]
+    pub retry: Option<Spanned<RetryTable>>,
+}
+
+/// When to try again, and when to stop trying.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetryTable {
+    /// The pause before the second attempt; it doubles with each further one.
+    pub first: Period,
+    /// The longest pause between attempts.
+    pub max: Period,
+    /// After this age of the first attempt, `then` happens.
+    pub give_up: Period,
+    /// `dead-letter` sets the message aside and goes on; `park` makes the lane wait for a person.
+    pub then: GiveUp,
+}
+
+/// One message with the output that the mapping must make of it.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TestTable {
+    /// A file with one HL7 v2 message, relative to the configuration directory.
+    #[schemars(with = "String")]
+    pub message: Spanned<String>,
+    /// A JSON file with the output, as `tie map` prints it.
+    #[schemars(with = "String")]
+    pub expect: Spanned<String>,
+}
+
+impl Default for RetryTable {
+    fn default() -> Self {
+        let Retry { first, max, give_up, then } = Retry::default();
+        Self { first: Period(first), max: Period(max), give_up: Period(give_up), then }
+    }
+}
+
+/// One string or a list of them.
+#[derive(Debug, Default)]
+pub(super) struct OneOrMany(pub Vec<Spanned<String>>);
+
+impl<'de> Deserialize<'de> for OneOrMany {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let texts = Spanned::<Texts>::deserialize(deserializer)?;
+        let span = texts.span();
+        Ok(Self(match texts.into_inner() {
+            Texts::One(text) => vec![Spanned::new(span, text)],
+            Texts::Many(texts) => texts,
+        }))
+    }
+}
+
+enum Texts {
+    One(String),
+    Many(Vec<Spanned<String>>),
+}
+
+impl<'de> Deserialize<'de> for Texts {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Either;
+        impl<'de> de::Visitor<'de> for Either {
+            type Value = Texts;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string or a list of strings")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Texts, E> {
+                Ok(Texts::One(text.to_owned()))
+            }
+            fn visit_seq<A: de::SeqAccess<'de>>(self, mut list: A) -> Result<Texts, A::Error> {
+                let mut texts = Vec::new();
+                while let Some(text) = list.next_element()? {
+                    texts.push(text);
+                }
+                Ok(Texts::Many(texts))
+            }
+        }
+        deserializer.deserialize_any(Either)
+    }
+}
+
+impl JsonSchema for OneOrMany {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "OneOrMany".into()
+    }
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({
+            "anyOf": [{ "type": "string" }, { "type": "array", "items": { "type": "string" } }]
+        })
+    }
+}

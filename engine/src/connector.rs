@@ -104,6 +104,8 @@ pub enum Refusal {
 /// What a source has seen besides messages. The engine counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
+    /// Messages are taken from now on: the socket is bound, the subscription made. Sent once, first.
+    Serving,
     /// A connection was opened.
     Connected,
     /// A connection was closed, by either side.

@@ -284,7 +284,7 @@ pub struct Role<T> {
 }
 
 /// The keys of one `[listener.x]` or `[destination.x]` table that belong to its connector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The name of the listener or destination.
     pub name: String,
@@ -365,10 +365,22 @@ impl Options {
         }
     }
 
+    /// What the connector reads, without places: two files may say the same in different lines.
+    fn meaning(&self) -> Option<toml::Value> {
+        self.parse().ok()
+    }
+
     fn table<'i>(&self, tree: &mut Spanned<DeValue<'i>>) -> Option<Spanned<DeValue<'i>>> {
         let DeValue::Table(root) = tree.get_mut() else { return None };
         let DeValue::Table(names) = root.get_mut(self.section)?.get_mut() else { return None };
         names.remove(self.name.as_str()).filter(|table| table.get_ref().is_table())
+    }
+}
+
+/// Equal when the connector would be told the same: an edit elsewhere in the file is no difference.
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.section == other.section && self.meaning() == other.meaning()
     }
 }
 

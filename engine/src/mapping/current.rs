@@ -111,7 +111,7 @@ pub(super) fn element(type_name: &'static str, text: &str) -> Result<Rc<fhir::Pa
 impl Current {
     /// What a converter may know.
     pub fn cx<'a>(&'a self, table: Option<&'a fhir::Table>) -> Cx<'a> {
-        Cx { zone: &self.zone, tables: &self.tables, table, findings: &self.findings }
+        Cx { message: &self.message, zone: &self.zone, tables: &self.tables, table, findings: &self.findings }
     }
 }
 

@@ -100,22 +100,29 @@ fn a_segment_map_makes_a_patient() {
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:102af7bc-5bb4-5795-92a4-4286c6011383",
+                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
+                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                     "identifier": [
                       {
-                        "system": "urn:id:NHS",
-                        "value": "9991001018"
+                        "system": "urn:tie:authority:RXX:NHS",
+                        "value": "9991001018",
+                        "assigner": {
+                          "display": "NHS"
+                        }
                       },
                       {
-                        "system": "urn:id:RXX",
-                        "value": "1000001"
+                        "system": "urn:tie:authority:RXX:RXX",
+                        "value": "1000001",
+                        "assigner": {
+                          "display": "RXX"
+                        }
                       }
                     ],
                     "name": [
                       {
+                        "use": "usual",
                         "family": "OAKLEY",
                         "given": [
                           "FREDA",
@@ -123,6 +130,7 @@ fn a_segment_map_makes_a_patient() {
                         ]
                       },
                       {
+                        "use": "usual",
                         "family": "SCHMIDT",
                         "given": [
                           "FREDA"
@@ -135,7 +143,7 @@ fn a_segment_map_makes_a_patient() {
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/102af7bc-5bb4-5795-92a4-4286c6011383"
+                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
                   }
                 }
               ]

@@ -110,7 +110,11 @@ struct Task {
 impl Task {
     fn run(self) -> Prepared {
         let revision = self.revision.id.clone();
-        let charset = self.revision.charset_of(&self.entry.listener);
+        let listeners = &self.revision.config.listeners;
+        let charset = listeners
+            .iter()
+            .find(|listener| listener.name == self.entry.listener)
+            .map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset);
         let message = match Message::parse(self.entry.raw.clone(), charset) {
             Ok(message) => Arc::new(message),
             Err(error) => return Prepared::Dead { reason: error.to_string(), revision },

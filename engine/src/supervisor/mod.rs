@@ -6,6 +6,7 @@
 //!           fails on the way changes nothing. A stop goes against the stream: readiness, listeners, couriers, journal.
 //! Not here: what a revision is (revision), what its parts do.
 
+mod gauges;
 mod parts;
 mod surface;
 mod tasks;
@@ -95,9 +96,11 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
         .await
         .map_err(|error| Failure::Admin { address, reason: error.to_string() })?;
     let admin = tokio::spawn(admin::serve(listener, site, admin_stop.clone()));
-    tracing::info!(%address, revision = revision.id, "the admin listener serves");
+    tracing::info!(%address, revision = revision.short(), "the admin listener serves");
+    let gauges = tokio::spawn(gauges::feed(Arc::new(parts.clone())));
 
     let ended = Supervisor { setup, parts, surface, tasks: Tasks::default(), asked }.supervise(stop).await;
+    gauges.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, admin).await;
     ended
@@ -206,7 +209,7 @@ fn build(
 ) -> Result<Revision, Vec<Problem>> {
     let snapshot = config::snapshot(home, config_file)?;
     let revision = Revision::build(&snapshot, plugins)?;
-    let failed: Vec<_> = revision.run_tests().into_iter().map(Problem::from).collect();
+    let failed: Vec<_> = revision.run_tests().iter().map(Problem::from).collect();
     if failed.is_empty() { Ok(revision) } else { Err(failed) }
 }
 

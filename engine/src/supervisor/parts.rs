@@ -7,10 +7,10 @@ use prometheus::Registry;
 use super::{Failure, Setup};
 use crate::{
     clock::Clock,
-    config::ListenerConfig,
+    config::{self, ListenerConfig},
     connector::Inbox,
     intake::{self, Reception},
-    journal::{Journal, SqliteStore},
+    journal::{Journal, sqlite::SqliteStore},
     metrics::Metrics,
     pipeline::Pipeline,
     revision::Revision,
@@ -51,9 +51,22 @@ impl Parts {
     }
 
     /// The reception of a listener.
-    pub fn reception(&self, config: &ListenerConfig) -> Inbox {
+    pub fn reception(&self, listener: &ListenerConfig) -> Inbox {
         let revision = self.pipeline.live();
-        let settings = intake::Settings::of(config, &revision.config);
+        let settings = intake::Settings {
+            listener: listener.name.clone(),
+            charset: listener.charset,
+            unmatched: match listener.unmatched {
+                config::Unmatched::Accept => intake::Unmatched::Accept,
+                config::Unmatched::Error => intake::Unmatched::Error,
+                config::Unmatched::Reject => intake::Unmatched::Reject,
+            },
+            environment: match revision.config.environment {
+                config::Environment::Live => intake::Environment::Live,
+                config::Environment::Test => intake::Environment::Test,
+                config::Environment::Training => intake::Environment::Training,
+            },
+        };
         Arc::new(Reception::new(
             settings,
             self.journal.clone(),

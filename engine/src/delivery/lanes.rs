@@ -150,8 +150,7 @@ impl Lanes {
 
     /// The next delivery that may run, lowest first; with `fresh` rather one that has never failed.
     pub fn next(&self, fresh: bool) -> Option<Key> {
-        let never_failed =
-            |key: &&Key| self.slots.get(*key).is_some_and(|slot| slot.pending.attempts == 0);
+        let never_failed = |key: &&Key| self.slots.get(*key).is_some_and(|slot| slot.pending.attempts == 0);
         let chosen = if fresh { self.runnable.iter().find(never_failed) } else { None };
         chosen.or_else(|| self.runnable.first()).cloned()
     }
@@ -465,13 +464,11 @@ mod tests {
     impl Model {
         fn append(&mut self, lanes: &[u8]) -> Key {
             self.tip.0 += 1;
-            let id =
-                DeliveryId { sequence: self.tip, route: "adt".into(), destination: "record".into() };
+            let id = DeliveryId { sequence: self.tip, route: "adt".into(), destination: "record".into() };
             let lanes = lanes.iter().map(|lane| format!("patient|{lane}")).collect();
             let key: Key = (self.tip, Arc::from("adt"));
             let received = jiff::Timestamp::UNIX_EPOCH;
-            let row =
-                Pending { id, lanes, received, state: State::Ready, attempts: 0, first_attempt: None };
+            let row = Pending { id, lanes, received, state: State::Ready, attempts: 0, first_attempt: None };
             self.rows.insert(key.clone(), row);
             key
         }

@@ -15,12 +15,7 @@ use crate::connector::Retry;
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
 
 /// How long to wait after the given number of failed attempts (at least one).
-pub fn pause(
-    retry: &Retry,
-    attempts: u32,
-    retry_after: Option<Duration>,
-    chance: &mut impl Rng,
-) -> Duration {
+pub fn pause(retry: &Retry, attempts: u32, retry_after: Option<Duration>, chance: &mut impl Rng) -> Duration {
     let doublings = attempts.saturating_sub(1).min(31);
     let bound = retry.first.saturating_mul(1u32 << doublings).min(retry.max);
     let drawn = bound.mul_f64(chance.random::<f64>());
@@ -57,7 +52,10 @@ mod tests {
             let mean = pauses.iter().sum::<f64>() / 2000.0;
             let bound = f64::from(bound);
             assert!(longest <= bound && longest > bound * 0.95, "after {attempts}: {longest} of {bound}");
-            assert!((mean / bound - 0.5).abs() < 0.05, "full jitter after {attempts}: mean {mean} of {bound}");
+            assert!(
+                (mean / bound - 0.5).abs() < 0.05,
+                "full jitter after {attempts}: mean {mean} of {bound}"
+            );
         }
     }
 

@@ -15,6 +15,8 @@ mod handle;
 mod readings;
 pub mod sqlite;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use jiff::Timestamp;

@@ -1,1 +1,2 @@
-//! .
+//! Intake.
+pub mod patient;

@@ -251,6 +251,11 @@ impl<'b> Head<'b> {
         self.line.split(|byte| *byte == self.separators.field).nth(n - 1).unwrap_or_default()
     }
 
+    /// The header, without its end.
+    pub fn line(&self) -> &'b [u8] {
+        self.line
+    }
+
     fn declared(&self) -> Option<&'b str> {
         std::str::from_utf8(self.field(18))
             .ok()

@@ -6,8 +6,12 @@
 //! Sources: HL7 v2.8.2 chapter 2 (structure, escapes, acknowledgement), chapter 2A (data types), the MLLP
 //! release 1 transport specification, HL7 table 0211 (character sets).
 
+pub mod ack;
+pub mod batch;
 pub mod charset;
 pub mod escape;
+pub mod framing;
+pub mod time;
 
 mod index;
 mod message;

@@ -1,1 +1,109 @@
-//! .
+//! Mapping: from a message to what a destination takes, by scripts that a hospital can read and change.
+//!
+//! In:       a message, the moment it was received, the zone of the place.
+//! Out:      payloads ready to send, or a stated reason why there are none.
+//! Promise:  P5, P8, P9. Pure: the same message and revision give the same bytes. Always bounded in steps, time,
+//!           depth and size. An error names the innermost place in a script and holds no patient data.
+//! Not here: which mapping a message takes (routing), reading files (config), sending (delivery).
+//!
+//! A script is `fn map(msg) { … }`; `mappings/README.md` lists what it may call. What is a table is written as
+//! a table, a constant made by `segment_map`, and runs natively; Rhai runs where a decision is made. All scripts
+//! and tables of a revision are compiled once, into one [`Mappings`] that all threads share.
+
+mod check;
+mod compile;
+mod current;
+mod engine;
+mod fault;
+mod handles;
+mod nodes;
+mod plan;
+mod run;
+mod tokens;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::{Timestamp, tz::TimeZone};
+use smol_str::SmolStr;
+
+pub use fault::MapError;
+pub use run::Mappings;
+
+use crate::connector::Payload;
+pub use crate::fhir::types::Finding;
+
+/// The texts of all scripts and tables, by path: `mappings/adt.rhai`, `mappings/lib/patient.rhai`,
+/// `mappings/tables/administrative-sex.csv`.
+pub type Files = BTreeMap<PathBuf, Arc<str>>;
+
+/// What a mapping may use up. At a bound it ends with an error.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Steps of the script.
+    pub operations: u64,
+    /// Time, by the monotonic clock.
+    pub time: Duration,
+    /// Calls within calls.
+    pub depth: usize,
+    /// Bytes of one text in a script.
+    pub text_bytes: usize,
+    /// Items of one list or map in a script.
+    pub items: usize,
+    /// Bytes of all that it makes.
+    pub output_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            operations: 2_000_000,
+            time: Duration::from_secs(2),
+            depth: 32,
+            text_bytes: 16 << 20,
+            items: 50_000,
+            output_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What a mapping is told besides the message.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// When the message was received.
+    pub received: Timestamp,
+    /// The zone of times that come without an offset.
+    pub zone: TimeZone,
+    /// `live`, `test`, `training`.
+    pub environment: SmolStr,
+    /// Whether to report the fields that were not read.
+    pub coverage: bool,
+}
+
+/// What a mapping made of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Product {
+    /// The outputs, or the reason why there are none.
+    pub mapped: Mapped,
+    /// What a person should look at: codes without a row, doubtful values.
+    pub findings: Vec<Finding>,
+    /// Fields that have a value and were not read, in the order of the message: `("PID", 22)`. Empty unless
+    /// [`Context::coverage`] asks for it.
+    pub unread: Vec<(SmolStr, usize)>,
+}
+
+/// What becomes of a message.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Mapped {
+    /// These are to be delivered, in this order.
+    Outputs(Vec<Payload>),
+    /// There is nothing to deliver, and that is right. The reason is safe to show.
+    Skip(String),
+    /// A person must look before it goes on.
+    Hold(String),
+    /// It cannot be mapped: a dead letter.
+    Reject(String),
+}

@@ -1,0 +1,181 @@
+//! Bundles: resources that travel together, each once, and take effect together.
+//!
+//! A transaction puts each resource under its deterministic id (`PUT Patient/…`), so a repeat changes nothing.
+//! A reference to a resource of the same bundle is written as its `urn:uuid`, any other as `Type/id` or as a
+//! search by identifier. Two resources of the same type and id are one entry: what the first has stays, what
+//! only the second has is added.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use super::node::{Alone, Object, Target, Within, write_text};
+
+/// A resource with its identity.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Resource {
+    /// `Patient`, `Encounter`, …
+    pub resource_type: SmolStr,
+    /// The deterministic id: see [`super::id`].
+    pub id: Uuid,
+    /// `system|value` that the id was made from, if one was.
+    pub identifier: Option<SmolStr>,
+    /// Its elements, without `resourceType` and `id`.
+    pub elements: Object,
+}
+
+/// Resources of one transaction, in the order they were put in.
+#[derive(Debug, Default)]
+pub struct Bundle {
+    resources: Vec<Resource>,
+    places: HashMap<Uuid, usize>,
+}
+
+impl Resource {
+    /// What a reference to this resource points to.
+    pub fn target(&self) -> Target {
+        Target { resource_type: self.resource_type.clone(), id: self.id, identifier: None }
+    }
+
+    fn write(&self, out: &mut Vec<u8>, within: &dyn Within) {
+        out.extend_from_slice(b"{\"resourceType\":");
+        write_text(&self.resource_type, out);
+        out.extend_from_slice(b",\"id\":\"");
+        self.write_id(out);
+        out.push(b'"');
+        self.elements.write_elements(false, out, within);
+        out.push(b'}');
+    }
+
+    fn write_id(&self, out: &mut Vec<u8>) {
+        let mut buffer = Uuid::encode_buffer();
+        out.extend_from_slice(self.id.hyphenated().encode_lower(&mut buffer).as_bytes());
+    }
+}
+
+/// Writes a resource on its own.
+pub fn write_resource(resource: &Resource) -> Bytes {
+    let mut out = Vec::with_capacity(1024);
+    resource.write(&mut out, &Alone);
+    out.into()
+}
+
+impl Bundle {
+    /// A bundle without resources.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts a resource in, or adds to the one of the same type and id; returns its place.
+    pub fn put(&mut self, resource: Resource) -> usize {
+        let place = *self.places.entry(resource.id).or_insert(self.resources.len());
+        match self.resources.get_mut(place) {
+            None => self.resources.push(resource),
+            Some(known) => {
+                for (name, node) in resource.elements.into_elements() {
+                    if known.elements.get(&name).is_none_or(super::Node::is_empty) {
+                        known.elements.put(name, Some(node));
+                    }
+                }
+            }
+        }
+        place
+    }
+
+    /// The resources in order.
+    pub fn resources(&self) -> &[Resource] {
+        &self.resources
+    }
+
+    /// A resource by its place.
+    pub fn resource(&self, place: usize) -> Option<&Resource> {
+        self.resources.get(place)
+    }
+
+    /// A resource by its place, to change its elements.
+    pub fn resource_mut(&mut self, place: usize) -> Option<&mut Resource> {
+        self.resources.get_mut(place)
+    }
+
+    /// Writes the bundle as a transaction.
+    pub fn write(&self) -> Bytes {
+        let mut out = Vec::with_capacity(1024 * (1 + self.resources.len()));
+        out.extend_from_slice(b"{\"resourceType\":\"Bundle\",\"type\":\"transaction\"");
+        for (place, resource) in self.resources.iter().enumerate() {
+            out.extend_from_slice(if place == 0 { b",\"entry\":[" } else { b"," });
+            out.extend_from_slice(b"{\"fullUrl\":\"urn:uuid:");
+            resource.write_id(&mut out);
+            out.extend_from_slice(b"\",\"resource\":");
+            resource.write(&mut out, self);
+            out.extend_from_slice(b",\"request\":{\"method\":\"PUT\",\"url\":\"");
+            out.extend_from_slice(resource.resource_type.as_bytes());
+            out.push(b'/');
+            resource.write_id(&mut out);
+            out.extend_from_slice(b"\"}}");
+        }
+        if !self.resources.is_empty() {
+            out.push(b']');
+        }
+        out.push(b'}');
+        out.into()
+    }
+}
+
+impl Within for Bundle {
+    fn holds(&self, target: &Target) -> bool {
+        self.places.contains_key(&target.id)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Node, *};
+
+    fn resource(resource_type: &str, number: u128, elements: Object) -> Resource {
+        Resource {
+            resource_type: resource_type.into(),
+            id: Uuid::from_u128(number),
+            identifier: None,
+            elements,
+        }
+    }
+
+    #[test]
+    fn resources_are_put_under_their_ids_and_refer_to_each_other() {
+        let mut bundle = Bundle::new();
+        let patient = resource("Patient", 1, Object::new().with("active", Some(true.into())));
+        let target = Node::object([("reference", Some(patient.target().into()))]);
+        let away =
+            Target { resource_type: "Group".into(), id: Uuid::from_u128(9), identifier: Some("s|v".into()) };
+        bundle.put(patient);
+        bundle.put(resource(
+            "Encounter",
+            2,
+            Object::new()
+                .with("subject", Some(target))
+                .with("x", Some(Node::object([("reference", Some(away.into()))]))),
+        ));
+        expect_test::expect![[r#"{"resourceType":"Bundle","type":"transaction","entry":[{"fullUrl":"urn:uuid:00000000-0000-0000-0000-000000000001","resource":{"resourceType":"Patient","id":"00000000-0000-0000-0000-000000000001","active":true},"request":{"method":"PUT","url":"Patient/00000000-0000-0000-0000-000000000001"}},{"fullUrl":"urn:uuid:00000000-0000-0000-0000-000000000002","resource":{"resourceType":"Encounter","id":"00000000-0000-0000-0000-000000000002","subject":{"reference":"urn:uuid:00000000-0000-0000-0000-000000000001"},"x":{"reference":"Group?identifier=s|v"}},"request":{"method":"PUT","url":"Encounter/00000000-0000-0000-0000-000000000002"}}]}"#]]
+        .assert_eq(std::str::from_utf8(&bundle.write()).unwrap());
+    }
+
+    #[test]
+    fn the_same_resource_is_one_entry() {
+        let mut bundle = Bundle::new();
+        let first = bundle.put(resource("Practitioner", 1, Object::new().with("active", Some(true.into()))));
+        let again = Object::new().with("active", Some(false.into())).with("gender", Some("male".into()));
+        assert_eq!(bundle.put(resource("Practitioner", 1, again)), first);
+        assert_eq!(bundle.resources().len(), 1);
+        assert_eq!(
+            bundle.resource(first).unwrap().elements,
+            Object::new().with("active", Some(true.into())).with("gender", Some("male".into()))
+        );
+    }
+
+    #[test]
+    fn an_empty_bundle_has_no_entry() {
+        assert_eq!(&*Bundle::new().write(), br#"{"resourceType":"Bundle","type":"transaction"}"#);
+    }
+}

@@ -1,0 +1,517 @@
+//! The facts about FHIR R4 elements: which there are, how often they may stand, and of which type.
+//!
+//! `elements.txt` is made by `ops/make-r4-elements` from the structure definitions of FHIR 4.0.1; its first
+//! lines tell the format. It is read once, when first asked. Mappings are checked against it when they are
+//! compiled, and what scripts put together at run time is checked again before it leaves.
+//! Not here: profiles, invariants, and value sets that are not required.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::OnceLock,
+};
+
+use super::{Node, Object};
+use crate::error::nearest;
+
+/// A resource, data type or backbone element: `Patient`, `HumanName`, `Patient.contact`.
+#[derive(Debug)]
+pub struct Type {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether it can stand alone.
+    pub is_resource: bool,
+    /// By name, inherited ones included.
+    elements: Vec<Element>,
+    required: Vec<usize>,
+}
+
+/// One element of a type; a choice has one for each shape (`deceasedBoolean`, `deceasedDateTime`).
+#[derive(Debug, Clone)]
+pub struct Element {
+    /// Its name in JSON.
+    pub name: &'static str,
+    /// Whether it must be there.
+    pub required: bool,
+    /// Whether it repeats, and is an array in JSON.
+    pub many: bool,
+    /// The name of its type: `code`, `HumanName`, `Reference`, `Patient.contact`, `Resource`.
+    pub type_name: &'static str,
+    /// The types of resource that a reference may point to; empty for any.
+    pub targets: Vec<&'static str>,
+    /// The codes of a required binding.
+    pub codes: Option<&'static HashSet<&'static str>>,
+    /// `deceased[x]` for one shape of a choice.
+    pub choice: Option<&'static str>,
+}
+
+/// What is wrong with a node; the path is made of element names and indices, never of values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, below the node that was checked: `name[0].family`.
+    pub path: String,
+    /// What is wrong, without values.
+    pub what: String,
+}
+
+/// A type by name.
+pub fn type_named(name: &str) -> Option<&'static Type> {
+    all().get(name)
+}
+
+/// The names of all resources, in no order.
+pub fn resource_names() -> impl Iterator<Item = &'static str> {
+    all()
+        .values()
+        .filter(|found| found.is_resource && found.name != "Resource" && found.name != "DomainResource")
+        .map(|found| found.name)
+}
+
+impl Type {
+    /// An element by its name in JSON.
+    pub fn element(&self, name: &str) -> Option<&Element> {
+        let place = self.elements.binary_search_by(|element| element.name.cmp(name)).ok()?;
+        self.elements.get(place)
+    }
+
+    /// All elements, by name.
+    pub fn elements(&self) -> &[Element] {
+        &self.elements
+    }
+
+    /// What to say of an element that is not there.
+    pub fn unknown(&self, name: &str) -> String {
+        let hint = nearest(name, self.elements.iter().map(|element| element.name));
+        match (
+            hint,
+            self.elements
+                .iter()
+                .find(|element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name)),
+        ) {
+            (_, Some(shape)) => {
+                format!("{} has no element `{name}`, only its shapes, such as `{}`", self.name, shape.name)
+            }
+            (Some(word), None) => format!("{} has no element `{name}`; did you mean `{word}`?", self.name),
+            (None, None) => format!("{} has no element `{name}`", self.name),
+        }
+    }
+
+    /// Checks the elements of an object: known, of the right type and number, nothing required missing.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn check(&'static self, object: &Object) -> Result<(), Fault> {
+        for (name, node) in object.iter() {
+            if let Some(base) = name.strip_prefix('_') {
+                self.element(base).ok_or_else(|| Fault::at(base, self.unknown(base)))?;
+                continue;
+            }
+            if name == "resourceType" && self.is_resource {
+                continue;
+            }
+            let element = self.element(name).ok_or_else(|| Fault::at(name, self.unknown(name)))?;
+            element.check(node).map_err(|fault| fault.below(name))?;
+        }
+        for place in &self.required {
+            let Some(element) = self.elements.get(*place) else { continue };
+            if !self.has(object, element) {
+                let name = element.choice.unwrap_or(element.name);
+                return Err(Fault::at(name, format!("{} needs `{name}`, which has no value", self.name)));
+            }
+        }
+        Ok(())
+    }
+
+    /// The object as this type writes it: see [`Element::shaped`].
+    #[must_use]
+    pub fn shaped(&self, object: Object) -> Object {
+        let elements = object.into_elements().into_iter().map(|(name, node)| {
+            let node = match self.element(&name) {
+                None => node,
+                Some(element) => match element.shaped(node) {
+                    node @ Node::Array(_) => node,
+                    node if element.many && !node.is_empty() => Node::Array(vec![node]),
+                    node => node,
+                },
+            };
+            (name, node)
+        });
+        elements.collect()
+    }
+
+    /// Whether a required element is there, in any of its shapes, or its extension in its stead.
+    fn has(&self, object: &Object, element: &Element) -> bool {
+        let there = |name: &str| object.get(name).is_some_and(|node| !node.is_empty());
+        match element.choice {
+            None => {
+                there(element.name)
+                    || (is_primitive(element.type_name) && there(&format!("_{}", element.name)))
+            }
+            Some(choice) => {
+                self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name))
+            }
+        }
+    }
+}
+
+impl Element {
+    /// The node as this element writes it: a text that is a number becomes one where numbers are asked for, and
+    /// a single value becomes a list of one where, below this element, lists are asked for.
+    #[must_use]
+    pub fn shaped(&self, node: Node) -> Node {
+        match node {
+            Node::Array(nodes) => Node::Array(nodes.into_iter().map(|node| self.shaped(node)).collect()),
+            Node::Object(object) => match type_named(self.type_name) {
+                Some(found) => Node::Object(found.shaped(object)),
+                None => Node::Object(object),
+            },
+            Node::Text(text) => match self.type_name {
+                "decimal" if is_decimal(&text) => Node::Decimal(text),
+                "integer" | "positiveInt" | "unsignedInt" => {
+                    text.parse().map_or(Node::Text(text), Node::Integer)
+                }
+                _ => Node::Text(text),
+            },
+            Node::Integer(number) if self.type_name == "decimal" => Node::Decimal(number.to_string().into()),
+            node => node,
+        }
+    }
+
+    /// Checks a value of this element: an array if it repeats.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn check(&self, node: &Node) -> Result<(), Fault> {
+        match (self.many, node) {
+            (true, Node::Array(nodes)) => {
+                for (place, node) in nodes.iter().enumerate() {
+                    self.check_one(node).map_err(|fault| fault.at_index(place))?;
+                }
+                Ok(())
+            }
+            (true, _) => Err(Fault::here("repeats, so it takes a list")),
+            (false, Node::Array(_)) => Err(Fault::here("takes one value, not a list")),
+            (false, node) => self.check_one(node),
+        }
+    }
+
+    /// Checks one value of this element.
+    ///
+    /// # Errors
+    /// The first fault.
+    pub fn check_one(&self, node: &Node) -> Result<(), Fault> {
+        if is_primitive(self.type_name) {
+            return self.check_primitive(node);
+        }
+        let Node::Object(object) = node else {
+            return Err(self.wrong(node));
+        };
+        if self.type_name == "Resource" {
+            return Ok(());
+        }
+        if self.type_name == "Reference" && !self.targets.is_empty() {
+            self.check_target(object)?;
+        }
+        // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
+        match type_named(self.type_name) {
+            Some(found) if !node.is_empty() => found.check(object),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
+        let fits = match (self.type_name, node) {
+            ("boolean", Node::Boolean(_)) => true,
+            ("integer", Node::Integer(_)) => true,
+            ("positiveInt", Node::Integer(number)) => *number > 0,
+            ("unsignedInt", Node::Integer(number)) => *number >= 0,
+            ("decimal", Node::Integer(_) | Node::Decimal(_)) => true,
+            ("boolean" | "integer" | "positiveInt" | "unsignedInt" | "decimal", _) => false,
+            (_, Node::Text(_) | Node::Reference(_)) => true,
+            _ => false,
+        };
+        if !fits {
+            return Err(self.wrong(node));
+        }
+        match (self.codes, node) {
+            (Some(codes), Node::Text(text)) if !text.is_empty() && !codes.contains(text.as_str()) => {
+                Err(Fault::here(format!("takes one of {}", self.codes_in_words())))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn check_target(&self, object: &Object) -> Result<(), Fault> {
+        match object.get("reference") {
+            Some(Node::Reference(target)) if !self.targets.contains(&target.resource_type.as_str()) => {
+                Err(Fault::here(format!(
+                    "takes a reference to {}, not to {}",
+                    self.targets.join(" or "),
+                    target.resource_type
+                )))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The codes of the required binding, for error texts: the first twelve.
+    pub fn codes_in_words(&self) -> String {
+        let mut codes: Vec<_> = self.codes.into_iter().flatten().copied().collect();
+        codes.sort_unstable();
+        let more = if codes.len() > 12 { ", …" } else { "" };
+        codes.truncate(12);
+        format!("{}{more}", codes.join(", "))
+    }
+
+    fn wrong(&self, node: &Node) -> Fault {
+        let found = match node {
+            Node::Object(_) => "an object",
+            Node::Array(_) => "a list",
+            Node::Text(_) => "a text",
+            Node::Decimal(_) => "a decimal",
+            Node::Integer(_) => "a whole number",
+            Node::Boolean(_) => "a truth value",
+            Node::Reference(_) => "a reference",
+        };
+        Fault::here(format!("takes a {}, not {found}", self.type_name))
+    }
+}
+
+impl Fault {
+    fn here(what: impl Into<String>) -> Self {
+        Self { path: String::new(), what: what.into() }
+    }
+
+    fn at(path: &str, what: impl Into<String>) -> Self {
+        Self { path: path.into(), what: what.into() }
+    }
+
+    fn at_index(mut self, place: usize) -> Self {
+        let rest = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+        self.path = format!("[{place}]{rest}{}", self.path);
+        self
+    }
+
+    fn below(mut self, name: &str) -> Self {
+        let rest = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
+        self.path = format!("{name}{rest}{}", self.path);
+        self
+    }
+}
+
+/// Whether a type is one of FHIR's primitives.
+pub fn is_primitive(type_name: &str) -> bool {
+    type_name.starts_with(|first: char| first.is_ascii_lowercase())
+}
+
+/// Whether a text is a number as JSON writes it.
+pub fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (number, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match number.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (number, None),
+    };
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits)
+}
+
+fn all() -> &'static HashMap<&'static str, Type> {
+    static TYPES: OnceLock<HashMap<&'static str, Type>> = OnceLock::new();
+    TYPES.get_or_init(|| read(include_str!("elements.txt")))
+}
+
+/// One type as it stands in the file.
+struct Block {
+    base: &'static str,
+    elements: Vec<Element>,
+}
+
+fn read(text: &'static str) -> HashMap<&'static str, Type> {
+    static SETS: OnceLock<HashMap<&'static str, HashSet<&'static str>>> = OnceLock::new();
+    let sets = SETS.get_or_init(|| {
+        let lines = text.lines().filter_map(|line| line.strip_prefix('@')?.split_once(' '));
+        lines.map(|(name, codes)| (name, codes.split('|').collect())).collect()
+    });
+    let mut blocks: HashMap<&'static str, Block> = HashMap::new();
+    let mut current = "";
+    for line in text.lines().filter(|line| !line.starts_with(['#', '@'])) {
+        if let Some((name, base)) = line.split_once(':') {
+            current = name;
+            blocks.insert(name, Block { base, elements: Vec::new() });
+        } else if let (Some(block), Some(element)) = (blocks.get_mut(current), read_element(line, sets)) {
+            block.elements.push(element);
+        }
+    }
+    blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
+}
+
+fn read_element(
+    line: &'static str,
+    sets: &'static HashMap<&'static str, HashSet<&'static str>>,
+) -> Option<Element> {
+    let mut words = line.split(' ');
+    let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
+    let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {
+        Some((type_name, targets)) if type_name == "Reference" => (type_name, targets.split('|').collect()),
+        Some((type_name, _)) => (type_name, Vec::new()),
+        None => (type_word, Vec::new()),
+    };
+    let mut element = Element {
+        name,
+        required: matches!(cardinality, "1" | "+"),
+        many: matches!(cardinality, "*" | "+"),
+        type_name,
+        targets,
+        codes: None,
+        choice: None,
+    };
+    for word in words {
+        match word.strip_prefix('@') {
+            Some(set) => element.codes = sets.get(set),
+            None => element.choice = Some(word),
+        }
+    }
+    Some(element)
+}
+
+/// A type with the elements of its bases.
+fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
+    let mut elements: Vec<Element> = Vec::new();
+    let (mut next, mut is_resource) = (name, false);
+    while let Some(block) = blocks.get(next) {
+        is_resource |= next == "Resource";
+        for element in &block.elements {
+            if !elements.iter().any(|known| known.name == element.name) {
+                elements.push(element.clone());
+            }
+        }
+        next = block.base;
+    }
+    elements.sort_by_key(|element| element.name);
+    let mut required: Vec<usize> = Vec::new();
+    let mut choices = HashSet::new();
+    for (place, element) in elements.iter().enumerate().filter(|(_, element)| element.required) {
+        if element.choice.is_none_or(|choice| choices.insert(choice)) {
+            required.push(place);
+        }
+    }
+    Type { name, is_resource, elements, required }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(type_name: &str, node: Node) -> String {
+        let Node::Object(object) = node else { panic!("an object") };
+        match type_named(type_name).unwrap().check(&object) {
+            Ok(()) => "fine".into(),
+            Err(fault) => format!("{}: {}", fault.path, fault.what),
+        }
+    }
+
+    #[test]
+    fn all_r4_resources_are_there_with_their_bases() {
+        assert_eq!(resource_names().count(), 147);
+        let patient = type_named("Patient").unwrap();
+        assert!(patient.is_resource);
+        for (name, many, type_name) in [
+            ("id", false, "string"),
+            ("meta", false, "Meta"),
+            ("extension", true, "Extension"),
+            ("name", true, "HumanName"),
+        ] {
+            let element = patient.element(name).unwrap();
+            assert_eq!((element.many, element.type_name), (many, type_name), "{name}");
+        }
+        assert!(patient.element("gender").unwrap().codes.unwrap().contains("female"));
+        assert_eq!(patient.element("deceasedDateTime").unwrap().choice, Some("deceased[x]"));
+        assert_eq!(
+            type_named("Encounter").unwrap().element("subject").unwrap().targets,
+            ["Patient", "Group"]
+        );
+        assert_eq!(
+            type_named("Observation").unwrap().element("component").unwrap().type_name,
+            "Observation.component"
+        );
+        assert_eq!(
+            type_named("Observation.component").unwrap().element("referenceRange").unwrap().type_name,
+            "Observation.referenceRange"
+        );
+    }
+
+    #[test]
+    fn every_type_that_an_element_names_is_known_or_primitive() {
+        for found in all().values() {
+            for element in &found.elements {
+                assert!(
+                    is_primitive(element.type_name) || type_named(element.type_name).is_some(),
+                    "{}.{}: {}",
+                    found.name,
+                    element.name,
+                    element.type_name
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_json_numbers() {
+        for good in ["0", "7.10", "-0.5", "10", "1e5", "1.5E-3"] {
+            assert!(is_decimal(good), "{good}");
+        }
+        for bad in ["", "-", ".5", "5.", "007", "+1", "1,5", "1e", "<5", "NaN", "0x1", "1 "] {
+            assert!(!is_decimal(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn plain_values_take_the_shape_of_their_element() {
+        let Node::Object(written) = Node::object([
+            ("valueQuantity", Some(Node::object([("value", Some("7.10".into()))]))),
+            ("code", Some(Node::object([("coding", Some(Node::object([("code", Some("x".into()))])))]))),
+        ]) else {
+            panic!("an object")
+        };
+        let shaped = type_named("Observation").unwrap().shaped(written);
+        assert_eq!(
+            String::from_utf8(Node::Object(shaped).to_json()).unwrap(),
+            r#"{"valueQuantity":{"value":7.10},"code":{"coding":[{"code":"x"}]}}"#
+        );
+    }
+
+    #[test]
+    fn faults_say_where_and_what_without_values() {
+        let name = |family: Node| {
+            Node::object([("name", Some(vec![Node::object([("family", Some(family))])].into()))])
+        };
+        assert_eq!(fault("Patient", name("CANARY".into())), "fine");
+        assert_eq!(fault("Patient", name(7.into())), "name[0].family: takes a string, not a whole number");
+        assert_eq!(
+            fault("Patient", Node::object([("nmae", Some("CANARY".into()))])),
+            "nmae: Patient has no element `nmae`; did you mean `name`?"
+        );
+        assert_eq!(
+            fault("Patient", Node::object([("deceased", Some(true.into()))])),
+            "deceased: Patient has no element `deceased`, only its shapes, such as `deceasedBoolean`"
+        );
+        assert_eq!(
+            fault("Patient", Node::object([("gender", Some("CANARY".into()))])),
+            "gender: takes one of female, male, other, unknown"
+        );
+        assert_eq!(
+            fault("Patient", Node::object([("name", Some("CANARY".into()))])),
+            "name: repeats, so it takes a list"
+        );
+        assert_eq!(
+            fault("Encounter", Node::object([("status", Some("finished".into()))])),
+            "class: Encounter needs `class`, which has no value"
+        );
+    }
+}

@@ -1,0 +1,473 @@
+//! The tree of a resource: compact, ordered, written once to bytes.
+//!
+//! Promise: elements are written in the order they were put in, decimals with the digits they came with
+//! (`7.10` stays `7.10`), and nothing empty is written: no empty text, object or array, as FHIR asks.
+//! Not here: which elements there are (`elements`), where they stand (`path`).
+
+use std::fmt;
+
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+/// One value of a resource: an object, a list or a primitive.
+#[derive(Clone, PartialEq)]
+pub enum Node {
+    /// Named elements.
+    Object(Object),
+    /// A repeating element.
+    Array(Vec<Node>),
+    /// Text of any kind: string, code, uri, date, …
+    Text(SmolStr),
+    /// A number that keeps its digits.
+    Decimal(SmolStr),
+    /// A whole number.
+    Integer(i64),
+    /// `true` or `false`.
+    Boolean(bool),
+    /// The text of a reference to a resource, written as the surroundings need it.
+    Reference(Box<Target>),
+}
+
+/// Named elements in the order they were put in.
+#[derive(Clone, Default, PartialEq)]
+pub struct Object(Vec<(SmolStr, Node)>);
+
+/// What a reference points to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// `Patient`, `Encounter`, …
+    pub resource_type: SmolStr,
+    /// The deterministic id of the resource.
+    pub id: Uuid,
+    /// `system|value`, to search by when the resource is not in the same bundle.
+    pub identifier: Option<SmolStr>,
+}
+
+/// Tells whether a resource travels in the same bundle as the reference that is being written.
+pub trait Within {
+    /// Whether it does.
+    fn holds(&self, target: &Target) -> bool;
+}
+
+impl Node {
+    /// A text.
+    pub fn text(text: impl Into<SmolStr>) -> Self {
+        Self::Text(text.into())
+    }
+
+    /// An object of the elements that have a value.
+    pub fn object<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
+        let mut object = Object::with_capacity(N);
+        for (name, node) in elements {
+            object.put(name, node);
+        }
+        Self::Object(object)
+    }
+
+    /// Whether nothing would be written.
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Object(object) => object.0.iter().all(|(_, node)| node.is_empty()),
+            Self::Array(nodes) => nodes.iter().all(Self::is_empty),
+            Self::Text(text) | Self::Decimal(text) => text.is_empty(),
+            Self::Integer(_) | Self::Boolean(_) | Self::Reference(_) => false,
+        }
+    }
+
+    /// The node itself, or nothing if nothing would be written.
+    #[must_use]
+    pub fn some(self) -> Option<Self> {
+        (!self.is_empty()).then_some(self)
+    }
+
+    /// The text of a text or decimal node.
+    pub fn as_text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) | Self::Decimal(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// An element of an object.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        match self {
+            Self::Object(object) => object.get(name),
+            _ => None,
+        }
+    }
+
+    /// The objects and arrays nested in each other here, 1 for a primitive.
+    pub fn depth(&self) -> usize {
+        match self {
+            Self::Object(object) => 1 + object.0.iter().map(|(_, node)| node.depth()).max().unwrap_or(0),
+            Self::Array(nodes) => 1 + nodes.iter().map(Self::depth).max().unwrap_or(0),
+            _ => 1,
+        }
+    }
+
+    /// Writes the node as JSON; returns whether anything was written.
+    pub fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
+        match self {
+            Self::Object(object) => object.write(out, within),
+            Self::Array(nodes) => write_array(nodes, out, within),
+            Self::Text(text) => !text.is_empty() && write_text(text, out),
+            Self::Decimal(text) => {
+                out.extend_from_slice(text.as_bytes());
+                !text.is_empty()
+            }
+            Self::Integer(number) => {
+                out.extend_from_slice(number.to_string().as_bytes());
+                true
+            }
+            Self::Boolean(truth) => {
+                out.extend_from_slice(if *truth { b"true" } else { b"false" });
+                true
+            }
+            Self::Reference(target) => target.write(out, within),
+        }
+    }
+
+    /// The node as JSON on its own; empty when there is nothing to write.
+    pub fn to_json(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(256);
+        self.write(&mut out, &Alone);
+        out
+    }
+}
+
+impl Object {
+    /// An object without elements.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An object without elements, with room for some.
+    pub fn with_capacity(elements: usize) -> Self {
+        Self(Vec::with_capacity(elements))
+    }
+
+    /// Puts an element at the end, or in its old place if there is one of this name. Nothing is put for `None`.
+    pub fn put(&mut self, name: impl Into<SmolStr> + AsRef<str>, node: Option<Node>) {
+        let Some(node) = node else { return };
+        match self.get_mut(name.as_ref()) {
+            Some(old) => *old = node,
+            None => self.0.push((name.into(), node)),
+        }
+    }
+
+    /// The same object with one element more: see [`Object::put`].
+    #[must_use]
+    pub fn with(mut self, name: &'static str, node: Option<Node>) -> Self {
+        self.put(name, node);
+        self
+    }
+
+    /// An element.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, node)| node)
+    }
+
+    /// An element, to change it.
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
+        self.0.iter_mut().find(|(key, _)| key == name).map(|(_, node)| node)
+    }
+
+    /// The element, made empty at the end if there is none.
+    pub(super) fn entry(&mut self, name: &SmolStr) -> &mut Node {
+        let place = self.0.iter().position(|(key, _)| key == name).unwrap_or(self.0.len());
+        if place == self.0.len() {
+            self.0.push((name.clone(), Node::Object(Object::new())));
+        }
+        match self.0.get_mut(place) {
+            Some((_, node)) => node,
+            None => unreachable!("the element was found or just put"),
+        }
+    }
+
+    /// Takes an element out.
+    pub fn remove(&mut self, name: &str) -> Option<Node> {
+        let place = self.0.iter().position(|(key, _)| key == name)?;
+        Some(self.0.remove(place).1)
+    }
+
+    /// The elements in order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
+        self.0.iter().map(|(name, node)| (name.as_str(), node))
+    }
+
+    /// The elements in order, as owned pairs.
+    pub fn into_elements(self) -> Vec<(SmolStr, Node)> {
+        self.0
+    }
+
+    /// How many elements there are, empty ones included.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are no elements.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
+    pub(super) fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
+        let mut any = false;
+        for (name, node) in &self.0 {
+            let start = out.len();
+            if !first {
+                out.push(b',');
+            }
+            write_text(name, out);
+            out.push(b':');
+            if node.write(out, within) {
+                first = false;
+                any = true;
+            } else {
+                out.truncate(start);
+            }
+        }
+        any
+    }
+
+    fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
+        let start = out.len();
+        out.push(b'{');
+        if self.write_elements(true, out, within) {
+            out.push(b'}');
+            return true;
+        }
+        out.truncate(start);
+        false
+    }
+}
+
+impl FromIterator<(SmolStr, Node)> for Object {
+    fn from_iter<T: IntoIterator<Item = (SmolStr, Node)>>(elements: T) -> Self {
+        Self(elements.into_iter().collect())
+    }
+}
+
+impl Target {
+    fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
+        let mut buffer = Uuid::encode_buffer();
+        let id = self.id.hyphenated().encode_lower(&mut buffer);
+        if within.holds(self) {
+            out.extend_from_slice(b"\"urn:uuid:");
+            out.extend_from_slice(id.as_bytes());
+            out.push(b'"');
+            return true;
+        }
+        match &self.identifier {
+            Some(identifier) => {
+                write_text(&format!("{}?identifier={}", self.resource_type, query(identifier)), out)
+            }
+            None => write_text(&format!("{}/{id}", self.resource_type), out),
+        }
+    }
+}
+
+/// A node on its own: no other resource is near.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Alone;
+
+impl Within for Alone {
+    fn holds(&self, _: &Target) -> bool {
+        false
+    }
+}
+
+impl From<SmolStr> for Node {
+    fn from(text: SmolStr) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl From<&str> for Node {
+    fn from(text: &str) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<String> for Node {
+    fn from(text: String) -> Self {
+        Self::Text(text.into())
+    }
+}
+
+impl From<bool> for Node {
+    fn from(truth: bool) -> Self {
+        Self::Boolean(truth)
+    }
+}
+
+impl From<i64> for Node {
+    fn from(number: i64) -> Self {
+        Self::Integer(number)
+    }
+}
+
+impl From<Object> for Node {
+    fn from(object: Object) -> Self {
+        Self::Object(object)
+    }
+}
+
+impl From<Vec<Node>> for Node {
+    fn from(nodes: Vec<Node>) -> Self {
+        Self::Array(nodes)
+    }
+}
+
+impl From<Target> for Node {
+    fn from(target: Target) -> Self {
+        Self::Reference(Box::new(target))
+    }
+}
+
+/// Shapes only: a node holds patient data.
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Object(object) => fmt::Debug::fmt(object, f),
+            Self::Array(nodes) => write!(f, "Array({} nodes)", nodes.len()),
+            Self::Text(text) => write!(f, "Text({} bytes)", text.len()),
+            Self::Decimal(_) => f.write_str("Decimal"),
+            Self::Integer(_) => f.write_str("Integer"),
+            Self::Boolean(_) => f.write_str("Boolean"),
+            Self::Reference(target) => write!(f, "Reference({})", target.resource_type),
+        }
+    }
+}
+
+impl fmt::Debug for Object {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+    }
+}
+
+fn write_array(nodes: &[Node], out: &mut Vec<u8>, within: &dyn Within) -> bool {
+    let start = out.len();
+    out.push(b'[');
+    let mut any = false;
+    for node in nodes {
+        let before = out.len();
+        if any {
+            out.push(b',');
+        }
+        if node.write(out, within) {
+            any = true;
+        } else {
+            out.truncate(before);
+        }
+    }
+    if any {
+        out.push(b']');
+    } else {
+        out.truncate(start);
+    }
+    any
+}
+
+/// Writes a JSON string; always returns true.
+pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut start = 0;
+    for (place, byte) in bytes.iter().enumerate() {
+        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(bytes.get(start..place).unwrap_or_default());
+        start = place + 1;
+        match byte {
+            b'"' => out.extend_from_slice(b"\\\""),
+            b'\\' => out.extend_from_slice(b"\\\\"),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            control => out.extend_from_slice(format!("\\u{control:04x}").as_bytes()),
+        }
+    }
+    out.extend_from_slice(bytes.get(start..).unwrap_or_default());
+    out.push(b'"');
+    true
+}
+
+/// Percent-encodes what would end or split a query value; `|`, `:` and `/` are left readable.
+pub(super) fn query(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'|' | b':' | b'/' => {
+                out.push(char::from(byte));
+            }
+            _ => out.push_str(&format!("%{byte:02X}")),
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(node: &Node) -> String {
+        String::from_utf8(node.to_json()).unwrap()
+    }
+
+    #[test]
+    fn nothing_empty_is_written() {
+        let node = Node::object([
+            ("family", Some("".into())),
+            ("period", Some(Object::new().into())),
+            ("given", Some(vec![Node::text(""), Node::object([("x", Some(vec![].into()))])].into())),
+            ("active", Some(true.into())),
+            ("line", Some(vec![Node::text(""), "b".into(), Object::new().into(), "c".into()].into())),
+        ]);
+        assert_eq!(json(&node), r#"{"active":true,"line":["b","c"]}"#);
+        assert!(Node::object([("a", Some(vec![Node::text("")].into()))]).is_empty());
+        assert_eq!(json(&Object::new().into()), "");
+    }
+
+    #[test]
+    fn decimals_keep_their_digits_and_order_is_kept() {
+        let node = Node::object([
+            ("z", Some(Node::Decimal("7.10".into()))),
+            ("a", Some(3.into())),
+            ("m", Some(Node::Decimal("0.000000000000000000001".into()))),
+        ]);
+        assert_eq!(json(&node), r#"{"z":7.10,"a":3,"m":0.000000000000000000001}"#);
+    }
+
+    #[test]
+    fn text_is_escaped_as_json() {
+        let text = "a\"b\\c\nd\te\u{1}f\u{e9}\u{1F600}";
+        let written = json(&text.into());
+        assert_eq!(written, "\"a\\\"b\\\\c\\nd\\te\\u0001f\u{e9}\u{1F600}\"");
+        assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text);
+    }
+
+    #[test]
+    fn a_reference_is_literal_or_by_identifier_when_its_target_is_elsewhere() {
+        let mut target = Target { resource_type: "Patient".into(), id: Uuid::nil(), identifier: None };
+        assert_eq!(json(&target.clone().into()), r#""Patient/00000000-0000-0000-0000-000000000000""#);
+        target.identifier = Some("https://x.example/id|A 1&b".into());
+        assert_eq!(json(&target.into()), r#""Patient?identifier=https://x.example/id|A%201%26b""#);
+    }
+
+    #[test]
+    fn debug_prints_no_values() {
+        let node = Node::object([("family", Some("CANARY".into()))]);
+        assert_eq!(format!("{node:?}"), r#"{"family"}"#);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_survives(text in ".*") {
+            let mut out = Vec::new();
+            write_text(&text, &mut out);
+            proptest::prop_assert_eq!(serde_json::from_slice::<String>(&out).unwrap(), text);
+        }
+    }
+}

@@ -1,0 +1,371 @@
+//! Paths to elements of a resource: `contact[0].name.family`, `extension(https://…/x).valueCode`.
+//!
+//! A path is read for a type, so an unknown element, a missing index or a wrong type is told before any value
+//! is there. `[n]` counts from 0 as in FHIRPath; `(url)` picks the extension of that url and makes it when it
+//! is missing. A repeating element on the way must say which one; at the end it may stand for all of them.
+
+use smol_str::SmolStr;
+
+use super::{
+    Node, Object,
+    elements::{Element, Fault, Type, type_named},
+};
+
+/// The most elements of a list that a path may reach.
+const MAX_INDEX: usize = 999;
+
+/// A place in resources of one type.
+#[derive(Debug, Clone)]
+pub struct Path {
+    steps: Vec<Step>,
+    element: Option<&'static Element>,
+}
+
+/// One name on the way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    name: SmolStr,
+    many: bool,
+    which: Which,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Which {
+    /// The whole element.
+    Whole,
+    /// One of a list.
+    Index(usize),
+    /// The extension of this url.
+    Url(SmolStr),
+}
+
+/// Why a path leads nowhere.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PathError(pub String);
+
+impl Path {
+    /// Reads a path for a type such as `Patient` or `Patient.contact`.
+    ///
+    /// # Errors
+    /// An unknown type or element, a repeating element without an index on the way, a path that is none.
+    pub fn parse(type_name: &str, text: &str) -> Result<Self, PathError> {
+        let mut at =
+            type_named(type_name).ok_or_else(|| PathError(format!("FHIR R4 has no type `{type_name}`")))?;
+        let mut steps = Vec::new();
+        let mut last: Option<&'static Element> = None;
+        let mut rest = text;
+        loop {
+            let (name, which, after) = step(rest).ok_or_else(|| not_a_path(text))?;
+            let (found, many) = find(at, name, &which)?;
+            steps.push(Step { name: name.into(), many, which });
+            last = found.or(last).filter(|_| found.is_some());
+            let Some(next) = after else { break };
+            if let Some(Step { name, many: true, which: Which::Whole }) = steps.last() {
+                return Err(PathError(format!("`{name}` repeats: say which one, e.g. `{name}[0]`")));
+            }
+            at = found
+                .and_then(|element| type_named(element.type_name))
+                .ok_or_else(|| PathError(format!("`{name}` has no elements of its own")))?;
+            rest = next;
+        }
+        Ok(Self { steps, element: last })
+    }
+
+    /// The element at the end; none for an extension of a primitive (`_birthDate`).
+    pub fn element(&self) -> Option<&'static Element> {
+        self.element
+    }
+
+    /// The name of the first step.
+    pub fn first(&self) -> &str {
+        self.steps.first().map_or("", |step| step.name.as_str())
+    }
+
+    /// The name of the last step.
+    pub fn last(&self) -> &str {
+        self.steps.last().map_or("", |step| step.name.as_str())
+    }
+
+    /// Whether the path stands for a whole list.
+    pub fn is_list(&self) -> bool {
+        matches!(self.steps.last(), Some(Step { many: true, which: Which::Whole, .. }))
+    }
+
+    /// What stands there.
+    pub fn get<'n>(&self, object: &'n Object) -> Option<&'n Node> {
+        let (last, way) = self.steps.split_last()?;
+        let mut at = object;
+        for step in way {
+            at = match step.look(at)? {
+                Node::Object(object) => object,
+                _ => return None,
+            };
+        }
+        last.look(at)
+    }
+
+    /// Puts a value there in place of what was; into a list that stands whole, a single value as its only one.
+    ///
+    /// # Errors
+    /// A value that does not fit the element.
+    pub fn set(&self, object: &mut Object, node: Node) -> Result<(), Fault> {
+        let node = match node {
+            node @ Node::Array(_) => node,
+            node if self.is_list() => Node::Array(vec![node]),
+            node => node,
+        };
+        self.check(&node)?;
+        self.put(object, node);
+        Ok(())
+    }
+
+    /// Puts one value more at the end of a list; each of them if it is a list itself.
+    ///
+    /// # Errors
+    /// A value that does not fit, and an element that does not repeat.
+    pub fn add(&self, object: &mut Object, node: Node) -> Result<(), Fault> {
+        if !self.is_list() {
+            return Err(Fault { path: String::new(), what: "takes one value: use `set`".into() });
+        }
+        let more = match node {
+            Node::Array(nodes) => nodes,
+            node => vec![node],
+        };
+        let more = Node::Array(more);
+        self.check(&more)?;
+        self.append(object, more);
+        Ok(())
+    }
+
+    /// As [`Path::set`], for a value that is known to fit.
+    pub fn put(&self, object: &mut Object, node: Node) {
+        if let Some((slot, step)) = self.slot(object) {
+            *step.reach(slot) = node;
+        }
+    }
+
+    /// As [`Path::add`], for values that are known to fit.
+    pub fn append(&self, object: &mut Object, more: Node) {
+        let Some((slot, step)) = self.slot(object) else { return };
+        let more = match more {
+            Node::Array(nodes) => nodes,
+            node => vec![node],
+        };
+        match step.reach(slot) {
+            Node::Array(nodes) => nodes.extend(more),
+            other => *other = Node::Array(more),
+        }
+    }
+
+    fn check(&self, node: &Node) -> Result<(), Fault> {
+        match (self.element, self.is_list()) {
+            (None, _) => Ok(()),
+            (Some(element), true) => element.check(node),
+            (Some(element), false) => match node {
+                Node::Array(_) => {
+                    Err(Fault { path: String::new(), what: "takes one value, not a list".into() })
+                }
+                node => element.check_one(node),
+            },
+        }
+    }
+
+    /// The object that holds the last step, made on the way where it is missing.
+    fn slot<'n>(&self, object: &'n mut Object) -> Option<(&'n mut Object, &Step)> {
+        let (last, way) = self.steps.split_last()?;
+        let mut at = object;
+        for step in way {
+            let node = step.reach(at);
+            if !matches!(node, Node::Object(_)) {
+                *node = Node::Object(Object::new());
+            }
+            at = match node {
+                Node::Object(object) => object,
+                _ => return None,
+            };
+        }
+        Some((at, last))
+    }
+}
+
+impl Step {
+    fn look<'n>(&self, object: &'n Object) -> Option<&'n Node> {
+        let node = object.get(&self.name)?;
+        match (&self.which, node) {
+            (Which::Whole, node) => Some(node),
+            (Which::Index(place), Node::Array(nodes)) => nodes.get(*place),
+            (Which::Url(url), Node::Array(nodes)) => nodes.iter().find(|node| has_url(node, url)),
+            _ => None,
+        }
+    }
+
+    fn reach<'n>(&self, object: &'n mut Object) -> &'n mut Node {
+        let node = object.entry(&self.name);
+        let wanted = match &self.which {
+            Which::Whole => return node,
+            Which::Index(place) => Some(*place),
+            Which::Url(_) => None,
+        };
+        if !matches!(node, Node::Array(_)) {
+            *node = Node::Array(Vec::new());
+        }
+        let Node::Array(nodes) = node else { unreachable!("made an array just now") };
+        let place = match &self.which {
+            Which::Url(url) => nodes.iter().position(|node| has_url(node, url)).unwrap_or(nodes.len()),
+            _ => wanted.unwrap_or(0),
+        };
+        while nodes.len() <= place {
+            nodes.push(Node::Object(match &self.which {
+                Which::Url(url) => Object::new().with("url", Some(Node::Text(url.clone()))),
+                _ => Object::new(),
+            }));
+        }
+        match nodes.get_mut(place) {
+            Some(node) => node,
+            None => unreachable!("made long enough just now"),
+        }
+    }
+}
+
+fn has_url(node: &Node, url: &str) -> bool {
+    node.get("url").and_then(Node::as_text) == Some(url)
+}
+
+/// The element of a step and whether it repeats; no element for the `_name` twin of a primitive.
+fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static Element>, bool), PathError> {
+    if let Some(base) = name.strip_prefix('_') {
+        let element = at.element(base).ok_or_else(|| PathError(at.unknown(base)))?;
+        let twin = type_named("Element").and_then(|_| ELEMENT_TWIN.get_or_init(twin).as_ref());
+        return Ok((twin, element.many));
+    }
+    let element = at.element(name).ok_or_else(|| PathError(at.unknown(name)))?;
+    match which {
+        Which::Index(_) if !element.many => {
+            Err(PathError(format!("`{name}` does not repeat: leave out the index")))
+        }
+        Which::Url(_) if element.type_name != "Extension" => {
+            Err(PathError(format!("`{name}` is no extension: only extensions are picked by url")))
+        }
+        _ => Ok((Some(element), element.many)),
+    }
+}
+
+static ELEMENT_TWIN: std::sync::OnceLock<Option<Element>> = std::sync::OnceLock::new();
+
+/// What `_birthDate` takes: an object with an id and extensions.
+fn twin() -> Option<Element> {
+    Some(Element {
+        name: "_",
+        required: false,
+        many: false,
+        type_name: "Element",
+        targets: Vec::new(),
+        codes: None,
+        choice: None,
+    })
+}
+
+/// Splits the first step off: its name, which one, and what follows the dot.
+fn step(text: &str) -> Option<(&str, Which, Option<&str>)> {
+    let end = text.find(|char: char| !char.is_ascii_alphanumeric() && char != '_').unwrap_or(text.len());
+    let (name, rest) = text.split_at_checked(end)?;
+    if name.is_empty() {
+        return None;
+    }
+    let (which, rest) = if let Some(inner) = rest.strip_prefix('[') {
+        let (number, rest) = inner.split_once(']')?;
+        let number = number.parse().ok().filter(|number| *number <= MAX_INDEX)?;
+        (Which::Index(number), rest)
+    } else if let Some(inner) = rest.strip_prefix('(') {
+        let (url, rest) = inner.split_once(')')?;
+        (Which::Url(url.trim_matches(['"', '\'']).into()), rest)
+    } else {
+        (Which::Whole, rest)
+    };
+    match rest.strip_prefix('.') {
+        Some(next) => Some((name, which, Some(next))),
+        None => rest.is_empty().then_some((name, which, None)),
+    }
+}
+
+fn not_a_path(text: &str) -> PathError {
+    PathError(format!(
+        "`{text}` is not a path such as `birthDate`, `contact[0].name` or `extension(url).valueCode`"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(text: &str) -> Path {
+        Path::parse("Patient", text).unwrap()
+    }
+
+    fn error(text: &str) -> String {
+        Path::parse("Patient", text).unwrap_err().to_string()
+    }
+
+    fn json(object: Object) -> String {
+        String::from_utf8(Node::Object(object).to_json()).unwrap()
+    }
+
+    #[test]
+    fn sets_adds_and_gets() {
+        let mut patient = Object::new();
+        path("gender").set(&mut patient, "female".into()).unwrap();
+        path("name[1].family").set(&mut patient, "B".into()).unwrap();
+        path("name[0].given").add(&mut patient, "A".into()).unwrap();
+        path("name[0].given").add(&mut patient, vec!["C".into(), "D".into()].into()).unwrap();
+        path("extension(http://x).valueCode").set(&mut patient, "z".into()).unwrap();
+        path("extension(http://y).valueCode").set(&mut patient, "y".into()).unwrap();
+        path("extension(http://x).valueCode").set(&mut patient, "x".into()).unwrap();
+        path("_birthDate.extension(http://t).valueDateTime").set(&mut patient, "1970".into()).unwrap();
+        path("gender").set(&mut patient, "male".into()).unwrap();
+        assert_eq!(path("name[0].given[2]").get(&patient).and_then(Node::as_text), Some("D"));
+        assert!(path("name[7].given").get(&patient).is_none());
+        assert_eq!(
+            json(patient),
+            r#"{"gender":"male","name":[{"given":["A","C","D"]},{"family":"B"}],"extension":[{"url":"http://x","valueCode":"x"},{"url":"http://y","valueCode":"y"}],"_birthDate":{"extension":[{"url":"http://t","valueDateTime":"1970"}]}}"#
+        );
+    }
+
+    #[test]
+    fn a_whole_list_takes_one_or_many() {
+        let mut patient = Object::new();
+        path("name[0].given").set(&mut patient, "A".into()).unwrap();
+        path("name[0].given").set(&mut patient, vec!["B".into()].into()).unwrap();
+        assert_eq!(json(patient), r#"{"name":[{"given":["B"]}]}"#);
+    }
+
+    #[test]
+    fn paths_that_lead_nowhere_say_why() {
+        assert_eq!(error("name.family"), "`name` repeats: say which one, e.g. `name[0]`");
+        assert_eq!(error("gender[0]"), "`gender` does not repeat: leave out the index");
+        assert_eq!(error("gendre"), "Patient has no element `gendre`; did you mean `gender`?");
+        assert_eq!(error("name(x)"), "`name` is no extension: only extensions are picked by url");
+        assert_eq!(error("gender.x"), "`gender` has no elements of its own");
+        for none in ["", ".", "name[", "name[x].y", "name[1000].family", "name[0]family", "name[0]..family"] {
+            assert!(error(none).contains("is not a path such as"), "{none}: {}", error(none));
+        }
+        assert_eq!(Path::parse("Patiant", "x").unwrap_err().to_string(), "FHIR R4 has no type `Patiant`");
+    }
+
+    #[test]
+    fn values_that_do_not_fit_are_refused() {
+        let mut patient = Object::new();
+        let what = |result: Result<(), Fault>| result.unwrap_err().what;
+        assert_eq!(
+            what(path("gender").set(&mut patient, "CANARY".into())),
+            "takes one of female, male, other, unknown"
+        );
+        assert_eq!(what(path("gender").add(&mut patient, "male".into())), "takes one value: use `set`");
+        assert_eq!(
+            what(path("birthDate").set(&mut patient, vec!["1970".into()].into())),
+            "takes one value, not a list"
+        );
+        assert_eq!(what(path("name").set(&mut patient, "CANARY".into())), "takes a HumanName, not a text");
+        assert!(patient.is_empty());
+    }
+}

@@ -1,0 +1,289 @@
+//! Codes: CE, CWE, CNE, CF, IS and ID as `CodeableConcept`, `Coding`, `code`, `string` and `boolean`.
+//!
+//! Sources: the v2-to-FHIR maps CWE[CodeableConcept], CWE[Coding], CWE[code], CWE[string] and the guide's translator logic.
+//! Promise:  what was sent is never lost to a translation: the sender's own coding or text stays beside it.
+//! Decided:  the field's table translates the triplets that name no world-wide coding system; names of coding systems
+//!           become URIs by the table `coding-systems`, `HL7nnnn` by rule; any other name, `L` and none become a system
+//!           of the sending facility. A code that its table does not have is reported and kept.
+
+use smol_str::SmolStr;
+
+use super::{Cx, identifier::local_uri};
+use crate::{
+    fhir::{Node, Object, Row, Table},
+    hl7::{Part, Value},
+};
+
+/// CWE as `CodeableConcept`: up to three codings, and text.
+pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let mut codings = Codings::default();
+    let mut original = None;
+    for triplet in Triplet::all(part) {
+        match triplet.row(cx) {
+            Some((table, row)) if row.code().is_some() => {
+                codings.add(row_coding(row));
+                codings.add_some(second_coding(table, row));
+                if triplet.system.is_some() {
+                    codings.add(triplet.coding(cx));
+                } else if row.code().map(SmolStr::as_str) != Some(triplet.code.as_str()) {
+                    original = original.or_else(|| Some(triplet.code.clone()));
+                }
+            }
+            Some((_, row)) => original = original.or_else(|| row.display().map(ToString::to_string)),
+            None if cx.table.is_some() && triplet.system.is_none() => {
+                original = original.or_else(|| Some(triplet.code.clone()));
+            }
+            None => codings.add(triplet.coding(cx)),
+        }
+    }
+    let text = text(part.component(9))
+        .or_else(|| text(part.component(2)))
+        .or_else(|| text(part.component(5)))
+        .or(original);
+    Node::object([("coding", Node::Array(codings.0).some()), ("text", text.map(Node::text))]).some()
+}
+
+/// CWE as `Coding`: by the field's table, else as it was sent.
+pub fn coding(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let triplet = Triplet::all(part).next()?;
+    match triplet.row(cx) {
+        Some((_, row)) if row.code().is_some() => Some(row_coding(row)),
+        _ => Some(triplet.coding(cx)),
+    }
+}
+
+/// CWE, ID or IS as `code`: by the field's table; without one, as it was sent.
+pub fn code(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let sent = text(part.component(1)).or_else(|| text(part.component(4)))?;
+    match cx.table {
+        Some(table) => row_of(table, &sent, cx)?.code().cloned().map(Node::Text),
+        None => Some(Node::text(sent)).filter(|_| !has_double_space(part)),
+    }
+}
+
+/// CWE as `string`: original text, text or code.
+pub fn string(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let found = [9, 2, 1].into_iter().find_map(|number| text(part.component(number)))?;
+    Some(Node::text(found))
+}
+
+/// ID as `boolean`: by the field's table, else Y and N.
+pub fn boolean(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let sent = part.text();
+    let table = cx.table.or_else(|| cx.tables.get("yes-no"))?;
+    match row_of(table, sent.trim(), cx)?.code()?.as_str() {
+        "true" => Some(Node::Boolean(true)),
+        "false" => Some(Node::Boolean(false)),
+        _ => None,
+    }
+}
+
+/// CWE as `uri`: the code itself.
+pub fn uri(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    text(part.component(1)).filter(|uri| !uri.contains(char::is_whitespace)).map(Node::text)
+}
+
+/// A bare code as a concept by one of the revision's tables; text when the table does not have it.
+pub(super) fn concept_of_code(code: &str, table: &str, cx: &Cx<'_>) -> Option<Node> {
+    let row = cx.tables.get(table).and_then(|table| row_of(table, code, cx));
+    match row.filter(|row| row.code().is_some()) {
+        Some(row) => Node::object([("coding", Some(vec![row_coding(row)].into()))]).some(),
+        None => Node::object([("text", Some(Node::text(code)))]).some(),
+    }
+}
+
+/// The coding that a row gives.
+pub(super) fn row_coding(row: &Row) -> Node {
+    let cell = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
+    Node::object([
+        ("system", cell(row.system())),
+        ("code", cell(row.code())),
+        ("display", cell(row.display())),
+    ])
+}
+
+/// The row of a code as it was sent or in upper case; none is reported.
+pub(super) fn row_of<'a>(table: &'a Table, code: &str, cx: &Cx<'a>) -> Option<&'a Row> {
+    let upper = code.to_uppercase();
+    table.get(code).or_else(|| table.get(&upper)).or_else(|| cx.look_up(table, code))
+}
+
+/// The URI of a coding system by its name in CWE.3.
+pub(super) fn system_uri(name: Option<&str>, cx: &Cx<'_>) -> String {
+    let Some(name) = name else { return local_uri("codes", None, cx) };
+    let upper = name.to_uppercase();
+    let known = cx.tables.get("coding-systems").and_then(|table| table.get(&upper)).and_then(Row::system);
+    if let Some(system) = known {
+        return system.to_string();
+    }
+    let digits = upper.strip_prefix("HL7").map(|rest| rest.trim_start_matches(['-', ' ']));
+    match digits {
+        Some(digits) if digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+            format!("http://terminology.hl7.org/CodeSystem/v2-{digits}")
+        }
+        _ if name.starts_with("http://") || name.starts_with("https://") || name.starts_with("urn:") => {
+            name.to_owned()
+        }
+        _ => local_uri("codes", Some(name), cx),
+    }
+}
+
+/// Code, text and coding system: CWE has three of them.
+struct Triplet {
+    code: String,
+    display: Option<String>,
+    system: Option<String>,
+    version: Option<String>,
+}
+
+impl Triplet {
+    fn all(part: Part<'_>) -> impl Iterator<Item = Self> {
+        [[1, 2, 3, 7], [4, 5, 6, 8], [10, 11, 12, 13]].into_iter().filter_map(
+            move |[code, display, system, version]| {
+                Some(Self {
+                    code: text(part.component(code))?,
+                    display: text(part.component(display)),
+                    system: text(part.component(system)),
+                    version: text(part.component(version)),
+                })
+            },
+        )
+    }
+
+    /// What the field's table says, unless the sender names a world-wide coding system.
+    fn row<'a>(&self, cx: &Cx<'a>) -> Option<(&'a Table, &'a Row)> {
+        let table = cx.table?;
+        let known = |name: &String| {
+            cx.tables.get("coding-systems").is_some_and(|systems| systems.get(&name.to_uppercase()).is_some())
+        };
+        if self.system.as_ref().is_some_and(known) {
+            return None;
+        }
+        Some((table, row_of(table, &self.code, cx)?))
+    }
+
+    fn coding(&self, cx: &Cx<'_>) -> Node {
+        Node::object([
+            ("system", Some(Node::text(system_uri(self.system.as_deref(), cx)))),
+            ("version", self.version.as_deref().map(Node::text)),
+            ("code", Some(Node::text(self.code.as_str()))),
+            ("display", self.display.as_deref().map(Node::text)),
+        ])
+    }
+}
+
+/// Codings, each once.
+#[derive(Default)]
+struct Codings(Vec<Node>);
+
+impl Codings {
+    fn add(&mut self, coding: Node) {
+        let same = |other: &Node| {
+            other.get("system") == coding.get("system") && other.get("code") == coding.get("code")
+        };
+        if !self.0.iter().any(same) {
+            self.0.push(coding);
+        }
+    }
+
+    fn add_some(&mut self, coding: Option<Node>) {
+        if let Some(coding) = coding {
+            self.add(coding);
+        }
+    }
+}
+
+/// A row may give a second coding in `code2`, `system2`, `display2`.
+fn second_coding(table: &Table, row: &Row) -> Option<Node> {
+    let cell = |column| table.cell(row, column).cloned().map(Node::Text);
+    let code = cell("code2")?;
+    let mut object = Object::with_capacity(3);
+    object.put("system", cell("system2"));
+    object.put("code", Some(code));
+    object.put("display", cell("display2"));
+    Some(object.into())
+}
+
+/// FHIR's `code` has single blanks at most.
+fn has_double_space(part: Part<'_>) -> bool {
+    part.text().contains("  ")
+}
+
+fn text(value: Value<'_>) -> Option<String> {
+    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, check_with, findings};
+
+    #[test]
+    fn codings_stand_beside_each_other_with_systems_of_their_own() {
+        check(
+            "CWE",
+            "CodeableConcept",
+            "HB^Haemoglobin^WinPath^1022431000000105^^SCT",
+            r#"{"coding":[{"system":"urn:tie:codes:RXX:WinPath","code":"HB","display":"Haemoglobin"},{"system":"http://snomed.info/sct","code":"1022431000000105"}],"text":"Haemoglobin"}"#,
+        );
+        check(
+            "CE",
+            "CodeableConcept",
+            "J18.9^Pneumonia^I10",
+            r#"{"coding":[{"system":"http://hl7.org/fhir/sid/icd-10","code":"J18.9","display":"Pneumonia"}],"text":"Pneumonia"}"#,
+        );
+        check(
+            "CWE",
+            "CodeableConcept",
+            "N^Normal^HL70078",
+            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0078","code":"N","display":"Normal"}],"text":"Normal"}"#,
+        );
+        check("CWE", "CodeableConcept", "^^^^^^^^only text", r#"{"text":"only text"}"#);
+        check("CWE", "CodeableConcept", "^only text", r#"{"text":"only text"}"#);
+        check("CWE", "CodeableConcept", "X", r#"{"coding":[{"system":"urn:tie:codes:RXX","code":"X"}]}"#);
+    }
+
+    #[test]
+    fn a_table_translates_and_what_was_sent_stays() {
+        check_with(
+            "marital-status",
+            "CWE",
+            "CodeableConcept",
+            "P",
+            r#"{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-PersonMaritalStatusEngland","code":"P","display":"Separated"},{"system":"http://terminology.hl7.org/CodeSystem/v3-MaritalStatus","code":"L","display":"Legally Separated"}]}"#,
+        );
+        check_with(
+            "relationship",
+            "CWE",
+            "CodeableConcept",
+            "1",
+            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-RoleCode","code":"SPS","display":"spouse"}],"text":"1"}"#,
+        );
+        check_with("relationship", "CWE", "CodeableConcept", "17", r#"{"text":"Proxy - contact"}"#);
+        check_with("relationship", "CWE", "CodeableConcept", "ZZ^Lodger", r#"{"text":"Lodger"}"#);
+        check_with(
+            "interpretation",
+            "CWE",
+            "CodeableConcept",
+            "HH",
+            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation","code":"HH","display":"Critical high"}]}"#,
+        );
+    }
+
+    #[test]
+    fn a_code_with_a_required_binding_comes_from_the_table_only() {
+        check_with("administrative-sex", "CWE", "code", "2", r#""female""#);
+        check_with("administrative-sex", "CWE", "code", "f", r#""female""#);
+        check_with("administrative-sex", "CWE", "code", "Q", "");
+        assert_eq!(
+            findings("administrative-sex", "CWE", "code", "Q"),
+            ["a code is not in administrative-sex"]
+        );
+    }
+
+    #[test]
+    fn booleans() {
+        check("ID", "boolean", "Y", "true");
+        check("ID", "boolean", "n", "false");
+        check("ID", "boolean", "perhaps", "");
+    }
+}

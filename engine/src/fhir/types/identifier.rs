@@ -1,0 +1,444 @@
+//! Identifiers: CX, EI, EIP, XON, XCN and HD as `Identifier` and `uri`; the NHS number's own rules.
+//!
+//! Sources: the v2-to-FHIR maps CX, EI, EIP, XON, XCN and HD; NHS Data Dictionary (NHS NUMBER, modulus 11); UK Core.
+//! Promise:  an NHS number stands under its national system only when its check digit holds; otherwise it is
+//!           kept without a system, so that no resource can be keyed by it, and reported.
+//! Decided:  the system of an authority comes from the table `assigning-authorities` (authority/type, then
+//!           authority, then universal id), then from an OID, UUID or URI that the sender gives, and last is
+//!           made of sending facility and authority: stable, and never shared by two facilities.
+
+use crate::{
+    fhir::{Node, Object, types::code, types::time},
+    hl7::{Part, Value},
+};
+
+use super::{Cx, Finding};
+
+/// The system of NHS numbers.
+pub const NHS_NUMBER: &str = "https://fhir.nhs.uk/Id/nhs-number";
+/// The system of organisations' ODS codes.
+pub const ODS_ORGANIZATION: &str = "https://fhir.nhs.uk/Id/ods-organization-code";
+const VERIFICATION_STATUS: &str =
+    "https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus";
+const CHECK_DIGIT: &str = "http://hl7.org/fhir/StructureDefinition/identifier-checkDigit";
+const GMC: &str = "https://fhir.hl7.org.uk/Id/gmc-number";
+const GMP: &str = "https://fhir.hl7.org.uk/Id/gmp-number";
+
+/// CX as `Identifier`: number, check digit or trace status, authority, type, validity.
+pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let kind = text(part.component(5));
+    let authority = Authority::of(part.component(4), kind.as_deref(), cx);
+    let value = text(part.component(1))?;
+    if authority.is_nhs(kind.as_deref()) {
+        return Some(nhs_number(part, &value, cx));
+    }
+    let mut object = Object::with_capacity(6);
+    object.put("extension", text(part.component(2)).map(|digit| vec![check_digit(&digit)].into()));
+    object.put("type", kind.as_deref().and_then(|kind| code::concept_of_code(kind, "identifier-type", cx)));
+    object.put("system", authority.system(cx));
+    object.put("value", Some(Node::text(value)));
+    object.put("period", time::period_of(part.component(7), part.component(8), cx));
+    object.put("assigner", authority.assigner());
+    if object.get("system").is_none() {
+        cx.report(Finding::Doubtful("an identifier has no assigning authority"));
+    }
+    Some(object.into())
+}
+
+/// EI as `Identifier`: entity identifier under its namespace or universal id.
+pub fn ei(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(part.component(1))?;
+    let authority = Authority::of_parts(
+        text(part.component(2)),
+        text(part.component(3)),
+        text(part.component(4)),
+        None,
+        cx,
+    );
+    Node::object([("system", authority.system(cx)), ("value", Some(Node::text(value)))]).some()
+}
+
+/// EIP as `Identifier`: what the filler assigned, else what the placer assigned, typed as such.
+pub fn eip(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let (assigned, kind) = match part.component(2) {
+        Value::Present(filler) => (filler, "FGN"),
+        Value::Absent | Value::Null => (part.component(1).part()?, "PGN"),
+    };
+    let value = text(assigned.subcomponent(1))?;
+    let authority = Authority::of_parts(
+        text(assigned.subcomponent(2)),
+        text(assigned.subcomponent(3)),
+        text(assigned.subcomponent(4)),
+        None,
+        cx,
+    );
+    Node::object([
+        ("type", Some(type_concept(kind))),
+        ("system", authority.system(cx)),
+        ("value", Some(Node::text(value))),
+    ])
+    .some()
+}
+
+/// XON as `Identifier`: XON.10 or XON.3 under XON.6; a bare ODS code is taken as one.
+pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(part.component(10)).or_else(|| text(part.component(3)))?;
+    let kind = text(part.component(7));
+    let authority = Authority::of(part.component(6), kind.as_deref(), cx);
+    let system = match &authority {
+        Authority::None if is_ods_code(&value) => Some(Node::text(ODS_ORGANIZATION)),
+        Authority::None => Some(local("organization", cx)),
+        other => other.system(cx),
+    };
+    Node::object([("system", system), ("value", Some(Node::text(value)))]).some()
+}
+
+/// XCN (and CNN within NDL) as `Identifier`: XCN.1 under XCN.9; C1234567 is a consultant's, G1234567 a GP's code.
+pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(part.component(1))?;
+    let kind = text(part.component(13));
+    let authority = Authority::of(part.component(9), kind.as_deref(), cx);
+    let system = match (&authority, national_code(&value)) {
+        (Authority::None, Some(system)) => Some(Node::text(system)),
+        (Authority::None, None) => Some(local("person", cx)),
+        (other, _) => other.system(cx),
+    };
+    Node::object([("system", system), ("value", Some(Node::text(value)))]).some()
+}
+
+/// HD as `Identifier` of an organisation: an ODS code as such, anything else under a system of the sender.
+pub fn hd(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(part.component(1)).or_else(|| text(part.component(2)))?;
+    let uk = matches!(cx.message.header(17).text().as_deref(), Some("GBR" | "GB" | "UK"));
+    let system =
+        if uk && is_ods_code(&value) { Node::text(ODS_ORGANIZATION) } else { Node::text("urn:tie:facility") };
+    Node::object([("system", Some(system)), ("value", Some(Node::text(value)))]).some()
+}
+
+/// HD as the system that identifiers of this authority stand under.
+pub fn hd_uri(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    Authority::of_parts(text(part.component(1)), text(part.component(2)), text(part.component(3)), None, cx)
+        .system(cx)
+}
+
+/// IS or ST as `Identifier` under a system of the sending facility: a number without any authority.
+pub fn plain(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = part.text();
+    Node::object([("system", Some(local("number", cx))), ("value", Some(Node::text(value.trim())))]).some()
+}
+
+/// Whether the ten digits are an NHS number (or CHI number): modulus 11 with the weights 10 to 2. Numbers of ten
+/// equal digits pass the sum and are nobody's.
+pub fn is_nhs_number(digits: &str) -> bool {
+    let values: Vec<u32> = digits.chars().filter_map(|digit| digit.to_digit(10)).collect();
+    let [head @ .., check] = values.as_slice() else { return false };
+    if digits.len() != 10 || head.len() != 9 || head.iter().all(|digit| digit == check) {
+        return false;
+    }
+    let sum: u32 = head.iter().zip((2..=10).rev()).map(|(digit, weight)| digit * weight).sum();
+    (11 - sum % 11) % 11 == *check
+}
+
+/// An ODS code by its form: three characters of a trust or board, or five and more of a site or practice.
+pub fn is_ods_code(code: &str) -> bool {
+    let plain = code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    plain
+        && matches!(code.len(), 3 | 5 | 6)
+        && (code.len() == 3 || code.bytes().any(|byte| byte.is_ascii_digit()))
+}
+
+/// Who assigned an identifier.
+enum Authority {
+    /// Listed in the table.
+    Listed { system: String, ods: Option<String>, nhs: bool },
+    /// Named by the sender only.
+    Named { name: Option<String>, universal: Option<String>, scheme: Option<String> },
+    /// Not named.
+    None,
+}
+
+impl Authority {
+    fn of(hd: Value<'_>, kind: Option<&str>, cx: &Cx<'_>) -> Self {
+        Self::of_parts(text(hd.subcomponent(1)), text(hd.subcomponent(2)), text(hd.subcomponent(3)), kind, cx)
+    }
+
+    fn of_parts(
+        name: Option<String>,
+        universal: Option<String>,
+        scheme: Option<String>,
+        kind: Option<&str>,
+        cx: &Cx<'_>,
+    ) -> Self {
+        if name.is_none() && universal.is_none() {
+            return Self::None;
+        }
+        let typed = name.as_deref().zip(kind).map(|(name, kind)| format!("{name}/{kind}"));
+        let keys = [typed.as_deref(), name.as_deref(), universal.as_deref()];
+        if let Some(table) = cx.tables.get("assigning-authorities")
+            && let Some(row) = keys.into_iter().flatten().find_map(|key| table.get(&key.to_uppercase()))
+            && let Some(system) = row.system()
+        {
+            let cell = |column| table.cell(row, column).map(ToString::to_string);
+            return Self::Listed {
+                system: system.to_string(),
+                ods: cell("ods"),
+                nhs: cell("check").as_deref() == Some("nhs"),
+            };
+        }
+        Self::Named { name, universal, scheme }
+    }
+
+    /// Whether the identifier is meant to be an NHS number: by its authority, or by a type that only it has.
+    fn is_nhs(&self, kind: Option<&str>) -> bool {
+        match self {
+            Self::Listed { system, nhs, .. } => *nhs && system == NHS_NUMBER,
+            Self::Named { .. } => matches!(kind, Some("NHS" | "NHSNMBR" | "NHSNBR")),
+            Self::None => matches!(kind, Some("NH" | "NHS" | "NHSNMBR" | "NHSNBR" | "HN" | "NI")),
+        }
+    }
+
+    fn system(&self, cx: &Cx<'_>) -> Option<Node> {
+        match self {
+            Self::Listed { system, .. } => Some(Node::text(system.as_str())),
+            Self::Named { name, universal, scheme } => {
+                let global = universal.as_deref().and_then(|id| universal_uri(id, scheme.as_deref()));
+                let name = name.as_deref().or(universal.as_deref())?;
+                Some(Node::text(global.unwrap_or_else(|| local_uri("authority", Some(name), cx))))
+            }
+            Self::None => None,
+        }
+    }
+
+    fn assigner(&self) -> Option<Node> {
+        match self {
+            Self::Listed { ods: Some(ods), .. } => {
+                let identifier = Node::object([
+                    ("system", Some(ODS_ORGANIZATION.into())),
+                    ("value", Some(ods.as_str().into())),
+                ]);
+                Node::object([("identifier", Some(identifier))]).some()
+            }
+            Self::Named { name: Some(name), .. } => {
+                Node::object([("display", Some(name.as_str().into()))]).some()
+            }
+            Self::Listed { .. } | Self::Named { .. } | Self::None => None,
+        }
+    }
+}
+
+fn nhs_number(part: Part<'_>, value: &str, cx: &Cx<'_>) -> Node {
+    let digits: String = value.chars().filter(|digit| !digit.is_whitespace() && *digit != '-').collect();
+    if !is_nhs_number(&digits) {
+        cx.report(Finding::Doubtful("an NHS number fails its check and is kept without a system"));
+        let kind = Node::object([("text", Some("NHS number that failed its check".into()))]);
+        return Node::object([("type", Some(kind)), ("value", Some(Node::text(value)))]);
+    }
+    let status = text(part.component(2)).and_then(|status| verification_status(&status, cx));
+    Node::object([
+        ("extension", status.map(|status| vec![status].into())),
+        ("system", Some(NHS_NUMBER.into())),
+        ("value", Some(Node::text(digits))),
+    ])
+}
+
+/// The extension for a status such as `01` or `NSTS01`; nothing for a code that is no such status.
+pub fn verification_status(status: &str, cx: &Cx<'_>) -> Option<Node> {
+    let row = cx.tables.get("nhs-number-status")?.get(&status.trim().to_uppercase())?;
+    let concept = Node::object([("coding", Some(vec![code::row_coding(row)].into()))]);
+    Some(Node::object([("url", Some(VERIFICATION_STATUS.into())), ("valueCodeableConcept", Some(concept))]))
+}
+
+/// PID-32 as the extension: any repetition may carry the tracing status, the others say something else.
+pub fn verification(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    verification_status(&part.text(), cx)
+}
+
+fn check_digit(digit: &str) -> Node {
+    Node::object([("url", Some(CHECK_DIGIT.into())), ("valueString", Some(digit.into()))])
+}
+
+fn type_concept(kind: &str) -> Node {
+    let coding = Node::object([
+        ("system", Some("http://terminology.hl7.org/CodeSystem/v2-0203".into())),
+        ("code", Some(kind.into())),
+    ]);
+    Node::object([("coding", Some(vec![coding].into()))])
+}
+
+/// The system of a consultant's (C) or GP's (G) national code, by its form.
+fn national_code(value: &str) -> Option<&'static str> {
+    let (letter, digits) = value.split_at_checked(1)?;
+    let seven = digits.len() == 7 && digits.bytes().all(|digit| digit.is_ascii_digit());
+    match letter {
+        "C" if seven => Some(GMC),
+        "G" if seven => Some(GMP),
+        _ => None,
+    }
+}
+
+fn universal_uri(id: &str, scheme: Option<&str>) -> Option<String> {
+    let is_oid = id.contains('.')
+        && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
+        && !id.starts_with('.');
+    match scheme.map(str::to_uppercase).as_deref() {
+        Some("ISO") | None if is_oid => Some(format!("urn:oid:{id}")),
+        Some("UUID" | "GUID") => Some(format!("urn:uuid:{}", id.to_lowercase())),
+        Some("URI" | "URL" | "HTTP") if !id.contains(char::is_whitespace) => Some(id.to_owned()),
+        _ => None,
+    }
+}
+
+fn local(kind: &str, cx: &Cx<'_>) -> Node {
+    Node::text(local_uri(kind, None, cx))
+}
+
+/// A system of the sender's own: `urn:tie:<kind>:<sending facility>[:<name>]`.
+pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> String {
+    let mut uri = format!("urn:tie:{kind}:");
+    encode(&cx.facility(), &mut uri);
+    if let Some(name) = name {
+        uri.push(':');
+        encode(name, &mut uri);
+    }
+    uri
+}
+
+fn encode(text: &str, uri: &mut String) {
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => uri.push(char::from(byte)),
+            _ => uri.push_str(&format!("%{byte:02X}")),
+        }
+    }
+}
+
+fn text(value: Value<'_>) -> Option<String> {
+    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::check, *};
+
+    #[test]
+    fn the_check_digit_of_an_nhs_number() {
+        assert!(is_nhs_number("9991001018"));
+        assert!(is_nhs_number("9434765919"));
+        assert!(!is_nhs_number("9991001078"));
+        assert!(!is_nhs_number("999100101"));
+        assert!(!is_nhs_number("99910010180"));
+        assert!(!is_nhs_number("999100101X"));
+        assert!(!is_nhs_number("0000000000"), "all digits equal");
+        assert!(!is_nhs_number("6666666666"), "all digits equal");
+        // 11 - (sum mod 11) = 10 is no check digit at all
+        assert!((0..10).all(|check| !is_nhs_number(&format!("100000001{check}")) || check != 10));
+    }
+
+    #[test]
+    fn an_nhs_number_in_every_spelling_seen_live() {
+        let expected = r#"{"system":"https://fhir.nhs.uk/Id/nhs-number","value":"9991001018"}"#;
+        for spelling in [
+            "9991001018^^^NHS",
+            "9991001018^^^NHS^NH",
+            "999 100 1018^^^NHSNBR^NHSNMBR",
+            "9991001018^^^NHS^HN",
+            "9991001018^^^^NH",
+            "9991001018^^^^NHS",
+            "999-100-1018^^^EPIC^NHS",
+            "9991001018^^^&2.16.840.1.113883.2.1.4.1&ISO",
+        ] {
+            check("CX", "Identifier", spelling, expected);
+        }
+    }
+
+    #[test]
+    fn pims_puts_the_trace_status_in_the_check_digit() {
+        check(
+            "CX",
+            "Identifier",
+            "9991001093^06^^^NI",
+            r#"{"extension":[{"url":"https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus","valueCodeableConcept":{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-NHSNumberVerificationStatusEngland","code":"06","display":"Trace in progress"}]}}],"system":"https://fhir.nhs.uk/Id/nhs-number","value":"9991001093"}"#,
+        );
+    }
+
+    #[test]
+    fn a_failing_nhs_number_has_no_system() {
+        check(
+            "CX",
+            "Identifier",
+            "9991001078^^^NHS^NH",
+            r#"{"type":{"text":"NHS number that failed its check"},"value":"9991001078"}"#,
+        );
+    }
+
+    #[test]
+    fn a_local_number_stands_under_its_authority() {
+        check(
+            "CX",
+            "Identifier",
+            "1000001^^^RXX^MR",
+            r#"{"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"MR","display":"Medical record number"}]},"system":"https://fhir.rxx.example.nhs.uk/Id/patient","value":"1000001","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}"#,
+        );
+        check(
+            "CX",
+            "Identifier",
+            "77^^^MRN",
+            r#"{"system":"urn:tie:authority:RXX:MRN","value":"77","assigner":{"display":"MRN"}}"#,
+        );
+        check(
+            "CX",
+            "Identifier",
+            "77^^^A&1.2.3&ISO",
+            r#"{"system":"urn:oid:1.2.3","value":"77","assigner":{"display":"A"}}"#,
+        );
+        check("CX", "Identifier", "77", r#"{"value":"77"}"#);
+        check("CX", "Identifier", "^^^RXX^MR", "");
+    }
+
+    #[test]
+    fn doctors_by_authority_and_by_the_form_of_their_code() {
+        let gmc = r#"{"system":"https://fhir.hl7.org.uk/Id/gmc-number","value":"C9999991"}"#;
+        check("XCN", "Identifier", "C9999991^DARWIN^SAMUEL^^^Dr^^^GMC", gmc);
+        check("XCN", "Identifier", "C9999991^DARWIN", gmc);
+        check(
+            "XCN",
+            "Identifier",
+            "G9999981^TOWNLEY",
+            r#"{"system":"https://fhir.hl7.org.uk/Id/gmp-number","value":"G9999981"}"#,
+        );
+        check("XCN", "Identifier", "17^X", r#"{"system":"urn:tie:person:RXX","value":"17"}"#);
+        check("XCN", "Identifier", "^DARWIN", "");
+    }
+
+    #[test]
+    fn orders_and_specimens() {
+        check("EI", "Identifier", "20U1^LIMS", r#"{"system":"urn:tie:authority:RXX:LIMS","value":"20U1"}"#);
+        check("EI", "Identifier", "20U1", r#"{"value":"20U1"}"#);
+        check(
+            "EIP",
+            "Identifier",
+            "P1&EPR^F1&LIMS",
+            r#"{"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"FGN"}]},"system":"urn:tie:authority:RXX:LIMS","value":"F1"}"#,
+        );
+    }
+
+    #[test]
+    fn organisations() {
+        let ods = r#"{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"Y06601"}"#;
+        check("XON", "Identifier", "MALTON GP PRACTICE^^Y06601", ods);
+        check("XON", "Identifier", "MALTON^^^^^ODS^^^^Y06601", ods);
+        check("XON", "Identifier", "NORTON SURGERY", "");
+        check(
+            "HD",
+            "Identifier",
+            "RXX",
+            r#"{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}"#,
+        );
+        check(
+            "HD",
+            "Identifier",
+            "St. Elsewhere",
+            r#"{"system":"urn:tie:facility","value":"St. Elsewhere"}"#,
+        );
+    }
+}

@@ -1,0 +1,173 @@
+//! People's names: XPN and XCN as `HumanName`, and both in one line.
+//!
+//! Sources: the v2-to-FHIR maps XPN[HumanName], XCN[Practitioner]; ITK table 0200; UK Core.
+//! Decided:  an absent XPN.7 is a usual name, as ITK and UK Core have it; a code that the table does not know
+//!           leaves `use` out. Middle names in one component stay one `given`: nobody can tell where they part.
+
+use super::{Cx, time};
+use crate::{
+    fhir::{Node, Object},
+    hl7::{Part, Value},
+};
+
+const ASSEMBLY_ORDER: &str = "http://hl7.org/fhir/StructureDefinition/humanname-assembly-order";
+
+/// XPN as `HumanName`.
+pub fn xpn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let numbers = Numbers {
+        family: 1,
+        given: [2, 3],
+        suffix: [4, 6, 14],
+        prefix: 5,
+        kind: 7,
+        order: 11,
+        range: 10,
+        start: 12,
+        end: 13,
+    };
+    numbers.name(part, Some("usual"), cx)
+}
+
+/// XCN as `HumanName`.
+pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let numbers = Numbers {
+        family: 2,
+        given: [3, 4],
+        suffix: [5, 7, 21],
+        prefix: 6,
+        kind: 10,
+        order: 18,
+        range: 17,
+        start: 19,
+        end: 20,
+    };
+    numbers.name(part, None, cx)
+}
+
+/// XPN in one line, for `display` and the like.
+pub fn xpn_line(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    line(part, [5, 2, 3, 1, 4])
+}
+
+/// XCN in one line, for the `display` of a reference.
+pub fn xcn_line(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    line(part, [6, 3, 4, 2, 5])
+}
+
+/// Where the pieces of a name stand.
+struct Numbers {
+    family: usize,
+    given: [usize; 2],
+    suffix: [usize; 3],
+    prefix: usize,
+    kind: usize,
+    order: usize,
+    range: usize,
+    start: usize,
+    end: usize,
+}
+
+impl Numbers {
+    fn name(&self, part: Part<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
+        let family = text(part.component(self.family));
+        let given = texts(part, self.given);
+        if family.is_none() && given.is_none() {
+            return None;
+        }
+        let mut object = Object::with_capacity(7);
+        object.put("extension", text(part.component(self.order)).and_then(|order| assembly_order(&order)));
+        object.put("use", self.used_as(part, default_use, cx));
+        object.put("family", family.map(Node::text));
+        object.put("given", given);
+        object.put("prefix", text(part.component(self.prefix)).map(|prefix| vec![Node::text(prefix)].into()));
+        object.put("suffix", texts(part, self.suffix));
+        object.put("period", self.period(part, cx));
+        Some(object.into())
+    }
+
+    fn used_as(&self, part: Part<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
+        let Some(kind) = text(part.component(self.kind)) else { return default_use.map(Node::text) };
+        let table = cx.table.or_else(|| cx.tables.get("name-use"))?;
+        Some(Node::Text(cx.look_up(table, &kind.to_uppercase())?.code()?.clone()))
+    }
+
+    fn period(&self, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+        time::period_of(part.component(self.start), part.component(self.end), cx).or_else(|| {
+            let range = part.component(self.range);
+            time::period_of(range.subcomponent(1), range.subcomponent(2), cx)
+        })
+    }
+}
+
+fn assembly_order(order: &str) -> Option<Node> {
+    let code = match order {
+        "G" => "NL1",
+        "F" => "NL3",
+        _ => return None,
+    };
+    let extension = Node::object([("url", Some(ASSEMBLY_ORDER.into())), ("valueCode", Some(code.into()))]);
+    Some(vec![extension].into())
+}
+
+fn line<const N: usize>(part: Part<'_>, order: [usize; N]) -> Option<Node> {
+    let words: Vec<String> = order.into_iter().filter_map(|number| text(part.component(number))).collect();
+    Node::text(words.join(" ")).some()
+}
+
+fn texts<const N: usize>(part: Part<'_>, numbers: [usize; N]) -> Option<Node> {
+    let found: Vec<Node> =
+        numbers.into_iter().filter_map(|number| text(part.component(number))).map(Node::text).collect();
+    Node::Array(found).some()
+}
+
+fn text(value: Value<'_>) -> Option<String> {
+    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::check;
+
+    #[test]
+    fn names_of_patients() {
+        check(
+            "XPN",
+            "HumanName",
+            "OAKLEY^FREDA^JANE^^MRS^^L",
+            r#"{"use":"usual","family":"OAKLEY","given":["FREDA","JANE"],"prefix":["MRS"]}"#,
+        );
+        check(
+            "XPN",
+            "HumanName",
+            "SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN",
+            r#"{"use":"maiden","family":"SCHMIDT","given":["FREDA"]}"#,
+        );
+        check("XPN", "HumanName", "FREDDIE^^^^^^PREFERRED", r#"{"use":"nickname","family":"FREDDIE"}"#);
+        check(
+            "XPN",
+            "HumanName",
+            r#"PRICE^RHYS^""^^MR"#,
+            r#"{"use":"usual","family":"PRICE","given":["RHYS"],"prefix":["MR"]}"#,
+        );
+        check(
+            "XPN",
+            "HumanName",
+            "O\\T\\NEILL&van^SI\u{c2}N^^^^^XYZ",
+            "{\"family\":\"O&NEILL\",\"given\":[\"SI\u{c2}N\"]}",
+        );
+        check("XPN", "HumanName", "^^^^MRS^^L", "");
+    }
+
+    #[test]
+    fn names_of_practitioners() {
+        check(
+            "XCN",
+            "HumanName",
+            "C9999991^DARWIN^SAMUEL^^^Dr^^^GMC",
+            r#"{"family":"DARWIN","given":["SAMUEL"],"prefix":["Dr"]}"#,
+        );
+        check("XCN", "HumanName", "C9999991", "");
+        check("XCN", "string", "C9999991^DARWIN^SAMUEL^^^Dr", r#""Dr SAMUEL DARWIN""#);
+        check("XPN", "string", "OAKLEY^FREDA^JANE^^MRS", r#""MRS FREDA JANE OAKLEY""#);
+    }
+}

@@ -1,0 +1,323 @@
+//! Numbers: NM, SN, CQ and NR as `Quantity`, `Range`, `Ratio`, `decimal` and `integer`; units; reference ranges.
+//!
+//! Sources: the v2-to-FHIR maps NM, SN[Quantity], SN[Range], SN[Ratio], CQ[Quantity], CWE[Quantity]; UCUM.
+//! Promise:  digits stay as they were sent (`7.10` is not `7.1`); nothing that is not a number becomes one.
+//! Decided:  `<5`, `>=100` are a number with a comparator, in NM as in SN; `1+`, `5-10` and `1,000` in NM are no
+//!           number: the caller keeps the text. A unit gets a UCUM code only from the table `units` or from the sender.
+
+use super::Cx;
+use crate::{
+    fhir::{Node, Object},
+    hl7::{Part, Value},
+};
+
+const UCUM: &str = "http://unitsofmeasure.org";
+
+/// NM as `Quantity`: number and comparator.
+pub fn nm(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    quantity_of(&part.whole())
+}
+
+/// NM as `decimal`.
+pub fn decimal_of(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    decimal(&part.text()).map(|number| Node::Decimal(number.into()))
+}
+
+/// NM or SI as `integer`, `positiveInt`, `unsignedInt`: whole numbers above zero.
+pub fn positive(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    part.text()
+        .trim()
+        .parse()
+        .ok()
+        .filter(|number| (1..=i64::from(i32::MAX)).contains(number))
+        .map(Node::Integer)
+}
+
+/// SN as `Quantity`: comparator and number; nothing when it is a range, a ratio or no single number.
+pub fn sn(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let Structured { comparator, first, separator, second } = Structured::of(part);
+    if separator.is_some() || second.is_some() {
+        return None;
+    }
+    let comparator = match comparator.as_deref() {
+        None | Some("=") => None,
+        Some(known @ ("<" | "<=" | ">" | ">=")) => Some(Node::text(known)),
+        Some(_) => return None,
+    };
+    let value = Node::Decimal(decimal(&first?)?.into());
+    Node::object([("value", Some(value)), ("comparator", comparator)]).some()
+}
+
+/// SN as `Range`: `^5^-^10`.
+pub fn sn_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let Structured { comparator, first, separator, second } = Structured::of(part);
+    if comparator.is_some() || separator.as_deref() != Some("-") {
+        return None;
+    }
+    range(Some(decimal(&first?)?), Some(decimal(&second?)?))
+}
+
+/// SN as `Ratio`: `^1^:^128`.
+pub fn sn_ratio(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let Structured { comparator, first, separator, second } = Structured::of(part);
+    if !matches!(separator.as_deref(), Some(":" | "/")) {
+        return None;
+    }
+    let comparator = match comparator.as_deref() {
+        None | Some("=") => None,
+        Some(known @ ("<" | "<=" | ">" | ">=")) => Some(Node::text(known)),
+        Some(_) => return None,
+    };
+    let numerator =
+        Node::object([("value", Some(Node::Decimal(decimal(&first?)?.into()))), ("comparator", comparator)]);
+    let denominator = value(&decimal(&second?)?);
+    Node::object([("numerator", Some(numerator)), ("denominator", Some(denominator))]).some()
+}
+
+/// SN as text, all pieces in order.
+pub fn sn_text(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let pieces: String = (1..=4).filter_map(|number| part.component(number).text()).collect();
+    Node::text(pieces.trim()).some()
+}
+
+/// CQ as `Quantity`.
+pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let mut quantity = match quantity_of(&part.component(1).text()?)? {
+        Node::Object(object) => object,
+        _ => return None,
+    };
+    let unit = part.component(2);
+    let code = text(unit.subcomponent(1));
+    let name = text(unit.subcomponent(2)).or_else(|| code.clone());
+    put_unit(&mut quantity, code.as_deref(), name.as_deref(), text(unit.subcomponent(3)).as_deref(), cx);
+    Some(quantity.into())
+}
+
+/// NR as `Range`.
+pub fn nr(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let number = |n| part.component(n).text().and_then(|text| decimal(&text));
+    range(number(1), number(2))
+}
+
+/// CWE units (OBX-6) as the `unit`, `system` and `code` of a `Quantity`.
+pub fn units(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let code = text(part.component(1));
+    let name = text(part.component(2)).or_else(|| code.clone());
+    let mut quantity = Object::with_capacity(3);
+    put_unit(&mut quantity, code.as_deref(), name.as_deref(), text(part.component(3)).as_deref(), cx);
+    Node::Object(quantity).some()
+}
+
+/// ST of a reference range (OBX-7) as `Observation.referenceRange`: low and high where they can be read, and the text.
+pub fn reference_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let whole = part.whole();
+    let text = whole.trim();
+    let (low, high) = bounds(text);
+    Node::object([
+        ("low", low.map(|low| value(&low))),
+        ("high", high.map(|high| value(&high))),
+        ("text", Some(Node::text(text))),
+    ])
+    .some()
+}
+
+/// A number as JSON wants it, all digits kept: no `+`, no leading zeros, a digit on both sides of the point.
+pub(super) fn decimal(text: &str) -> Option<String> {
+    let text = text.trim();
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(rest) => ("-", rest),
+        None => ("", text.strip_prefix('+').unwrap_or(text)),
+    };
+    let (whole, fraction) = match digits.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (digits, None),
+    };
+    let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    let fraction = fraction.filter(|fraction| !fraction.is_empty());
+    if !all_digits(whole)
+        || !fraction.is_none_or(all_digits)
+        || (whole.is_empty() && fraction.is_none())
+        || digits.len() > 40
+    {
+        return None;
+    }
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        trimmed => trimmed,
+    };
+    Some(match fraction {
+        Some(fraction) => format!("{sign}{whole}.{fraction}"),
+        None => format!("{sign}{whole}"),
+    })
+}
+
+/// `<5`, `>= 100`, `7.10`.
+fn quantity_of(text: &str) -> Option<Node> {
+    let text = text.trim();
+    let (comparator, number) = ["<=", ">=", "<", ">"]
+        .into_iter()
+        .find_map(|comparator| Some((Some(comparator), text.strip_prefix(comparator)?)))
+        .unwrap_or((None, text));
+    let value = Node::Decimal(decimal(number)?.into());
+    Node::object([("value", Some(value)), ("comparator", comparator.map(Node::text))]).some()
+}
+
+fn put_unit(
+    quantity: &mut Object,
+    code: Option<&str>,
+    name: Option<&str>,
+    system: Option<&str>,
+    cx: &Cx<'_>,
+) {
+    quantity.put("unit", name.map(Node::text));
+    let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
+    let listed = || cx.tables.get("units")?.get(code?)?.code().map(ToString::to_string);
+    let ucum = if is_ucum { code.map(str::to_owned) } else { listed() };
+    if let Some(ucum) = ucum {
+        quantity.put("system", Some(UCUM.into()));
+        quantity.put("code", Some(Node::text(ucum)));
+    }
+}
+
+/// `130-170`, `3.0 - 10.0`, `-2.0-2.0`, `<5`, `>60`, `<=5`, `>=60`. `<` and `>` bound without saying that the bound is in.
+fn bounds(text: &str) -> (Option<String>, Option<String>) {
+    if let Some(high) = text.strip_prefix("<=").or_else(|| text.strip_prefix('<')) {
+        return (None, decimal(high));
+    }
+    if let Some(low) = text.strip_prefix(">=").or_else(|| text.strip_prefix('>')) {
+        return (decimal(low), None);
+    }
+    let dash = text.char_indices().skip(1).find(|(_, character)| *character == '-').map(|(place, _)| place);
+    let halves = dash.and_then(|place| Some((text.get(..place)?, text.get(place + 1..)?)));
+    match halves.map(|(low, high)| (decimal(low), decimal(high))) {
+        Some((Some(low), Some(high))) => (Some(low), Some(high)),
+        _ => (None, None),
+    }
+}
+
+fn range(low: Option<String>, high: Option<String>) -> Option<Node> {
+    Node::object([("low", low.map(|low| value(&low))), ("high", high.map(|high| value(&high)))]).some()
+}
+
+fn value(number: &str) -> Node {
+    Node::object([("value", Some(Node::Decimal(number.into())))])
+}
+
+/// The four pieces of SN.
+struct Structured {
+    comparator: Option<String>,
+    first: Option<String>,
+    separator: Option<String>,
+    second: Option<String>,
+}
+
+impl Structured {
+    fn of(part: Part<'_>) -> Self {
+        let piece = |number| text(part.component(number));
+        Self { comparator: piece(1), first: piece(2), separator: piece(3), second: piece(4) }
+    }
+}
+
+fn text(value: Value<'_>) -> Option<String> {
+    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::testing::check, *};
+
+    #[test]
+    fn digits_stay_as_they_were_sent() {
+        for (sent, kept) in [
+            ("7.10", "7.10"),
+            (" 132 ", "132"),
+            ("+5", "5"),
+            ("-0.50", "-0.50"),
+            (".5", "0.5"),
+            ("5.", "5"),
+            ("007", "7"),
+            ("000", "0"),
+            ("0.000000000000000000001", "0.000000000000000000001"),
+        ] {
+            assert_eq!(decimal(sent).as_deref(), Some(kept), "{sent}");
+        }
+        for text in ["", "-", ".", "1,000", "1+", "5-10", "NaN", "1e5", "0x1", "1 2", "\u{661}"] {
+            assert_eq!(decimal(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn numbers_with_comparators() {
+        check("NM", "Quantity", "7.10", r#"{"value":7.10}"#);
+        check("NM", "Quantity", "<5", r#"{"value":5,"comparator":"<"}"#);
+        check("NM", "Quantity", ">= 100", r#"{"value":100,"comparator":">="}"#);
+        check("NM", "Quantity", "1+", "");
+        check("SN", "Quantity", "<^5", r#"{"value":5,"comparator":"<"}"#);
+        check("SN", "Quantity", "=^5.0", r#"{"value":5.0}"#);
+        check("SN", "Quantity", "<>^5", "");
+        check("SN", "string", "<>^5", r#""<>5""#);
+    }
+
+    #[test]
+    fn ranges_and_ratios() {
+        check("SN", "Range", "^5^-^10", r#"{"low":{"value":5},"high":{"value":10}}"#);
+        check("SN", "Ratio", "^1^:^128", r#"{"numerator":{"value":1},"denominator":{"value":128}}"#);
+        check(
+            "SN",
+            "Ratio",
+            ">^1^:^128",
+            r#"{"numerator":{"value":1,"comparator":">"},"denominator":{"value":128}}"#,
+        );
+        check("SN", "Quantity", "^1^:^128", "");
+        check("SN", "string", "^2^+", r#""2+""#);
+        check("NR", "Range", "1^2", r#"{"low":{"value":1},"high":{"value":2}}"#);
+    }
+
+    #[test]
+    fn units_keep_their_text_and_are_ucum_only_where_known() {
+        check(
+            "units",
+            "Quantity",
+            r"x10\S\9/L",
+            r#"{"unit":"x10^9/L","system":"http://unitsofmeasure.org","code":"10*9/L"}"#,
+        );
+        check("units", "Quantity", "furlong", r#"{"unit":"furlong"}"#);
+        check(
+            "units",
+            "Quantity",
+            "mg^milligram^UCUM",
+            r#"{"unit":"milligram","system":"http://unitsofmeasure.org","code":"mg"}"#,
+        );
+        check(
+            "CQ",
+            "Quantity",
+            "5^mL",
+            r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
+        );
+    }
+
+    #[test]
+    fn reference_ranges() {
+        check(
+            "reference-range",
+            "",
+            "130-170",
+            r#"{"low":{"value":130},"high":{"value":170},"text":"130-170"}"#,
+        );
+        check(
+            "reference-range",
+            "",
+            "3.0 - 10.0",
+            r#"{"low":{"value":3.0},"high":{"value":10.0},"text":"3.0 - 10.0"}"#,
+        );
+        check(
+            "reference-range",
+            "",
+            "-2.0-2.0",
+            r#"{"low":{"value":-2.0},"high":{"value":2.0},"text":"-2.0-2.0"}"#,
+        );
+        check("reference-range", "", "<5", r#"{"high":{"value":5},"text":"<5"}"#);
+        check("reference-range", "", ">60", r#"{"low":{"value":60},"text":">60"}"#);
+        check("reference-range", "", "negative", r#"{"text":"negative"}"#);
+    }
+}

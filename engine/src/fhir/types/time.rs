@@ -1,0 +1,129 @@
+//! Times: DTM, TS, DT, TM and DR as `dateTime`, `date`, `instant`, `time` and `Period`.
+//!
+//! Sources: the v2-to-FHIR maps DTM[dateTime], DR[Period]; FHIR R4 data types (a dateTime with a time has an offset).
+//! Promise:  the precision that was sent is the precision that is given; a time that cannot be read is left out and
+//!           reported, never guessed. How times without a zone are read is said in `hl7::time`.
+
+use super::{Cx, Finding, stopgap as time};
+use crate::{
+    fhir::{Node, Object},
+    hl7::{Part, Value},
+};
+
+const BIRTH_TIME: &str = "http://hl7.org/fhir/StructureDefinition/patient-birthTime";
+
+/// DTM as `dateTime`, as precise as it was sent.
+pub fn date_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    Some(Node::text(read(part, cx)?.date_time()))
+}
+
+/// DTM as `date`: the day, month or year.
+pub fn date(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    Some(Node::text(read(part, cx)?.date()))
+}
+
+/// DTM as `instant`: nothing unless it has a time of day.
+pub fn instant(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    read(part, cx)?.instant().map(Node::text)
+}
+
+/// TM as `time`: seconds are put where they were not sent, as FHIR wants them.
+pub fn time_of_day(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let text = part.text();
+    let digits = text.split(['+', '-']).next().unwrap_or_default().trim();
+    let piece = |from: usize, below: u32| {
+        let two = digits.get(from..from + 2)?;
+        two.parse::<u32>().ok().filter(|number| *number < below).map(|_| two)
+    };
+    let seconds = if digits.len() > 4 { piece(4, 60) } else { Some("00") };
+    let fraction = digits.get(6..).filter(|rest| rest.starts_with('.') && rest.len() > 1).unwrap_or_default();
+    match (piece(0, 24), piece(2, 60), seconds) {
+        (Some(hours), Some(minutes), Some(seconds)) => {
+            Some(Node::text(format!("{hours}:{minutes}:{seconds}{fraction}")))
+        }
+        _ => unreadable(cx),
+    }
+}
+
+/// DR as `Period`.
+pub fn period(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    period_of(part.component(1), part.component(2), cx)
+}
+
+/// Two times as `Period`.
+pub fn period_of(start: Value<'_>, end: Value<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let at = |value: Value<'_>| value.part().and_then(|part| date_time(part, cx));
+    Node::object([("start", at(start)), ("end", at(end))]).some()
+}
+
+/// DTM as the extension patient-birthTime: when a time of day was sent and is not midnight to the second, which
+/// stands for no time at all in the feeds that send it.
+pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let text = part.text();
+    let clock =
+        text.trim().get(8..).filter(|clock| clock.bytes().take(2).all(|digit| digit.is_ascii_digit()))?;
+    if clock.len() < 2 || clock.bytes().all(|digit| matches!(digit, b'0' | b'.')) {
+        return None;
+    }
+    let mut extension = Object::with_capacity(2);
+    extension.put("url", Some(BIRTH_TIME.into()));
+    extension.put("valueDateTime", Some(date_time(part, cx)?));
+    Some(extension.into())
+}
+
+fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<time::Time> {
+    match time::parse(part.text().trim(), cx.zone) {
+        Ok(time) => Some(time),
+        Err(_) => unreadable(cx),
+    }
+}
+
+fn unreadable<T>(cx: &Cx<'_>) -> Option<T> {
+    cx.report(Finding::Doubtful("a time could not be read and was left out"));
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{check, findings_of};
+
+    #[test]
+    fn times_have_the_offset_of_the_zone_and_the_precision_that_was_sent() {
+        check("DTM", "dateTime", "20260115093000", r#""2026-01-15T09:30:00+00:00""#);
+        check("DTM", "dateTime", "202607150930", r#""2026-07-15T09:30:00+01:00""#);
+        check("DTM", "dateTime", "20260715093000+0200", r#""2026-07-15T09:30:00+02:00""#);
+        check("DTM", "dateTime", "20260115", r#""2026-01-15""#);
+        check("TS", "dateTime", "202601", r#""2026-01""#);
+        check("DT", "date", "20260115", r#""2026-01-15""#);
+        check("DTM", "date", "196512130415", r#""1965-12-13""#);
+        check("DTM", "instant", "20260115", "");
+        check("DTM", "instant", "20260115093000", r#""2026-01-15T09:30:00+00:00""#);
+        check("DR", "Period", "20260115^20260116", r#"{"start":"2026-01-15","end":"2026-01-16"}"#);
+    }
+
+    #[test]
+    fn a_time_that_cannot_be_read_is_left_out_and_reported() {
+        check("DTM", "dateTime", "yesterday", "");
+        assert_eq!(findings_of("DTM", "dateTime", "20261315"), ["a time could not be read and was left out"]);
+    }
+
+    #[test]
+    fn times_of_day() {
+        check("TM", "time", "0930", r#""09:30:00""#);
+        check("TM", "time", "093015.5", r#""09:30:15.5""#);
+        check("TM", "time", "2530", "");
+    }
+
+    #[test]
+    fn the_time_of_birth_is_an_extension() {
+        check(
+            "birth-time",
+            "Extension",
+            "196512130415",
+            r#"{"url":"http://hl7.org/fhir/StructureDefinition/patient-birthTime","valueDateTime":"1965-12-13T04:15:00+00:00"}"#,
+        );
+        check("birth-time", "Extension", "19651213", "");
+        check("birth-time", "Extension", "19870624000000", "");
+        check("birth-time", "Extension", "19760121+^D", "");
+    }
+}

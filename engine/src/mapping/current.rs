@@ -1,0 +1,180 @@
+//! What the running mapping works on: the message, the bundles it builds, what it has read and noticed.
+//!
+//! A mapping runs on one thread from beginning to end, so its state is that thread's. What scripts hold are
+//! small handles without a life of their own; outside of a run they lead nowhere and say so.
+
+use std::{
+    cell::RefCell,
+    collections::{HashMap, HashSet},
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
+
+use jiff::{Timestamp, tz::TimeZone};
+use rhai::EvalAltResult;
+use smol_str::SmolStr;
+
+use super::fault::fault;
+use crate::{
+    fhir::{self, Bundle, Tables, types::Cx, types::Finding},
+    hl7::{Message, Path, Segment, Value},
+};
+
+/// The state of one run.
+pub(super) struct Current {
+    pub message: Arc<Message>,
+    pub tables: Arc<Tables>,
+    pub received: Timestamp,
+    pub zone: TimeZone,
+    pub environment: SmolStr,
+    pub bundles: Vec<Bundle>,
+    pub findings: RefCell<Vec<Finding>>,
+    pub coverage: Coverage,
+    pub literals: Arc<HashSet<SmolStr>>,
+    pub deadline: Instant,
+}
+
+/// Which fields have been read, by the place of their segment. Fields above 127 count as read.
+#[derive(Default)]
+pub(super) struct Coverage {
+    read: Option<Vec<u128>>,
+}
+
+thread_local! {
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
+    static PATHS: RefCell<HashMap<SmolStr, Rc<Path>>> = RefCell::default();
+    static ELEMENTS: RefCell<HashMap<(&'static str, SmolStr), Rc<fhir::Path>>> = RefCell::default();
+}
+
+/// Paths that a thread keeps parsed.
+const KEPT_PATHS: usize = 4096;
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// Makes the state the thread's own while `work` runs, and gives it back afterwards.
+pub(super) fn run<T>(current: Current, work: impl FnOnce() -> T) -> (T, Option<Current>) {
+    struct Clear;
+    impl Drop for Clear {
+        fn drop(&mut self) {
+            CURRENT.with_borrow_mut(|slot| *slot = None);
+        }
+    }
+    CURRENT.with_borrow_mut(|slot| *slot = Some(current));
+    let clear = Clear;
+    let done = work();
+    let current = CURRENT.with_borrow_mut(Option::take);
+    drop(clear);
+    (done, current)
+}
+
+/// Works on the state of this thread's run.
+pub(super) fn with<T>(work: impl FnOnce(&mut Current) -> Result<T>) -> Result<T> {
+    CURRENT.with_borrow_mut(|slot| match slot {
+        Some(current) => work(current),
+        None => Err(fault("there is no message here: this works only inside of `map`")),
+    })
+}
+
+/// Whether the run has taken longer than it may.
+pub(super) fn is_late() -> bool {
+    CURRENT.with_borrow(|slot| slot.as_ref().is_some_and(|current| Instant::now() > current.deadline))
+}
+
+/// An HL7 path, parsed once by each thread.
+pub(super) fn path(text: &str) -> Result<Rc<Path>> {
+    PATHS.with_borrow_mut(|paths| {
+        if let Some(path) = paths.get(text) {
+            return Ok(path.clone());
+        }
+        if paths.len() >= KEPT_PATHS {
+            paths.clear();
+        }
+        let path = Path::parse(text)
+            .map_err(|_| fault("this is not a path such as `PID-3`, `PID-3[2].4` or `OBX(3)-5`"))?;
+        let path = Rc::new(path);
+        paths.insert(text.into(), path.clone());
+        Ok(path)
+    })
+}
+
+/// A path to an element of a type, parsed once by each thread.
+pub(super) fn element(type_name: &'static str, text: &str) -> Result<Rc<fhir::Path>> {
+    ELEMENTS.with_borrow_mut(|elements| {
+        let key = (type_name, SmolStr::new(text));
+        if let Some(path) = elements.get(&key) {
+            return Ok(path.clone());
+        }
+        if elements.len() >= KEPT_PATHS {
+            elements.clear();
+        }
+        let path = Rc::new(fhir::Path::parse(type_name, text).map_err(|error| fault(error.to_string()))?);
+        elements.insert(key, path.clone());
+        Ok(path)
+    })
+}
+
+impl Current {
+    /// What a converter may know.
+    pub fn cx<'a>(&'a self, table: Option<&'a fhir::Table>) -> Cx<'a> {
+        Cx { message: &self.message, zone: &self.zone, tables: &self.tables, table, findings: &self.findings }
+    }
+}
+
+impl Coverage {
+    /// A coverage that keeps count, or one that does not.
+    pub fn new(wanted: bool, message: &Message) -> Self {
+        Self { read: wanted.then(|| vec![0; message.segments().len()]) }
+    }
+
+    /// Notes fields of a segment as read: bit n stands for field n.
+    pub fn mark(&mut self, segment: usize, fields: u128) {
+        if let Some(slot) = self.read.as_mut().and_then(|read| read.get_mut(segment)) {
+            *slot |= fields;
+        }
+    }
+
+    /// Notes one field of a segment as read; 0 stands for all of them.
+    pub fn mark_field(&mut self, segment: usize, field: usize) {
+        self.mark(segment, bit(field));
+    }
+
+    /// The fields that have a value and were not read, each once, in the order of the message.
+    pub fn unread(&self, message: &Message) -> Vec<(SmolStr, usize)> {
+        let mut found = Vec::new();
+        for (segment, read) in message.segments().zip(self.read.iter().flatten()) {
+            for field in 1..=segment.len().min(127) {
+                if read & bit(field) == 0 && !taken_for_granted(segment, field) && has_value(segment, field) {
+                    let name = (SmolStr::new(segment.name()), field);
+                    if !found.contains(&name) {
+                        found.push(name);
+                    }
+                }
+            }
+        }
+        found
+    }
+}
+
+/// The bit of a field; all bits for the whole segment.
+pub(super) fn bit(field: usize) -> u128 {
+    if field == 0 {
+        u128::MAX
+    } else {
+        u32::try_from(field).ok().and_then(|field| 1u128.checked_shl(field)).unwrap_or(0)
+    }
+}
+
+fn has_value(segment: Segment<'_>, field: usize) -> bool {
+    segment.repetitions(field).any(|value| matches!(value, Value::Present(_)))
+}
+
+/// What the engine itself reads, and set ids.
+fn taken_for_granted(segment: Segment<'_>, field: usize) -> bool {
+    match segment.name() {
+        "MSH" => matches!(field, 1..=6 | 9..=12 | 15..=18),
+        "PID" | "PV1" | "OBX" | "OBR" | "NK1" | "AL1" | "DG1" | "NTE" | "SPM" | "IN1" | "GT1" | "PR1"
+        | "FT1" => field == 1,
+        _ => false,
+    }
+}

@@ -1,0 +1,105 @@
+//! The Rhai engine that mappings run in: what it offers, and what it never lets a script do.
+//!
+//! No file, socket, clock, randomness or printing; operations, time, depth and sizes are bounded.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::OnceLock,
+};
+
+use rhai::{
+    Dynamic, Engine, INT, OptimizationLevel,
+    packages::{
+        BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage,
+        LogicPackage, MoreStringPackage, Package,
+    },
+};
+
+use super::{
+    Limits, current,
+    fault::{Verdict, fault},
+    handles, tokens, values,
+};
+
+/// How often the clock is looked at, in operations; a power of two.
+const CLOCK_EVERY: u64 = 256;
+
+/// Functions of Rhai's packages that mappings do without.
+const WITHHELD: [&str; 6] = ["sleep", "exit", "eval", "print", "debug", "Fn"];
+
+/// An engine with everything that scripts may call.
+pub(super) fn build(limits: &Limits) -> Engine {
+    let mut engine = Engine::new_raw();
+    for package in packages() {
+        engine.register_global_module(package);
+    }
+    for word in ["eval", "Fn"] {
+        engine.disable_symbol(word);
+    }
+    engine
+        .set_max_operations(limits.operations)
+        .set_max_call_levels(limits.depth)
+        .set_max_expr_depths(64, 64)
+        .set_max_variables(1000)
+        .set_max_functions(1000)
+        .set_max_modules(1000)
+        .set_max_string_size(limits.text_bytes)
+        .set_max_array_size(limits.items)
+        .set_max_map_size(limits.items)
+        .set_allow_shadowing(true)
+        .set_strict_variables(true)
+        .set_fail_on_invalid_map_property(true)
+        .set_optimization_level(OptimizationLevel::Simple);
+    engine.on_progress(|count| {
+        (count % CLOCK_EVERY == 0 && current::is_late()).then(|| Dynamic::from(Verdict::Late))
+    });
+    tokens::register(&mut engine);
+    values::register(&mut engine);
+    handles::register(&mut engine);
+    engine.register_fn("sleep", |_: INT| Err::<(), _>(fault("a mapping cannot wait")));
+    engine
+}
+
+/// The names and numbers of arguments (the object of a method included) of all native functions.
+pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
+    static FUNCTIONS: OnceLock<BTreeMap<String, BTreeSet<usize>>> = OnceLock::new();
+    FUNCTIONS.get_or_init(|| {
+        #[derive(serde::Deserialize)]
+        struct Listing {
+            functions: Vec<Function>,
+        }
+        #[derive(serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Function {
+            name: String,
+            num_params: usize,
+        }
+        let text = build(&Limits::default()).gen_fn_metadata_to_json(true).unwrap_or_default();
+        let listing: Listing = serde_json::from_str(&text).unwrap_or(Listing { functions: Vec::new() });
+        let mut found: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
+        for function in listing.functions {
+            found.entry(function.name).or_default().insert(function.num_params);
+        }
+        // Words that Rhai's engine itself answers, and ours that exist only while constants are made.
+        for (name, count) in [("type_of", 1), ("is_shared", 1), ("is_def_var", 1), ("segment_map", 3)] {
+            found.entry(name.into()).or_default().insert(count);
+        }
+        for name in WITHHELD {
+            found.remove(name);
+        }
+        found
+    })
+}
+
+fn packages() -> [rhai::Shared<rhai::Module>; 8] {
+    [
+        CorePackage::new().as_shared_module(),
+        BitFieldPackage::new().as_shared_module(),
+        LogicPackage::new().as_shared_module(),
+        BasicMathPackage::new().as_shared_module(),
+        BasicArrayPackage::new().as_shared_module(),
+        BasicBlobPackage::new().as_shared_module(),
+        BasicMapPackage::new().as_shared_module(),
+        MoreStringPackage::new().as_shared_module(),
+    ]
+}

@@ -1,0 +1,264 @@
+//! The compiled mappings of a revision, and one run of one of them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Instant,
+};
+
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
+use smol_str::SmolStr;
+
+use super::{
+    Context, Files, Limits, MapError, Mapped, Product,
+    compile::{self, Compiled},
+    current::{self, Coverage, Current},
+    fault::{Verdict, told},
+    handles::{BundleHandle, ResourceHandle},
+    nodes,
+    values::MessageHandle,
+};
+use crate::{
+    connector::Payload,
+    error::Problem,
+    fhir::{
+        Bundle, Node, Resource, Tables,
+        elements::{is_primitive, type_named},
+        write_resource,
+    },
+    hl7::Message,
+};
+
+/// All mappings of one revision, compiled; shared by all threads.
+pub struct Mappings {
+    engine: Engine,
+    scripts: BTreeMap<String, Script>,
+    tables: Arc<Tables>,
+    literals: Arc<HashSet<SmolStr>>,
+    names: BTreeSet<String>,
+    warnings: Vec<Problem>,
+    limits: Limits,
+}
+
+/// One mapping: a call of its `map`.
+pub(super) struct Script {
+    pub file: String,
+    pub call: AST,
+}
+
+impl Mappings {
+    /// Compiles all scripts and tables.
+    ///
+    /// # Errors
+    /// Everything that is wrong, with its place: all faults of all files, not the first only.
+    pub fn compile(files: &Files, limits: &Limits) -> Result<Self, Vec<Problem>> {
+        let Compiled { engine, scripts, tables, literals, names, warnings } =
+            compile::compile(files, limits)?;
+        Ok(Self {
+            engine,
+            scripts,
+            tables,
+            literals: Arc::new(literals),
+            names,
+            warnings,
+            limits: limits.clone(),
+        })
+    }
+
+    /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.scripts.keys().map(String::as_str)
+    }
+
+    /// What is worth a look though it may run.
+    pub fn warnings(&self) -> &[Problem] {
+        &self.warnings
+    }
+
+    /// Maps a message.
+    ///
+    /// # Errors
+    /// Why the mapping gave nothing, with the place in its script and without patient data.
+    pub fn run(&self, name: &str, message: &Arc<Message>, context: &Context) -> Result<Product, MapError> {
+        let script =
+            self.scripts.get(name).ok_or_else(|| MapError::new(format!("there is no mapping `{name}`")))?;
+        let current = Current {
+            message: message.clone(),
+            tables: self.tables.clone(),
+            received: context.received,
+            zone: context.zone.clone(),
+            environment: context.environment.clone(),
+            bundles: Vec::new(),
+            findings: Default::default(),
+            coverage: Coverage::new(context.coverage, message),
+            literals: self.literals.clone(),
+            deadline: Instant::now() + self.limits.time,
+        };
+        // A panic of a native function ends this message, not the engine.
+        let caught = catch_unwind(AssertUnwindSafe(|| current::run(current, || self.evaluate(script))));
+        let (done, current) = caught
+            .map_err(|_| MapError::new("the mapping failed inside the engine (a panic: please report it)"))?;
+        let current = current.ok_or_else(|| MapError::new("the mapping lost its state"))?;
+        let mapped = match done? {
+            Ended::With(mapped) => mapped,
+            Ended::Value(value) => {
+                self.outputs(&value, &current).map_err(|error| error.in_file(&script.file))?
+            }
+        };
+        Ok(Product {
+            mapped,
+            unread: current.coverage.unread(message),
+            findings: current.findings.into_inner(),
+        })
+    }
+
+    fn evaluate(&self, script: &Script) -> Result<Ended, MapError> {
+        let mut scope = Scope::new();
+        scope.push_constant("msg", MessageHandle);
+        let result: Result<Dynamic, Box<EvalAltResult>> =
+            self.engine.eval_ast_with_scope(&mut scope, &script.call);
+        let error = match result {
+            Ok(value) => {
+                return Ok(Ended::Value(Value::read(value).map_err(|error| error.in_file(&script.file))?));
+            }
+            Err(error) => *error,
+        };
+        Ok(Ended::With(match told(error, &script.file, &self.names)? {
+            Verdict::Skip(reason) => Mapped::Skip(reason),
+            Verdict::Hold(reason) => Mapped::Hold(reason),
+            Verdict::Reject(reason) => Mapped::Reject(reason),
+            Verdict::Late => return Err(MapError::new("the mapping ran longer than it may")),
+        }))
+    }
+
+    fn outputs(&self, value: &Value, current: &Current) -> Result<Mapped, MapError> {
+        let mut payloads = Vec::new();
+        value.write(current, &mut payloads)?;
+        if payloads.iter().map(|payload| payload.bytes().len()).sum::<usize>() > self.limits.output_bytes {
+            return Err(MapError::new("the output is larger than it may be"));
+        }
+        Ok(Mapped::Outputs(payloads))
+    }
+}
+
+impl std::fmt::Debug for Mappings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.scripts.keys()).finish()
+    }
+}
+
+/// How a script came to its end.
+enum Ended {
+    /// By `skip`, `hold` or `reject`.
+    With(Mapped),
+    /// It returned.
+    Value(Value),
+}
+
+/// What `map` returned.
+enum Value {
+    Bundle(BundleHandle),
+    Resource(ResourceHandle),
+    /// A plain map of the script.
+    Plain(Node),
+    List(Vec<Value>),
+}
+
+impl Value {
+    fn read(value: Dynamic) -> Result<Self, MapError> {
+        if let Some(bundle) = value.clone().try_cast::<BundleHandle>() {
+            return Ok(Self::Bundle(bundle));
+        }
+        if let Some(resource) = value.clone().try_cast::<ResourceHandle>() {
+            return Ok(Self::Resource(resource));
+        }
+        if value.is_array() {
+            let items = value.into_array().unwrap_or_default();
+            return Ok(Self::List(items.into_iter().map(Self::read).collect::<Result<_, _>>()?));
+        }
+        if value.is_map() {
+            let node = nodes::node(value)
+                .map_err(|_| MapError::new("the map that `map` returns cannot stand in a resource"))?;
+            return Ok(Self::Plain(node.unwrap_or(Node::Array(Vec::new()))));
+        }
+        Err(MapError::new(
+            "`map` returns nothing that can be sent: return a bundle, a resource or a list, or say `skip(reason)`",
+        ))
+    }
+
+    fn write(&self, current: &Current, out: &mut Vec<Payload>) -> Result<(), MapError> {
+        match self {
+            Self::Bundle(handle) => {
+                let bundle =
+                    current.bundles.get(handle.bundle).ok_or_else(|| MapError::new("the bundle is gone"))?;
+                out.push(write_bundle(bundle)?);
+            }
+            Self::Resource(handle) => {
+                let resource =
+                    current.bundles.get(handle.bundle).and_then(|bundle| bundle.resource(handle.place));
+                let resource = resource.ok_or_else(|| MapError::new("the resource is gone"))?;
+                check(resource)?;
+                out.push(Payload::FhirResource {
+                    resource_type: resource.resource_type.to_string(),
+                    id: resource.id.to_string(),
+                    json: write_resource(resource),
+                });
+            }
+            Self::Plain(node) => out.push(plain(node)?),
+            Self::List(values) => {
+                for value in values {
+                    value.write(current, out)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn write_bundle(bundle: &Bundle) -> Result<Payload, MapError> {
+    if bundle.resources().is_empty() {
+        return Err(MapError::new("the bundle is empty: put a resource in, or say `skip(reason)`"));
+    }
+    bundle.resources().iter().try_for_each(check)?;
+    Ok(Payload::FhirBundle(bundle.write()))
+}
+
+/// Checks a resource against the elements of its type.
+fn check(resource: &Resource) -> Result<(), MapError> {
+    let Some(found) = type_named(&resource.resource_type) else {
+        return Err(MapError::new("a resource of no known type"));
+    };
+    found
+        .check(&resource.elements)
+        .map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))
+}
+
+/// A resource or bundle that a script wrote as a plain map.
+fn plain(node: &Node) -> Result<Payload, MapError> {
+    let named = node.get("resourceType").and_then(Node::as_text).unwrap_or_default();
+    let found = type_named(named).filter(|found| found.is_resource && !is_primitive(named));
+    let found =
+        found.ok_or_else(|| MapError::new("the map that `map` returns has no `resourceType` of FHIR R4"))?;
+    let Node::Object(object) = node.clone() else { return Err(MapError::new("a resource is a map")) };
+    let object = found.shaped(object);
+    found
+        .check(&object)
+        .map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))?;
+    let id = object.get("id").and_then(Node::as_text).unwrap_or_default().to_owned();
+    let json = Node::Object(object).to_json().into();
+    if named == "Bundle" {
+        return Ok(Payload::FhirBundle(json));
+    }
+    if id.is_empty() {
+        return Err(MapError::new(format!("the {named} that `map` returns has no `id`")));
+    }
+    Ok(Payload::FhirResource { resource_type: named.to_owned(), id, json })
+}
+
+impl MapError {
+    fn in_file(mut self, file: &str) -> Self {
+        self.place.get_or_insert_with(|| crate::error::Place { file: file.into(), line: 0, column: 0 });
+        self
+    }
+}

@@ -1,0 +1,380 @@
+//! What scripts see of a message: the message, its segments, and the values of its fields in three states.
+//!
+//! These are handles of a few bytes: a value says where in the message's text it stands.
+
+use std::borrow::Cow;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+
+use super::{
+    current::{Current, path, with},
+    fault::fault,
+    handles::NodeHandle,
+};
+use crate::{
+    fhir::types::{CONVERTERS, Converter},
+    hl7::{Segment, Separators, Value},
+};
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// The message.
+#[derive(Clone, Copy)]
+pub(super) struct MessageHandle;
+
+/// A segment, or the place where one would be.
+#[derive(Clone, Copy)]
+pub(super) struct SegmentHandle {
+    name: [u8; 3],
+    index: Option<usize>,
+}
+
+/// The value of a field, repetition, component or subcomponent.
+#[derive(Clone, Copy)]
+pub(super) enum FieldHandle {
+    Absent,
+    Null,
+    Present { start: usize, end: usize, separators: Separators },
+}
+
+impl SegmentHandle {
+    /// The segment in the message; `None` when the message has none.
+    pub fn find(self, current: &Current) -> Option<Segment<'_>> {
+        current.message.segment_at(self.index?)
+    }
+
+    pub fn name(&self) -> &str {
+        std::str::from_utf8(&self.name).unwrap_or_default()
+    }
+
+    fn of(segment: Segment<'_>) -> Self {
+        Self { name: name_of(segment.name()), index: Some(segment.index()) }
+    }
+}
+
+impl FieldHandle {
+    fn of(value: Value<'_>, text: &str) -> Self {
+        match value {
+            Value::Absent => Self::Absent,
+            Value::Null => Self::Null,
+            Value::Present(part) => {
+                // A part is always a slice of the text of its message.
+                let start = (part.raw().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
+                Self::Present { start, end: start + part.raw().len(), separators: part.separators() }
+            }
+        }
+    }
+
+    /// The value in the message.
+    pub fn find(self, current: &Current) -> Value<'_> {
+        match self {
+            Self::Absent => Value::Absent,
+            Self::Null => Value::Null,
+            Self::Present { start, end, separators } => match current.message.text().get(start..end) {
+                Some(raw) => Value::new(raw, separators),
+                None => Value::Absent,
+            },
+        }
+    }
+
+    /// The text of the first leaf; empty when there is none.
+    pub fn text(self) -> Result<ImmutableString> {
+        with(|current| Ok(shared(self.find(current).text().unwrap_or_default())))
+    }
+}
+
+/// Gives scripts the message.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<MessageHandle>("Message");
+    engine.register_type_with_name::<SegmentHandle>("Segment");
+    engine.register_type_with_name::<FieldHandle>("Value");
+    register_message(engine);
+    register_segment(engine);
+    register_value(engine);
+    register_comparisons(engine);
+}
+
+fn register_message(engine: &mut Engine) {
+    engine
+        .register_indexer_get(|_: &mut MessageHandle, at: ImmutableString| message_get(&at))
+        .register_fn("all", |_: &mut MessageHandle, at: ImmutableString| message_all(&at))
+        .register_fn("segments", |_: &mut MessageHandle, name: ImmutableString| {
+            check_name(&name)?;
+            with(|current| {
+                Ok(current
+                    .message
+                    .segments_named(&name)
+                    .map(SegmentHandle::of)
+                    .map(Dynamic::from)
+                    .collect::<Array>())
+            })
+        })
+        .register_fn("segments", |_: &mut MessageHandle| {
+            with(|current| {
+                Ok(current.message.segments().map(SegmentHandle::of).map(Dynamic::from).collect::<Array>())
+            })
+        })
+        .register_fn("segment", |_: &mut MessageHandle, name: ImmutableString| {
+            check_name(&name)?;
+            with(|current| Ok(first_segment(current, name_of(&name), 1)))
+        })
+        .register_fn("has", |_: &mut MessageHandle, name: ImmutableString| {
+            check_name(&name)?;
+            with(|current| Ok(current.message.segment(&name).is_some()))
+        });
+    let header = |read: fn(&Current) -> Cow<'_, str>| {
+        move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
+    };
+    engine
+        .register_get("code", header(|current| current.message.trigger().code))
+        .register_get("event", header(|current| current.message.trigger().event))
+        .register_get("control_id", header(|current| current.message.control_id()))
+        .register_get("version", header(|current| current.message.version()))
+        .register_get("environment", header(|current| Cow::Borrowed(&current.environment)))
+        .register_get("received", header(|current| Cow::Owned(received(current))))
+        .register_get("trigger", |_: &mut MessageHandle| {
+            with(|current| {
+                let trigger = current.message.trigger();
+                Ok(ImmutableString::from(format!("{}^{}", trigger.code, trigger.event)))
+            })
+        });
+}
+
+fn register_segment(engine: &mut Engine) {
+    engine
+        .register_indexer_get(|segment: &mut SegmentHandle, at: ImmutableString| segment_get(*segment, &at))
+        .register_indexer_get(|segment: &mut SegmentHandle, number: INT| segment_field(*segment, number))
+        .register_fn("all", |segment: &mut SegmentHandle, at: ImmutableString| segment_all(*segment, &at))
+        .register_fn("all", |segment: &mut SegmentHandle, number: INT| {
+            let number = positive(number)?;
+            with(|current| {
+                let Some(index) = segment.index else { return Ok(Array::new()) };
+                current.coverage.mark_field(index, number);
+                let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(number));
+                Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, current.message.text()))).collect())
+            })
+        })
+        .register_get("name", |segment: &mut SegmentHandle| ImmutableString::from(segment.name()))
+        .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
+        .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
+        .register_get("index", |segment: &mut SegmentHandle| {
+            segment.index.map_or(0, |index| index as INT + 1)
+        })
+        .register_get("number", |segment: &mut SegmentHandle| {
+            with(|current| Ok(segment.find(current).map_or(0, |segment| segment.number() as INT)))
+        });
+}
+
+fn register_value(engine: &mut Engine) {
+    engine
+        .register_get("text", |value: &mut FieldHandle| value.text())
+        .register_get("raw", |value: &mut FieldHandle| {
+            with(|current| {
+                Ok(value.find(current).part().map_or(ImmutableString::new(), |part| part.raw().into()))
+            })
+        })
+        .register_get("whole", |value: &mut FieldHandle| {
+            with(|current| {
+                Ok(value.find(current).part().map_or(ImmutableString::new(), |part| shared(part.whole())))
+            })
+        })
+        .register_get("is_absent", |value: &mut FieldHandle| matches!(value, FieldHandle::Absent))
+        .register_get("is_null", |value: &mut FieldHandle| matches!(value, FieldHandle::Null))
+        .register_get("is_present", |value: &mut FieldHandle| matches!(value, FieldHandle::Present { .. }))
+        .register_indexer_get(|value: &mut FieldHandle, number: INT| component(*value, number))
+        .register_fn("component", |value: &mut FieldHandle, number: INT| component(*value, number))
+        .register_fn("subcomponent", |value: &mut FieldHandle, number: INT| {
+            let number = positive(number)?;
+            with(|current| {
+                Ok(FieldHandle::of(value.find(current).subcomponent(number), current.message.text()))
+            })
+        })
+        .register_fn("to_string", |value: &mut FieldHandle| value.text())
+        .register_fn("to_debug", |value: &mut FieldHandle| value.text())
+        .register_fn("or", |value: &mut FieldHandle, other: Dynamic| -> Result<Dynamic> {
+            let text = value.text()?;
+            Ok(if text.is_empty() { other } else { text.into() })
+        })
+        .register_get("number", |value: &mut FieldHandle| -> Result<Dynamic> {
+            let text = value.text()?;
+            Ok(text.trim().parse::<INT>().map_or(Dynamic::UNIT, Dynamic::from))
+        })
+        .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString| {
+            convert(*value, &data_type, None, None)
+        })
+        .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString, target: ImmutableString| {
+            convert(*value, &data_type, Some(&target), None)
+        })
+        .register_fn(
+            "to",
+            |value: &mut FieldHandle,
+             data_type: ImmutableString,
+             target: ImmutableString,
+             table: ImmutableString| { convert(*value, &data_type, Some(&target), Some(&table)) },
+        );
+}
+
+fn register_comparisons(engine: &mut Engine) {
+    engine
+        .register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
+        .register_fn("!=", |value: FieldHandle, text: ImmutableString| {
+            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
+        })
+        .register_fn("==", |text: ImmutableString, value: FieldHandle| equal(value, &text))
+        .register_fn("!=", |text: ImmutableString, value: FieldHandle| {
+            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
+        })
+        .register_fn("==", |one: FieldHandle, other: FieldHandle| same(one, other))
+        .register_fn("!=", |one: FieldHandle, other: FieldHandle| {
+            Ok::<_, Box<EvalAltResult>>(!same(one, other)?)
+        })
+        .register_fn("+", |value: FieldHandle, text: ImmutableString| -> Result<ImmutableString> {
+            Ok(value.text()? + text)
+        })
+        .register_fn("+", |text: ImmutableString, value: FieldHandle| -> Result<ImmutableString> {
+            Ok(text + value.text()?)
+        });
+}
+
+fn equal(value: FieldHandle, text: &str) -> Result<bool> {
+    with(|current| Ok(value.find(current).text().is_some_and(|own| own == text)))
+}
+
+fn same(one: FieldHandle, other: FieldHandle) -> Result<bool> {
+    with(|current| {
+        Ok(match (one.find(current), other.find(current)) {
+            (Value::Absent, Value::Absent) | (Value::Null, Value::Null) => true,
+            (Value::Present(one), Value::Present(other)) => one.whole() == other.whole(),
+            _ => false,
+        })
+    })
+}
+
+fn message_get(at: &str) -> Result<Dynamic> {
+    let path = path(at)?;
+    with(|current| {
+        let handle = first_segment(current, path.segment, path.occurrence);
+        if path.field == 0 {
+            return Ok(Dynamic::from(handle));
+        }
+        if let Some(index) = handle.index {
+            current.coverage.mark_field(index, path.field);
+        }
+        let value = handle.find(current).map_or(Value::Absent, |segment| segment.get(&path));
+        Ok(Dynamic::from(FieldHandle::of(value, current.message.text())))
+    })
+}
+
+fn message_all(at: &str) -> Result<Array> {
+    let path = path(at)?;
+    with(|current| {
+        if let Some(index) = first_segment(current, path.segment, path.occurrence).index {
+            current.coverage.mark_field(index, path.field);
+        }
+        let text = current.message.text();
+        Ok(current.message.all(&path).map(|value| Dynamic::from(FieldHandle::of(value, text))).collect())
+    })
+}
+
+fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
+    let path = path(at)?;
+    if path.segment != segment.name {
+        return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
+    }
+    with(|current| {
+        let Some(index) = segment.index else { return Ok(FieldHandle::Absent) };
+        current.coverage.mark_field(index, path.field);
+        let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(&path));
+        Ok(FieldHandle::of(value, current.message.text()))
+    })
+}
+
+fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {
+    let number = positive(number)?;
+    with(|current| {
+        let Some(index) = segment.index else { return Ok(FieldHandle::Absent) };
+        current.coverage.mark_field(index, number);
+        let value = segment.find(current).map_or(Value::Absent, |segment| segment.field(number));
+        Ok(FieldHandle::of(value, current.message.text()))
+    })
+}
+
+fn segment_all(segment: SegmentHandle, at: &str) -> Result<Array> {
+    let path = path(at)?;
+    if path.segment != segment.name {
+        return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
+    }
+    with(|current| {
+        let Some(index) = segment.index else { return Ok(Array::new()) };
+        current.coverage.mark_field(index, path.field);
+        let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(path.field));
+        let found = found.map(|value| path.component.map_or(value, |number| value.component(number)));
+        let found = found.map(|value| path.subcomponent.map_or(value, |number| value.subcomponent(number)));
+        Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, current.message.text()))).collect())
+    })
+}
+
+fn component(value: FieldHandle, number: INT) -> Result<FieldHandle> {
+    let number = positive(number)?;
+    with(|current| Ok(FieldHandle::of(value.find(current).component(number), current.message.text())))
+}
+
+/// Converts by the first converter of the name that gives the wanted type.
+fn convert(
+    value: FieldHandle,
+    data_type: &str,
+    target: Option<&str>,
+    table: Option<&str>,
+) -> Result<Dynamic> {
+    let fits = |converter: &&Converter| {
+        converter.name == data_type && target.is_none_or(|target| super::plan::fits(converter.to, target))
+    };
+    let converter = CONVERTERS
+        .iter()
+        .find(fits)
+        .ok_or_else(|| fault("there is no such data type, or it does not give that type"))?;
+    with(|current| {
+        let table = match table {
+            None => None,
+            Some(name) => Some(current.tables.get(name).ok_or_else(|| fault("there is no such table"))?),
+        };
+        let node = value.find(current).part().and_then(|part| (converter.convert)(part, &current.cx(table)));
+        Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
+    })
+}
+
+fn first_segment(current: &Current, name: [u8; 3], occurrence: usize) -> SegmentHandle {
+    let text = std::str::from_utf8(&name).unwrap_or_default();
+    let found = occurrence.checked_sub(1).and_then(|skip| current.message.segments_named(text).nth(skip));
+    SegmentHandle { name, index: found.map(Segment::index) }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    if name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
+        return Ok(());
+    }
+    Err(fault("this is not the name of a segment, such as `OBX`"))
+}
+
+fn name_of(name: &str) -> [u8; 3] {
+    name.as_bytes().try_into().unwrap_or_default()
+}
+
+fn positive(number: INT) -> Result<usize> {
+    usize::try_from(number)
+        .ok()
+        .filter(|number| *number > 0)
+        .ok_or_else(|| fault("fields and components count from 1"))
+}
+
+fn received(current: &Current) -> String {
+    let zoned = current.received.to_zoned(current.zone.clone());
+    zoned.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
+}
+
+fn shared(text: Cow<'_, str>) -> ImmutableString {
+    match text {
+        Cow::Borrowed(text) => text.into(),
+        Cow::Owned(text) => text.into(),
+    }
+}

@@ -9,9 +9,13 @@
 pub mod ack;
 pub mod batch;
 pub mod charset;
+pub mod dictionary;
 pub mod escape;
 pub mod framing;
 pub mod time;
+
+pub mod edit;
+pub mod groups;
 
 mod index;
 mod message;

@@ -17,6 +17,7 @@ pub mod time;
 pub mod edit;
 pub mod groups;
 
+mod exercise;
 mod index;
 mod message;
 mod path;
@@ -25,6 +26,8 @@ mod separators;
 mod value;
 
 pub use charset::Charset;
+#[doc(hidden)]
+pub use exercise::exercise;
 pub use index::{Fault, Oddity};
 pub use message::{Message, ParseError, Trigger};
 pub use path::{Path, PathError};

@@ -4,8 +4,7 @@ use super::Spec;
 
 /// The structure for a message type: by MSH-9.3, else by code and event. Unknown ones are flat.
 pub fn of(code: &str, event: &str, structure: &str) -> &'static Spec {
-    let named = structure.split_once('_').map(|(code, event)| (code, event));
-    let by_structure = named.and_then(|(code, event)| known(code, event));
+    let by_structure = structure.split_once('_').and_then(|(code, event)| known(code, event));
     by_structure.or_else(|| known(code, event)).unwrap_or(&FLAT)
 }
 

@@ -40,7 +40,7 @@ memory = "256MiB"                        # for messages being read, over all con
 
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
-/// The memory budget is counted in these; a connection's first is free.
+/// The memory budget is counted in these; a message shorter than one takes nothing of it.
 const BLOCK_BYTES: usize = 64 * 1024;
 /// After a stop, a frame in hand has this long to come to its end.
 const FINISH: Duration = Duration::from_secs(5);
@@ -121,7 +121,8 @@ pub fn build(options: &Options) -> Result<Box<dyn Source>, Vec<Problem>> {
             problems.push(options.problem_at(key, format!("`{key}` is too small")));
         }
     }
-    if blocks < longest / BLOCK_BYTES + 2 {
+    let whole = longest / BLOCK_BYTES + 1;
+    if blocks < whole {
         problems.push(
             options.problem_at("memory", "`memory` does not suffice for one message of `longest_message`"),
         );
@@ -136,6 +137,7 @@ pub fn build(options: &Options) -> Result<Box<dyn Source>, Vec<Problem>> {
                 idle: parsed.idle.0,
                 frame_time: parsed.frame_time.0,
                 memory: Arc::new(Semaphore::new(blocks.min(Semaphore::MAX_PERMITS))),
+                whole: u32::try_from(whole).unwrap_or(u32::MAX),
             }),
         })),
         false => Err(problems),
@@ -154,6 +156,8 @@ struct Shared {
     idle: Duration,
     frame_time: Duration,
     memory: Arc<Semaphore>,
+    /// Blocks for one message of the longest size.
+    whole: u32,
 }
 
 #[async_trait]
@@ -290,15 +294,10 @@ impl Connection {
 
     /// Reads some bytes, within the memory budget; false at the end of the stream.
     async fn read(&mut self) -> std::io::Result<bool> {
-        let held = self.blocks.as_ref().map_or(0, OwnedSemaphorePermit::num_permits);
-        if self.buffer.len() + READ_BYTES > (held + 1) * BLOCK_BYTES {
-            // Not an error of the peer: it waits until others have finished, or its time is up.
-            if let Ok(more) = self.shared.memory.clone().acquire_owned().await {
-                match &mut self.blocks {
-                    Some(blocks) => blocks.merge(more),
-                    None => self.blocks = Some(more),
-                }
-            }
+        if self.blocks.is_none() && self.buffer.len() + READ_BYTES > BLOCK_BYTES {
+            // For the longest message at once: by pieces, several could have each a part and wait for the rest.
+            // Waiting is no fault of the peer's, but its time goes on, so that nobody holds the budget for ever.
+            self.blocks = self.shared.memory.clone().acquire_many_owned(self.shared.whole).await.ok();
         }
         self.buffer.reserve(READ_BYTES);
         Ok(self.socket.read_buf(&mut self.buffer).await? > 0)

@@ -7,7 +7,8 @@
 use std::{fmt, path::PathBuf};
 
 /// How bad a [`Problem`] is. An error keeps a configuration from going live, a warning does not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth a look; the configuration may run.
     Warning,
@@ -16,7 +17,7 @@ pub enum Severity {
 }
 
 /// One fault in the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Problem {
     /// Whether it stops the configuration.
     pub severity: Severity,
@@ -29,7 +30,7 @@ pub struct Problem {
 }
 
 /// A place in a file of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Place {
     /// The file, relative to the configuration directory.
     pub file: PathBuf,

@@ -1,1 +1,98 @@
-//! .
+//! Admin: health, metrics, status, search and replay over HTTP, for people and machines that look after the engine.
+//!
+//! In:       HTTP on the admin listener; an [`Engine`] to ask.
+//! Out:      JSON, the Prometheus text format, one page for people.
+//! Promise:  P6, P9. Nothing served holds patient data: no bodies, no patient keys, no lanes. Connections, request
+//!           sizes and times are bounded. A page of another site can neither read (the host name must be known)
+//!           nor change anything (a change needs JSON of our own origin).
+//! Not here: accounts, so keep it on this machine; what the answers mean (the [`Engine`]).
+
+mod api;
+mod guard;
+mod page;
+mod socket;
+mod view;
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use async_trait::async_trait;
+use prometheus::Registry;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::journal::{DeliveryRecord, JournalError, Requeue, Requeued, Sequence, Summary};
+
+pub use view::{
+    Counts, Delivery, DestinationStatus, Found, JournalStatus, ListenerStatus, MessageView, Readiness,
+    ReloadResult, ReloadStatus, ReplayAnswer, ReplayRequest, ReplayedDelivery, RevisionStatus, RouteStatus,
+    Status, callable,
+};
+
+/// What the admin pages ask. The supervisor answers.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    /// Whether messages are taken now, and if not, why.
+    fn readiness(&self) -> Readiness;
+
+    /// Everything at a glance; as far as it can be told when something is broken.
+    async fn status(&self) -> Status;
+
+    /// The messages with this MSH-10, the newest first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    async fn find(&self, control_id: &str, limit: usize) -> Result<Vec<Summary>, JournalError>;
+
+    /// One message with its deliveries.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    async fn message(
+        &self,
+        sequence: Sequence,
+    ) -> Result<Option<(Summary, Vec<DeliveryRecord>)>, JournalError>;
+
+    /// Does deliveries again, or says which it would do.
+    ///
+    /// # Errors
+    /// When the journal cannot be read or written.
+    async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError>;
+
+    /// Reads the configuration again now; returns when it is live or refused.
+    async fn reload(&self) -> ReloadStatus;
+
+    /// The present moment.
+    fn now(&self) -> jiff::Timestamp;
+}
+
+/// What the admin listener serves.
+#[derive(Clone)]
+pub struct Site {
+    /// Whom to ask.
+    pub engine: Arc<dyn Engine>,
+    /// The metrics.
+    pub registry: Registry,
+    /// Host names by which it may be called, besides addresses and `localhost`.
+    pub hosts: Vec<String>,
+}
+
+/// Opens the admin listener.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub async fn bind(listen: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(listen).await
+}
+
+/// Serves until `stop` is cancelled; then lets requests in hand finish.
+///
+/// # Errors
+/// When the listener breaks.
+pub async fn serve(listener: TcpListener, site: Site, stop: CancellationToken) -> io::Result<()> {
+    axum::serve(socket::Bounded::new(listener), api::router(site))
+        .with_graceful_shutdown(stop.cancelled_owned())
+        .await
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,10 @@
 //! Promise:  P2, P4, P5, P10. One attempt in flight per lane; an outcome is recorded before the lane moves on.
 //! Not here: how to speak to a receiver (plugins), what to send (mapping).
 
+mod attempt;
 pub mod circuit;
+mod courier;
 pub mod lanes;
 pub mod retry;
+
+pub use courier::{Courier, Prepare, Prepared, Settings};

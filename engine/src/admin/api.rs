@@ -1,0 +1,192 @@
+//! The paths of the admin listener and what they answer.
+
+use std::time::Duration;
+
+use axum::{
+    Json, Router,
+    body::Bytes,
+    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    http::{HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{Html, IntoResponse, Response},
+    routing::{get, post},
+};
+use prometheus::TextEncoder;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::{
+    Found, MessageView, ReplayAnswer, ReplayRequest, Site, guard, page,
+    view::{Delivery, ReplayedDelivery},
+};
+use crate::journal::{self, JournalError, Requeue, Sequence};
+
+/// An answer that is no success: why, as JSON.
+pub(super) type Refusal = (StatusCode, Json<Value>);
+
+/// The longest request.
+pub(super) const BODY_BYTES: usize = 64 << 10;
+/// The longest time that an answer may take.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// What a search gives at most.
+const FOUND: usize = 100;
+/// What one replay may put back at most.
+const REPLAYED: usize = 1_000_000;
+
+pub(super) fn router(site: Site) -> Router {
+    Router::new()
+        .route("/", get(front))
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(metrics))
+        .route("/api/status", get(status))
+        .route("/api/messages", get(messages))
+        .route("/api/messages/{sequence}", get(message))
+        .route("/api/replay", post(replay))
+        .route("/api/reload", post(reload))
+        .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })
+        .method_not_allowed_fallback(|| async {
+            refusal(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked this way")
+        })
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(middleware::from_fn(in_time))
+        .layer(middleware::from_fn_with_state(site.clone(), guard::check))
+        .with_state(site)
+}
+
+pub(super) fn refusal(status: StatusCode, what: impl Into<String>) -> Refusal {
+    (status, Json(json!({ "error": what.into() })))
+}
+
+/// An answer in time, and with the headers that every answer has.
+async fn in_time(request: Request, next: Next) -> Response {
+    let mut response = match tokio::time::timeout(PATIENCE, next.run(request)).await {
+        Ok(response) => response,
+        Err(_) => refusal(StatusCode::SERVICE_UNAVAILABLE, "the answer took too long").into_response(),
+    };
+    for (name, value) in [
+        (header::CACHE_CONTROL, "no-store"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (header::X_FRAME_OPTIONS, "DENY"),
+        (header::REFERRER_POLICY, "no-referrer"),
+        (header::CONTENT_SECURITY_POLICY, "default-src 'none'; style-src 'unsafe-inline'"),
+    ] {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+async fn front(State(site): State<Site>) -> Html<String> {
+    Html(page::status(&site.engine.status().await, site.engine.now()))
+}
+
+async fn livez() -> Json<Value> {
+    Json(json!({ "live": true }))
+}
+
+async fn readyz(State(site): State<Site>) -> Response {
+    let readiness = site.engine.readiness();
+    let status = if readiness.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+async fn metrics(State(site): State<Site>) -> Response {
+    match TextEncoder::new().encode_to_string(&site.registry.gather()) {
+        Ok(text) => ([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
+        Err(error) => refusal(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+async fn status(State(site): State<Site>) -> Response {
+    Json(site.engine.status().await).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Search {
+    control_id: String,
+}
+
+async fn messages(
+    State(site): State<Site>,
+    search: Result<Query<Search>, axum::extract::rejection::QueryRejection>,
+) -> Result<Json<Value>, Refusal> {
+    let Ok(Query(search)) = search else {
+        return Err(refusal(StatusCode::BAD_REQUEST, "say which: /api/messages?control_id=…"));
+    };
+    let found = site.engine.find(&search.control_id, FOUND).await.map_err(unavailable)?;
+    let found: Vec<Found> = found.into_iter().map(Found::from).collect();
+    Ok(Json(json!({ "messages": found })))
+}
+
+async fn message(
+    State(site): State<Site>,
+    Path(sequence): Path<String>,
+) -> Result<Json<MessageView>, Refusal> {
+    let not_there = || refusal(StatusCode::NOT_FOUND, "the journal has no such message");
+    let sequence = sequence.parse().map_err(|_| not_there())?;
+    let found = site.engine.message(Sequence(sequence)).await.map_err(unavailable)?;
+    let (summary, deliveries) = found.ok_or_else(not_there)?;
+    Ok(Json(MessageView {
+        message: summary.into(),
+        deliveries: deliveries.into_iter().map(Delivery::from).collect(),
+    }))
+}
+
+async fn replay(State(site): State<Site>, body: Bytes) -> Result<Json<ReplayAnswer>, Refusal> {
+    let request: ReplayRequest = serde_json::from_slice(&body)
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}")))?;
+    sensible(&request).map_err(|what| refusal(StatusCode::BAD_REQUEST, what))?;
+    let dry_run = request.dry_run;
+    let requeued = site.engine.replay(&asked(request, site.engine.now())).await.map_err(unavailable)?;
+    let first = requeued.first.into_iter().map(|id| ReplayedDelivery {
+        sequence: id.sequence.0,
+        route: id.route,
+        destination: id.destination,
+    });
+    Ok(Json(ReplayAnswer { deliveries: requeued.deliveries, dry_run, first: first.collect() }))
+}
+
+async fn reload(State(site): State<Site>) -> Response {
+    Json(site.engine.reload().await).into_response()
+}
+
+fn sensible(request: &ReplayRequest) -> Result<(), String> {
+    use journal::State::{Delivered, Filtered, Ready, Retrying};
+    if request.states.is_empty() {
+        return Err("`states` must name at least one of parked, held, dead, filtered, delivered".to_owned());
+    }
+    if request.states.iter().any(|state| matches!(state, Ready | Retrying)) {
+        return Err("what is ready or retrying is done by itself".to_owned());
+    }
+    let narrowed = request.sequence.is_some()
+        || request.control_id.is_some()
+        || request.destination.is_some()
+        || request.route.is_some();
+    if !narrowed && request.states.iter().any(|state| matches!(state, Delivered | Filtered)) {
+        return Err("to repeat what has ended well, name a message, route or destination too".to_owned());
+    }
+    if !(1..=REPLAYED).contains(&request.limit) {
+        return Err(format!("`limit` must be from 1 to {REPLAYED}"));
+    }
+    Ok(())
+}
+
+fn asked(request: ReplayRequest, at: jiff::Timestamp) -> Requeue {
+    let ReplayRequest { states, destination, route, sequence, control_id, limit, dry_run, who, why } =
+        request;
+    let sequence = sequence.map(Sequence);
+    Requeue {
+        filter: journal::Filter { states, destination, route, sequence, control_id },
+        limit,
+        dry_run,
+        who: if who.is_empty() { "unknown".to_owned() } else { who },
+        why,
+        at,
+    }
+}
+
+#[allow(clippy::needless_pass_by_value)] // for map_err
+fn unavailable(error: JournalError) -> Refusal {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}

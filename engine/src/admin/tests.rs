@@ -1,0 +1,381 @@
+//! The admin listener over real sockets, with an engine that answers from memory.
+
+use std::sync::Mutex;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
+
+use super::*;
+use crate::{
+    error::Problem,
+    journal::{DeliveryId, Keys, State},
+};
+
+/// Answers from memory; notes what it was asked to change.
+struct Memory {
+    readiness: Mutex<Readiness>,
+    asked: Mutex<Vec<Requeue>>,
+    broken: bool,
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_770_000_000 + second).unwrap()
+}
+
+fn summary() -> Summary {
+    Summary {
+        sequence: Sequence(7),
+        received: at(0),
+        listener: "hospital".to_owned(),
+        peer: "10.0.0.1".to_owned(),
+        keys: Keys {
+            control_id: "C<1>".to_owned(),
+            trigger: "ADT^A01".to_owned(),
+            sending_application: "PAS".to_owned(),
+            sending_facility: "RXX".to_owned(),
+            patient: "rxx|canary".to_owned(),
+        },
+        size_bytes: 321,
+        hash: [0xab; 32],
+        quarantine: Some("no route takes it".to_owned()),
+    }
+}
+
+fn record() -> DeliveryRecord {
+    DeliveryRecord {
+        id: DeliveryId { sequence: Sequence(7), route: "adt".to_owned(), destination: "record".to_owned() },
+        state: State::Dead,
+        lanes: vec!["patient|rxx|canary".to_owned()],
+        at: Some(at(5)),
+        attempts: 3,
+        first_attempt: Some(at(1)),
+        revision: "abc".to_owned(),
+        reason: "422".to_owned(),
+        class: Some(crate::connector::ErrorClass::Rejected),
+    }
+}
+
+fn everything() -> Status {
+    Status {
+        version: "0.1.0".to_owned(),
+        environment: "test".to_owned(),
+        started: at(0),
+        readiness: Readiness::ready(),
+        revision: RevisionStatus { id: "0123456789abcdef".to_owned(), git_commit: None, since: at(0) },
+        last_reload: Some(ReloadStatus {
+            at: at(60),
+            result: ReloadResult::Refused,
+            revision: Some("f00".to_owned()),
+            problems: vec![Problem::error("unknown key `<b>`").at("routes/adt.toml", 3, 1)],
+        }),
+        journal: JournalStatus {
+            open: true,
+            last: 7,
+            first: Some(1),
+            quarantined: 1,
+            disk_bytes: 12_345_678,
+        },
+        listeners: vec![ListenerStatus {
+            name: "hospital".to_owned(),
+            kind: "mllp".to_owned(),
+            serving: true,
+            reason: None,
+        }],
+        routes: vec![RouteStatus {
+            name: "adt".to_owned(),
+            about: "Admissions & more.".to_owned(),
+            from: vec!["hospital".to_owned()],
+            map: "adt".to_owned(),
+            to: vec!["record".to_owned()],
+        }],
+        destinations: vec![DestinationStatus {
+            name: "record".to_owned(),
+            kind: "fhir".to_owned(),
+            circuit_open: true,
+            reason: Some("connection refused".to_owned()),
+            deliveries: [("ready".to_owned(), 41), ("dead".to_owned(), 2)].into(),
+            oldest_seconds: Some(3_700),
+        }],
+    }
+}
+
+#[async_trait]
+impl Engine for Memory {
+    fn readiness(&self) -> Readiness {
+        self.readiness.lock().unwrap().clone()
+    }
+    async fn status(&self) -> Status {
+        everything()
+    }
+    async fn find(&self, control_id: &str, _: usize) -> Result<Vec<Summary>, JournalError> {
+        if self.broken {
+            return Err(JournalError::Read("the disk is gone".to_owned()));
+        }
+        Ok([summary()].into_iter().filter(|found| found.keys.control_id == control_id).collect())
+    }
+    async fn message(
+        &self,
+        sequence: Sequence,
+    ) -> Result<Option<(Summary, Vec<DeliveryRecord>)>, JournalError> {
+        Ok((sequence == Sequence(7)).then(|| (summary(), vec![record()])))
+    }
+    async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError> {
+        self.asked.lock().unwrap().push(request.clone());
+        Ok(Requeued { deliveries: 1, first: vec![record().id] })
+    }
+    async fn reload(&self) -> ReloadStatus {
+        ReloadStatus { at: at(9), result: ReloadResult::Unchanged, revision: None, problems: Vec::new() }
+    }
+    fn now(&self) -> Timestamp {
+        at(120)
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    engine: Arc<Memory>,
+    stop: CancellationToken,
+    served: tokio::task::JoinHandle<io::Result<()>>,
+}
+
+async fn server(broken: bool) -> Server {
+    let engine =
+        Arc::new(Memory { readiness: Mutex::new(Readiness::ready()), asked: Mutex::default(), broken });
+    let listener = bind(SocketAddr::from(([127, 0, 0, 1], 0))).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let registry = Registry::new();
+    crate::metrics::Metrics::new(&registry).unwrap().received("hospital", "ADT", 0);
+    let site = Site { engine: engine.clone(), registry, hosts: vec!["tie.example".to_owned()] };
+    let stop = CancellationToken::new();
+    let served = tokio::spawn(serve(listener, site, stop.clone()));
+    Server { address, engine, stop, served }
+}
+
+impl Server {
+    /// Sends a request with these lines after the first; returns status, head and body.
+    async fn raw(&self, request: &str) -> (u16, String, String) {
+        let mut stream = TcpStream::connect(self.address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head.to_ascii_lowercase(), body.to_owned())
+    }
+
+    async fn get(&self, path: &str) -> (u16, String) {
+        let (status, _, body) = self
+            .raw(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address))
+            .await;
+        (status, body)
+    }
+
+    async fn json(&self, path: &str) -> (u16, Value) {
+        let (status, body) = self.get(path).await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    async fn post(&self, path: &str, more: &str, body: &str) -> (u16, Value) {
+        let (status, _, body) = self
+            .raw(&format!(
+                "POST {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{more}Content-Length: {}\r\n\r\n{body}",
+                self.address,
+                body.len()
+            ))
+            .await;
+        (status, serde_json::from_str(&body).unwrap())
+    }
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+
+#[tokio::test]
+async fn health_says_why() {
+    let server = server(false).await;
+    assert_eq!(server.json("/livez").await, (200, json!({ "live": true })));
+    assert_eq!(server.json("/readyz").await, (200, json!({ "ready": true, "reasons": [] })));
+    *server.engine.readiness.lock().unwrap() = Readiness::not("draining");
+    assert_eq!(server.json("/readyz").await, (503, json!({ "ready": false, "reasons": ["draining"] })));
+    assert_eq!(server.get("/livez").await.0, 200);
+}
+
+#[tokio::test]
+async fn metrics_are_served_in_the_text_format() {
+    let server = server(false).await;
+    let (status, head, body) = server
+        .raw(&format!("GET /metrics HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", server.address))
+        .await;
+    assert_eq!(status, 200);
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert!(head.contains("cache-control: no-store") && head.contains("nosniff"), "{head}");
+    assert!(body.contains("tie_messages_received_total{class=\"ADT\",listener=\"hospital\"} 1\n"), "{body}");
+}
+
+#[tokio::test]
+async fn status_reads_back_as_it_was_written() {
+    let server = server(false).await;
+    let (status, body) = server.get("/api/status").await;
+    assert_eq!(status, 200);
+    assert_eq!(serde_json::from_str::<Status>(&body).unwrap(), everything());
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["last_reload"]["result"], "refused");
+    assert_eq!(body["last_reload"]["problems"][0]["place"]["file"], "routes/adt.toml");
+    assert_eq!(body["destinations"][0]["deliveries"]["ready"], 41);
+}
+
+#[tokio::test]
+async fn the_page_shows_the_status_and_lets_no_markup_through() {
+    let server = server(false).await;
+    let (status, page) = server.get("/").await;
+    assert_eq!(status, 200);
+    for shown in [
+        "0123456789ab",
+        "connection refused",
+        ">41<",
+        "1 h 1 min",
+        "12 MB on disk",
+        "Admissions &amp; more.",
+        "refused 1 min ago",
+    ] {
+        assert!(page.contains(shown), "{shown} in {page}");
+    }
+    assert!(page.contains("routes/adt.toml:3:1: unknown key `&lt;b&gt;`") && !page.contains("<b>"), "{page}");
+}
+
+#[tokio::test]
+async fn messages_are_found_without_what_could_tell_a_patient() {
+    let server = server(false).await;
+    let (status, found) = server.json("/api/messages?control_id=C%3C1%3E").await;
+    assert_eq!(status, 200);
+    assert_eq!(found["messages"][0]["sequence"], 7);
+    assert_eq!(found["messages"][0]["quarantine"], "no route takes it");
+    assert_eq!(server.json("/api/messages?control_id=other").await.1, json!({ "messages": [] }));
+    assert_eq!(server.json("/api/messages").await.0, 400);
+    let (status, message) = server.json("/api/messages/7").await;
+    assert_eq!(status, 200);
+    assert_eq!((&message["control_id"], &message["sha256"]), (&json!("C<1>"), &json!("ab".repeat(32))));
+    let delivery = &message["deliveries"][0];
+    assert_eq!((&delivery["state"], &delivery["class"]), (&json!("dead"), &json!("rejected")));
+    assert_eq!((&delivery["revision"], &delivery["reason"]), (&json!("abc"), &json!("422")));
+    assert!(!format!("{found}{message}").contains("canary"));
+    assert_eq!(server.json("/api/messages/8").await.0, 404);
+    assert_eq!(server.json("/api/messages/x").await.0, 404);
+    assert_eq!(server.json("/api/nothing").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_journal_that_cannot_be_read_is_told() {
+    let server = server(true).await;
+    assert_eq!(
+        server.json("/api/messages?control_id=1").await,
+        (503, json!({ "error": "the journal could not be read: the disk is gone" }))
+    );
+}
+
+#[tokio::test]
+async fn a_replay_is_handed_on_with_who_and_why() {
+    let server = server(false).await;
+    let asked = r#"{"states":["dead"],"destination":"record","dry_run":true,"who":"me","why":"mended"}"#;
+    let (status, answer) = server.post("/api/replay", JSON, asked).await;
+    assert_eq!(status, 200);
+    assert_eq!(
+        answer,
+        json!({ "deliveries": 1, "dry_run": true, "first": [{ "sequence": 7, "route": "adt", "destination": "record" }] })
+    );
+    let asked = server.engine.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(
+        (asked.who.as_str(), asked.why.as_str(), asked.limit, asked.at),
+        ("me", "mended", 1_000, at(120))
+    );
+    assert_eq!(
+        (asked.filter.states, asked.filter.destination.as_deref()),
+        (vec![State::Dead], Some("record"))
+    );
+}
+
+#[tokio::test]
+async fn a_replay_that_makes_no_sense_is_refused() {
+    let server = server(false).await;
+    for (asked, why) in [
+        ("{}", "missing field `states`"),
+        (r#"{"states":[]}"#, "at least one"),
+        (r#"{"states":["ready"]}"#, "by itself"),
+        (r#"{"states":["delivered"]}"#, "name a message"),
+        (r#"{"states":["dead"],"limit":0}"#, "`limit`"),
+        (r#"{"states":["dead"],"destinaton":"x"}"#, "unknown field"),
+        ("x", "cannot be read"),
+    ] {
+        let (status, answer) = server.post("/api/replay", JSON, asked).await;
+        assert_eq!(status, 400, "{asked}");
+        assert!(answer["error"].as_str().unwrap().contains(why), "{asked}: {answer}");
+    }
+    assert!(server.engine.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn pages_of_other_sites_are_kept_out() {
+    let server = server(false).await;
+    let host = |host: &str| format!("GET /api/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+    assert_eq!(server.raw(&host("evil.example")).await.0, 421);
+    assert_eq!(server.raw(&host("tie.example:8061")).await.0, 200);
+    for more in [
+        "Content-Type: text/plain\r\n",
+        "Content-Type: application/json\r\nOrigin: http://evil.example\r\n",
+        "Content-Type: application/json\r\nSec-Fetch-Site: cross-site\r\n",
+    ] {
+        assert_eq!(server.post("/api/replay", more, r#"{"states":["dead"]}"#).await.0, 403, "{more}");
+        assert_eq!(server.post("/api/reload", more, "").await.0, 403, "{more}");
+    }
+    assert!(server.engine.asked.lock().unwrap().is_empty());
+    let (status, answer) = server.post("/api/reload", JSON, "").await;
+    assert_eq!((status, &answer["result"]), (200, &json!("unchanged")));
+    assert_eq!(server.get("/api/reload").await.0, 405);
+}
+
+#[tokio::test]
+async fn a_long_request_is_refused() {
+    let server = server(false).await;
+    let (status, _, _) = server
+        .raw(&format!(
+            "POST /api/replay HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{JSON}Content-Length: 1000000\r\n\r\n{}",
+            server.address,
+            " ".repeat(10)
+        ))
+        .await;
+    assert_eq!(status, 413);
+}
+
+#[tokio::test]
+async fn connections_beyond_the_bound_wait_and_are_served_when_one_ends() {
+    let server = server(false).await;
+    let mut idle = Vec::new();
+    for _ in 0..socket::CONNECTIONS {
+        // A connection is accepted once it has been answered.
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream
+            .write_all(format!("GET /livez HTTP/1.1\r\nHost: {}\r\n\r\n", server.address).as_bytes())
+            .await
+            .unwrap();
+        let mut start = [0; 12];
+        stream.read_exact(&mut start).await.unwrap();
+        idle.push(stream);
+    }
+    let mut waiting = Box::pin(server.get("/livez"));
+    let moment = std::time::Duration::from_millis(50);
+    assert!(tokio::time::timeout(moment, &mut waiting).await.is_err(), "one too many was served");
+    idle.pop();
+    assert_eq!(waiting.await.0, 200);
+}
+
+#[tokio::test]
+async fn it_stops_when_told() {
+    let server = server(false).await;
+    assert_eq!(server.get("/livez").await.0, 200);
+    server.stop.cancel();
+    server.served.await.unwrap().unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}

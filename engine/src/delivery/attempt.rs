@@ -1,0 +1,339 @@
+//! One attempt at one delivery: from the message's bytes to an outcome in the journal.
+//!
+//! Promise:  the outcome is recorded before this returns. Whatever fails, the delivery gets an outcome that a person
+//!           can see, or stays as it was; a fault in a mapping or a connector (a panic) holds its own lane only.
+//! Not here: when attempts are made (courier). What was already taken of several outputs is not sent again.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use jiff::Timestamp;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    courier::{Prepare, Prepared},
+    lanes::Key,
+    retry,
+};
+use crate::{
+    clock::Clock,
+    connector::{DeliveryError, Destination, ErrorClass, GiveUp, Outbound, Payload, Receipt, Retry},
+    journal::{Damage, Entry, Journal, JournalError, Outcome, Pending, State, Work},
+    metrics::Metrics,
+};
+
+/// What every attempt at a destination shares.
+pub(super) struct Attempt {
+    pub(super) name: Arc<str>,
+    pub(super) destination: Arc<dyn Destination>,
+    pub(super) prepare: Arc<dyn Prepare>,
+    pub(super) timeout: Duration,
+    /// Cancelled when what is in flight must end now.
+    pub(super) hurry: CancellationToken,
+    pub(super) journal: Journal,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+/// A delivery that is to be attempted, with its bytes if the journal has them.
+pub(super) struct Owed {
+    pub(super) key: Key,
+    pub(super) pending: Pending,
+    pub(super) work: Option<Result<Work, Damage>>,
+}
+
+/// What came of it.
+pub(super) struct Done {
+    pub(super) key: Key,
+    pub(super) next: Next,
+    /// What the destination answered; none if it was not asked.
+    pub(super) asked: Option<Result<(), (ErrorClass, Option<Duration>)>>,
+}
+
+/// What becomes of its place in the lanes.
+pub(super) enum Next {
+    /// The lanes go on.
+    Ended,
+    /// The lanes wait for a person.
+    Waits,
+    /// The lanes wait for the next attempt.
+    Again { retry: Retry, attempts: u32, first_attempt: Timestamp, wish: Option<Duration> },
+}
+
+/// How sending came to its end.
+enum Sent {
+    Taken(Receipt),
+    Failed(DeliveryError),
+    /// The engine stops and could not wait; bytes may have left or not.
+    Cut {
+        left: bool,
+    },
+    /// A panic in the connector.
+    Fault,
+}
+
+/// An outcome without the parts that every outcome has.
+struct Verdict {
+    state: State,
+    reason: String,
+    class: Option<ErrorClass>,
+    detail: Option<Bytes>,
+}
+
+impl Verdict {
+    fn new(state: State, reason: impl Into<String>) -> Self {
+        Self { state, reason: reason.into(), class: None, detail: None }
+    }
+}
+
+impl Attempt {
+    pub(super) async fn run(self: Arc<Self>, owed: Owed) -> Result<Done, JournalError> {
+        let Owed { key, pending, work } = owed;
+        let work = match work {
+            Some(Ok(work)) => work,
+            Some(Err(damage)) => {
+                return self.unsent(key, &pending, Verdict::new(State::Held, damage.to_string()), "").await;
+            }
+            None => {
+                let verdict = Verdict::new(State::Held, "the journal does not have the message");
+                return self.unsent(key, &pending, verdict, "").await;
+            }
+        };
+        let prepared = match work.output {
+            Some(output) => Prepared::Send { payloads: output.payloads, revision: output.revision },
+            None => {
+                let prepare = AssertUnwindSafe(self.prepare.prepare(&work.entry, &pending.id)).catch_unwind();
+                prepare.await.unwrap_or_else(|_| Prepared::Held {
+                    reason: "a fault in the engine while mapping".to_owned(),
+                    revision: String::new(),
+                })
+            }
+        };
+        match prepared {
+            Prepared::Send { payloads, revision } if payloads.is_empty() => {
+                self.unsent(key, &pending, Verdict::new(State::Filtered, "nothing to send"), &revision).await
+            }
+            Prepared::Send { payloads, revision } => {
+                self.send(key, &pending, &work.entry, payloads, revision).await
+            }
+            Prepared::Filtered { reason, revision } => {
+                self.unsent(key, &pending, Verdict::new(State::Filtered, reason), &revision).await
+            }
+            Prepared::Held { reason, revision } => {
+                self.unsent(key, &pending, Verdict::new(State::Held, reason), &revision).await
+            }
+            Prepared::Dead { reason, revision } => {
+                let state = given_up(&self.prepare.retry(&pending.id));
+                self.unsent(key, &pending, Verdict::new(state, reason), &revision).await
+            }
+        }
+    }
+
+    /// Records what was decided without asking the destination.
+    async fn unsent(
+        &self,
+        key: Key,
+        pending: &Pending,
+        verdict: Verdict,
+        revision: &str,
+    ) -> Result<Done, JournalError> {
+        let next = if verdict.state.is_end() { Next::Ended } else { Next::Waits };
+        self.record(pending, verdict, pending.attempts, pending.first_attempt, Vec::new(), revision).await?;
+        Ok(Done { key, next, asked: None })
+    }
+
+    async fn send(
+        &self,
+        key: Key,
+        pending: &Pending,
+        entry: &Entry,
+        payloads: Vec<Payload>,
+        revision: String,
+    ) -> Result<Done, JournalError> {
+        let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
+        let attempts = pending.attempts.saturating_add(1);
+        let mut taken = 0;
+        let mut last = None;
+        for payload in &payloads {
+            match self.deliver(payload, entry).await {
+                Sent::Taken(receipt) => {
+                    taken += 1;
+                    last = Some(receipt);
+                }
+                failed => {
+                    let rest: Vec<Payload> = payloads.iter().skip(taken).cloned().collect();
+                    let tried = Tried { attempts, first_attempt, rest, partly: taken > 0, revision };
+                    return self.failed(key, pending, failed, tried).await;
+                }
+            }
+        }
+        let Receipt { answer, detail } =
+            last.unwrap_or_else(|| Receipt { answer: String::new(), detail: None });
+        let verdict = Verdict { detail, ..Verdict::new(State::Delivered, answer) };
+        self.record(pending, verdict, attempts, Some(first_attempt), payloads, &revision).await?;
+        let lag = self.clock.now().duration_since(pending.received);
+        self.metrics.delivered_after(&self.name, lag.as_secs_f64().max(0.0));
+        Ok(Done { key, next: Next::Ended, asked: Some(Ok(())) })
+    }
+
+    async fn deliver(&self, payload: &Payload, entry: &Entry) -> Sent {
+        let outbound = Outbound::new(payload.clone(), entry.control_id.clone());
+        let began = Instant::now();
+        let deliver = AssertUnwindSafe(self.destination.deliver(&outbound)).catch_unwind();
+        let sent = tokio::select! {
+            biased;
+            result = deliver => match result {
+                Ok(Ok(receipt)) => Sent::Taken(receipt),
+                Ok(Err(error)) => Sent::Failed(error),
+                Err(_) => Sent::Fault,
+            },
+            () = tokio::time::sleep(self.timeout) => Sent::Failed(timed_out(&outbound, self.timeout)),
+            () = self.hurry.cancelled() => Sent::Cut { left: outbound.has_left() },
+        };
+        let result = match &sent {
+            Sent::Taken(_) => "ok",
+            Sent::Failed(error) => error.class.word(),
+            Sent::Cut { .. } => "cut",
+            Sent::Fault => "fault",
+        };
+        self.metrics.attempt(&self.name, result, began.elapsed().as_secs_f64());
+        sent
+    }
+
+    async fn failed(
+        &self,
+        key: Key,
+        pending: &Pending,
+        sent: Sent,
+        tried: Tried,
+    ) -> Result<Done, JournalError> {
+        let retry = self.prepare.retry(&pending.id);
+        let safe = self.destination.repeats_are_safe();
+        let (verdict, asked, wish) = match sent {
+            Sent::Taken(_) | Sent::Fault => {
+                (Verdict::new(State::Held, "a fault in the connector; it may have been taken"), None, None)
+            }
+            Sent::Cut { left } if left && !safe => (
+                Verdict::new(State::Held, "the engine stopped while it was sent; it may have been taken"),
+                None,
+                None,
+            ),
+            // As if it had not been tried: it stays as it is in the journal.
+            Sent::Cut { .. } if !tried.partly => {
+                return Ok(Done { key, next: tried.again(retry, None), asked: None });
+            }
+            Sent::Cut { .. } => (Verdict::new(State::Retrying, "the engine stopped"), None, None),
+            Sent::Failed(error) => {
+                let state = self.stands(&error, &retry, tried.first_attempt, safe);
+                let DeliveryError { class, reason, retry_after, detail } = error;
+                let verdict = Verdict { state, reason, class: Some(class), detail };
+                (verdict, Some(Err((class, retry_after))), retry_after)
+            }
+        };
+        let next = match verdict.state {
+            State::Ready | State::Retrying => tried.again(retry, wish),
+            State::Parked | State::Held => Next::Waits,
+            State::Filtered | State::Delivered | State::Dead => Next::Ended,
+        };
+        let Tried { attempts, first_attempt, rest, revision, .. } = tried;
+        self.record(pending, verdict, attempts, Some(first_attempt), rest, &revision).await?;
+        Ok(Done { key, next, asked })
+    }
+
+    /// Where a delivery stands after the destination did not take it.
+    fn stands(&self, error: &DeliveryError, retry: &Retry, first: Timestamp, safe: bool) -> State {
+        match error.class {
+            ErrorClass::Rejected => given_up(retry),
+            ErrorClass::Uncertain if !safe => State::Held,
+            ErrorClass::Unavailable | ErrorClass::Uncertain => {
+                let exhausted = retry::is_exhausted(retry, first, self.clock.now());
+                if exhausted { given_up(retry) } else { State::Retrying }
+            }
+            // Every message fares alike until a person has been there: none of them is at fault.
+            ErrorClass::Misconfigured => State::Retrying,
+        }
+    }
+
+    async fn record(
+        &self,
+        pending: &Pending,
+        verdict: Verdict,
+        attempts: u32,
+        first_attempt: Option<Timestamp>,
+        output: Vec<Payload>,
+        revision: &str,
+    ) -> Result<(), JournalError> {
+        let Verdict { state, reason, class, detail } = verdict;
+        let sequence = pending.id.sequence.0;
+        let route = pending.id.route.as_str();
+        match state {
+            State::Ready | State::Filtered | State::Delivered => {
+                tracing::debug!(sequence, route, destination = %self.name, ?state, reason);
+            }
+            State::Retrying => {
+                tracing::info!(sequence, route, destination = %self.name, attempts, reason, "not taken yet");
+            }
+            State::Parked | State::Held | State::Dead => {
+                tracing::warn!(sequence, route, destination = %self.name, ?state, reason, "needs a person");
+            }
+        }
+        let outcome = Outcome {
+            id: pending.id.clone(),
+            state,
+            at: self.clock.now(),
+            attempts,
+            first_attempt,
+            output,
+            revision: revision.to_owned(),
+            reason,
+            class,
+            detail,
+        };
+        self.journal.record(outcome).await?;
+        self.metrics.outcome(&self.name, route, word(state));
+        Ok(())
+    }
+}
+
+/// What is known of an attempt that failed.
+struct Tried {
+    attempts: u32,
+    first_attempt: Timestamp,
+    /// What has not been taken.
+    rest: Vec<Payload>,
+    /// Something has been taken.
+    partly: bool,
+    revision: String,
+}
+
+impl Tried {
+    fn again(&self, retry: Retry, wish: Option<Duration>) -> Next {
+        Next::Again { retry, attempts: self.attempts, first_attempt: self.first_attempt, wish }
+    }
+}
+
+fn given_up(retry: &Retry) -> State {
+    match retry.then {
+        GiveUp::DeadLetter => State::Dead,
+        GiveUp::Park => State::Parked,
+    }
+}
+
+fn timed_out(outbound: &Outbound, timeout: Duration) -> DeliveryError {
+    let class = if outbound.has_left() { ErrorClass::Uncertain } else { ErrorClass::Unavailable };
+    DeliveryError::new(class, format!("no answer within {timeout:?}"))
+}
+
+fn word(state: State) -> &'static str {
+    match state {
+        State::Ready => "ready",
+        State::Retrying => "retrying",
+        State::Parked => "parked",
+        State::Held => "held",
+        State::Filtered => "filtered",
+        State::Delivered => "delivered",
+        State::Dead => "dead",
+    }
+}

@@ -1,0 +1,361 @@
+//! The courier of one destination: reads what it is owed, sends in order, records what became of it.
+//!
+//! In:       the journal's pending rows of the destination; what to send, from [`Prepare`].
+//! Out:      an outcome in the journal for every attempt, before the lane moves on.
+//! Promise:  P2, P4, P5, P6, P10. One courier a destination, so that none waits for another. A restart is the same
+//!           code: what has no outcome is done again. What was made once is sent again as it was made.
+//! Not here: which delivery may run (lanes), when again (retry), whether at all now (circuit), how (plugins).
+//!
+//! A single task owns the lanes and applies what came of attempts between readings of the journal, never during
+//! one: so a row that it reads is either still known to it as in flight or really unfinished.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use rand::{SeedableRng, rngs::StdRng};
+use tokio::{
+    sync::watch,
+    task::{JoinError, JoinSet},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    attempt::{Attempt, Done, Next, Owed},
+    circuit::{Circuit, Standing},
+    lanes::{Key, Lanes, Limits},
+    retry,
+};
+use crate::{
+    clock::Clock,
+    connector::{Destination, ErrorClass, Payload, Retry},
+    journal::{DeliveryId, Entry, Journal, JournalError, Loaded, Tip},
+    metrics::Metrics,
+};
+
+/// After a reading of the journal failed.
+const READ_AGAIN: Duration = Duration::from_secs(1);
+
+/// What is sent to a destination: the pipeline answers with the live revision.
+#[async_trait]
+pub trait Prepare: Send + Sync + 'static {
+    /// Makes what is to be sent of a message.
+    async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared;
+    /// When to try again and when to give up.
+    fn retry(&self, id: &DeliveryId) -> Retry;
+}
+
+/// What a mapping decided about a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// Send these, in this order.
+    Send {
+        /// What to send; if empty, it counts as filtered.
+        payloads: Vec<Payload>,
+        /// The revision that made it.
+        revision: String,
+    },
+    /// Not for this destination.
+    Filtered {
+        /// Why, without patient data.
+        reason: String,
+        /// The revision that decided so.
+        revision: String,
+    },
+    /// A person must decide; the lane waits.
+    Held {
+        /// Why, without patient data.
+        reason: String,
+        /// The revision that decided so.
+        revision: String,
+    },
+    /// Nothing can be made of it: dead letter or park, by the route's policy.
+    Dead {
+        /// Why, without patient data.
+        reason: String,
+        /// The revision that decided so.
+        revision: String,
+    },
+}
+
+/// How much a destination is given.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// The longest time for one payload.
+    pub timeout: Duration,
+    /// Deliveries in flight at once.
+    pub concurrency: usize,
+    /// After a stop, what is in flight has this long to finish.
+    pub grace: Duration,
+    /// The bounds of the window on the journal.
+    pub limits: Limits,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            timeout: Duration::from_secs(30),
+            concurrency: 8,
+            grace: Duration::from_secs(15),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// The courier of one destination.
+pub struct Courier {
+    name: Arc<str>,
+    settings: Settings,
+    journal: Journal,
+    attempt: Arc<Attempt>,
+    metrics: Arc<Metrics>,
+    began: Instant,
+    lanes: Lanes,
+    circuit: Circuit,
+    chance: StdRng,
+    in_flight: JoinSet<Result<Done, JournalError>>,
+    /// The last reading of the journal failed: not before this again.
+    read_again: Option<Instant>,
+    /// How far the journal was at the last wake-up, and how often somebody had put deliveries back.
+    tip: Tip,
+}
+
+impl Courier {
+    /// A courier that has not begun. `Settings` may ask for more at once than the destination is good for.
+    pub fn new(
+        name: impl Into<Arc<str>>,
+        destination: Arc<dyn Destination>,
+        settings: Settings,
+        journal: Journal,
+        prepare: Arc<dyn Prepare>,
+        metrics: Arc<Metrics>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let name = name.into();
+        let at_once = settings.concurrency.min(destination.at_once()).max(1);
+        let attempt = Arc::new(Attempt {
+            name: name.clone(),
+            destination,
+            prepare,
+            timeout: settings.timeout,
+            hurry: CancellationToken::new(),
+            journal: journal.clone(),
+            metrics: metrics.clone(),
+            clock,
+        });
+        Self {
+            name,
+            settings,
+            journal,
+            attempt,
+            metrics,
+            began: Instant::now(),
+            lanes: Lanes::new(settings.limits),
+            circuit: Circuit::new(at_once),
+            chance: StdRng::from_os_rng(),
+            in_flight: JoinSet::new(),
+            read_again: None,
+            tip: Tip::default(),
+        }
+    }
+
+    /// Delivers until `stop`; then lets what is in flight finish within the grace, and returns.
+    ///
+    /// # Errors
+    /// `Closed` when the journal can record nothing any more: the engine must stop.
+    pub async fn run(mut self, stop: CancellationToken) -> Result<(), JournalError> {
+        let mut watch = self.journal.watch();
+        self.tip = *watch.borrow_and_update();
+        let journal = self.journal.clone();
+        let closed = journal.closed();
+        tokio::pin!(closed);
+        while !stop.is_cancelled() {
+            // What can run does not wait until everything is read.
+            while self.read_page().await? && !stop.is_cancelled() {
+                self.start().await?;
+            }
+            self.start().await?;
+            self.show();
+            tokio::select! {
+                () = stop.cancelled() => {}
+                reason = &mut closed => return Err(JournalError::Closed(reason.to_string())),
+                () = sleep_until(self.next_wake()) => {}
+                Some(done) = self.in_flight.join_next() => {
+                    self.apply(done)?;
+                    while let Some(done) = self.in_flight.try_join_next() {
+                        self.apply(done)?;
+                    }
+                }
+                changed = watch.changed() => match changed {
+                    Ok(()) => self.look(&mut watch),
+                    Err(_) => return Err(JournalError::Closed("its last handle is gone".to_owned())),
+                }
+            }
+        }
+        self.drain().await
+    }
+
+    fn look(&mut self, watch: &mut watch::Receiver<Tip>) {
+        let tip = *watch.borrow_and_update();
+        if tip.requeued != self.tip.requeued {
+            self.lanes.forget(self.elapsed());
+        }
+        self.tip = tip;
+    }
+
+    /// Reads one page, if there is something to gain by it.
+    async fn read_page(&mut self) -> Result<bool, JournalError> {
+        if self.read_again.is_some_and(|again| again > Instant::now()) {
+            return Ok(false);
+        }
+        self.read_again = None;
+        let Some(after) = self.lanes.read_after(self.tip.last) else { return Ok(false) };
+        let limit = self.settings.limits.page;
+        match self.journal.pending(&self.name, after, limit).await {
+            Ok(page) => {
+                let end = (page.len() < limit).then_some(self.tip.last);
+                self.lanes.take_page(page, end, self.elapsed());
+                Ok(true)
+            }
+            Err(error) => self.unread(error).map(|()| false),
+        }
+    }
+
+    /// Starts what may run now, loading its bytes in one go, until nothing is free or runnable.
+    async fn start(&mut self) -> Result<(), JournalError> {
+        if self.read_again.is_some() {
+            return Ok(());
+        }
+        self.lanes.wake(self.elapsed());
+        let probing = self.circuit.standing() != Standing::Closed;
+        let mut owed = Vec::new();
+        while owed.len() < self.free() {
+            let Some(key) = self.lanes.next(probing) else { break };
+            let Some(pending) = self.lanes.start(&key) else { break };
+            owed.push((key, pending.clone()));
+        }
+        if owed.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<DeliveryId> = owed.iter().map(|(_, pending)| pending.id.clone()).collect();
+        let loaded = match self.journal.load(&ids).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let due = self.elapsed() + READ_AGAIN;
+                for (key, pending) in &owed {
+                    self.lanes.pause(key, due, pending.attempts, pending.first_attempt);
+                }
+                return self.unread(error);
+            }
+        };
+        let mut loaded = loaded.into_iter().peekable();
+        for (key, pending) in owed {
+            let work: Option<Loaded> = loaded.next_if(|next| next.id == pending.id);
+            self.circuit.started();
+            let owed = Owed { key, pending, work: work.map(|loaded| loaded.work) };
+            self.in_flight.spawn(self.attempt.clone().run(owed));
+        }
+        Ok(())
+    }
+
+    fn unread(&mut self, error: JournalError) -> Result<(), JournalError> {
+        match error {
+            JournalError::Closed(_) => Err(error),
+            JournalError::Read(_) | JournalError::Damaged(_) => {
+                tracing::warn!(destination = %self.name, %error, "reading again soon");
+                self.read_again = Some(Instant::now() + READ_AGAIN);
+                Ok(())
+            }
+        }
+    }
+
+    /// What came of an attempt; its outcome is already in the journal.
+    fn apply(&mut self, done: Result<Result<Done, JournalError>, JoinError>) -> Result<(), JournalError> {
+        let Done { key, next, asked } = match done {
+            Ok(done) => done?,
+            // A panic in a connector or mapping that got through: the engine cannot tell what state it is in.
+            Err(error) => return Err(JournalError::Closed(format!("a delivery ended by a fault: {error}"))),
+        };
+        let now = self.elapsed();
+        match &asked {
+            None => self.circuit.unused(),
+            Some(Ok(())) => self.circuit.answered(),
+            Some(Err((class, wish))) => self.note(&key, *class, *wish, now),
+        }
+        match next {
+            Next::Ended => self.lanes.finish(&key),
+            Next::Waits => self.lanes.stick(&key),
+            Next::Again { retry, attempts, first_attempt, wish } => {
+                let pause = retry::pause(&retry, attempts, wish, &mut self.chance);
+                self.lanes.pause(&key, now + pause, attempts, Some(first_attempt));
+            }
+        }
+        Ok(())
+    }
+
+    fn note(&mut self, key: &Key, class: ErrorClass, wish: Option<Duration>, now: Duration) {
+        let before = self.circuit.standing();
+        self.circuit.failed(key, class, wish, now);
+        match self.circuit.standing() {
+            after if after == before => {}
+            Standing::Closed => tracing::info!(destination = %self.name, "the destination is back"),
+            Standing::Open => {
+                tracing::warn!(destination = %self.name, "the destination is away: one probe at a time")
+            }
+            Standing::Held => {
+                tracing::error!(destination = %self.name, "the destination is held: its configuration needs a person");
+            }
+        }
+    }
+
+    /// How many more deliveries may be in flight.
+    fn free(&self) -> usize {
+        let allowed = self.circuit.allowance(self.elapsed());
+        // A probe is sent beside what was already under way when the circuit opened.
+        let busy = if self.circuit.standing() == Standing::Closed { self.in_flight.len() } else { 0 };
+        allowed.saturating_sub(busy)
+    }
+
+    fn show(&self) {
+        self.metrics.circuit_open(&self.name, self.circuit.standing() != Standing::Closed);
+    }
+
+    fn next_wake(&self) -> Option<Instant> {
+        if self.read_again.is_some() {
+            return self.read_again;
+        }
+        let probe = self.circuit.next_probe().map(|at| self.began + at);
+        // While the circuit is open, what is due waits for the probe; while nothing is free, for a completion.
+        let due = self.lanes.next_due().map(|at| self.began + at);
+        let due = if probe.is_some() { due.max(probe) } else { due };
+        let probe = probe.filter(|_| self.lanes.next(false).is_some());
+        [due, probe].into_iter().flatten().min()
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// Lets what is in flight finish, then cuts it off as a time-out would.
+    async fn drain(mut self) -> Result<(), JournalError> {
+        let deadline = Instant::now() + self.settings.grace;
+        loop {
+            tokio::select! {
+                done = self.in_flight.join_next() => match done {
+                    Some(done) => self.apply(done)?,
+                    None => return Ok(()),
+                },
+                () = tokio::time::sleep_until(deadline), if !self.attempt.hurry.is_cancelled() => {
+                    self.attempt.hurry.cancel();
+                }
+            }
+        }
+    }
+}
+
+async fn sleep_until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}

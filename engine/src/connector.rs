@@ -104,6 +104,8 @@ pub enum Refusal {
 /// What a source has seen besides messages. The engine counts it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Notice {
+    /// Messages are taken from now on: the socket is bound, the subscription made. Sent once, first.
+    Serving,
     /// A connection was opened.
     Connected,
     /// A connection was closed, by either side.
@@ -284,7 +286,7 @@ pub struct Role<T> {
 }
 
 /// The keys of one `[listener.x]` or `[destination.x]` table that belong to its connector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// The name of the listener or destination.
     pub name: String,
@@ -297,6 +299,13 @@ pub struct Options {
 pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched"];
 /// The keys of a `[destination.x]` table that the engine itself reads; none of them is the connector's.
 pub const DESTINATION_KEYS: &[&str] = &["kind", "timeout", "concurrency"];
+
+/// The same table says the same, wherever it stands in its file: an edit elsewhere changes no connector.
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.section == other.section && self.content() == other.content()
+    }
+}
 
 impl Options {
     /// The options of `[listener.<name>]` in the document.
@@ -363,6 +372,11 @@ impl Options {
             Some(start) => self.document.fault(what, start),
             None => self.problem(what),
         }
+    }
+
+    fn content(&self) -> Option<toml::Value> {
+        let mut root: toml::Table = toml::from_str(&self.document.text).ok()?;
+        root.get_mut(self.section)?.as_table_mut()?.remove(&self.name)
     }
 
     fn table<'i>(&self, tree: &mut Spanned<DeValue<'i>>) -> Option<Spanned<DeValue<'i>>> {

@@ -58,6 +58,20 @@ pub fn type_named(name: &str) -> Option<&'static Type> {
     all().get(name)
 }
 
+/// Whether a word is the name of a type or of an element of any type.
+pub fn is_name(word: &str) -> bool {
+    static NAMES: OnceLock<HashSet<&'static str>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let elements = all().values().flat_map(|found| &found.elements);
+        elements
+            .flat_map(|element| [Some(element.name), element.choice])
+            .flatten()
+            .chain(all().keys().copied())
+            .collect()
+    });
+    names.contains(word)
+}
+
 /// The names of all resources, in no order.
 pub fn resource_names() -> impl Iterator<Item = &'static str> {
     all()

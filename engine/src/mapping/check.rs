@@ -1,12 +1,12 @@
 //! Checks that Rhai leaves to run time: walks a script and finds calls that no function answers, paths that
 //! lead nowhere, and tables, data types and resources that do not exist. Each fault has its place.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt};
 use smol_str::SmolStr;
 
-use super::{compile::Unit, engine::functions, handles::PlanHandle};
+use super::{compile::Unit, engine::functions, fault::Words, handles::PlanHandle};
 use crate::{
     error::Problem,
     fhir::{
@@ -45,21 +45,24 @@ pub(super) fn map_places(ast: &AST) -> MapPlaces {
 }
 
 /// Notes the texts and the names that stand in a script.
-pub(super) fn collect(unit: &Unit, literals: &mut HashSet<SmolStr>, names: &mut BTreeSet<String>) {
+pub(super) fn collect(unit: &Unit, words: &mut Words) {
     unit.ast.walk(&mut |path| {
         match path.last() {
             Some(ASTNode::Expr(Expr::StringConstant(text, _))) => {
-                literals.insert(SmolStr::new(text.as_str()));
+                words.literals.insert(SmolStr::new(text.as_str()));
             }
             Some(ASTNode::Expr(Expr::Variable(variable, ..))) => {
-                names.insert(variable.1.to_string());
+                words.names.insert(SmolStr::new(variable.1.as_str()));
             }
             Some(ASTNode::Expr(Expr::Property(property, _))) => {
-                names.insert(property.2.to_string());
+                words.names.insert(SmolStr::new(property.2.as_str()));
+            }
+            Some(ASTNode::Expr(Expr::Map(map, _))) => {
+                words.names.extend(map.0.iter().map(|(key, _)| SmolStr::new(key.name.as_str())));
             }
             node => {
                 if let Some((call, _)) = call(node) {
-                    names.insert(call.name.to_string());
+                    words.names.insert(SmolStr::new(call.name.as_str()));
                 }
             }
         }
@@ -78,6 +81,18 @@ pub(super) fn check(
     let mut own: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
     for function in unit.ast.iter_functions() {
         own.entry(function.name.to_owned()).or_default().insert(function.params.len());
+    }
+    for (name, counts) in &own {
+        let native = functions().get(name);
+        let taken = |count: &usize| {
+            native.is_some_and(|native| native.contains(count) || native.contains(&(count + 1)))
+        };
+        if counts.iter().any(taken) {
+            let what = format!(
+                "a function cannot be called `{name}`: it would answer every `.{name}(…)` in its script"
+            );
+            problems.push(unit.problem(what, definition(unit, name)));
+        }
     }
     signatures.insert(unit.name.clone(), own);
     let imports = unit.imports.iter().map(|(alias, path, _)| (alias.as_str(), path.as_str())).collect();
@@ -283,6 +298,12 @@ impl Checker<'_> {
     fn say(&mut self, what: impl Into<String>, position: Position) {
         self.problems.push(self.unit.problem(what, position));
     }
+}
+
+/// Where a function begins.
+fn definition(unit: &Unit, name: &str) -> Position {
+    let found = unit.ast.shared_lib().iter_script_fn_info().find(|(_, _, own, _, _)| *own == name);
+    found.map_or(Position::NONE, |(_, _, _, _, function)| function.body.start_position())
 }
 
 fn call<'a>(node: Option<&'a ASTNode<'a>>) -> Option<(&'a FnCallExpr, Position)> {

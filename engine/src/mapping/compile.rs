@@ -7,7 +7,7 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::{BTreeMap, BTreeSet},
     path::{Component, Path},
     sync::Arc,
 };
@@ -17,12 +17,11 @@ use rhai::{
     AST, Array, Dynamic, Engine, EvalAltResult, ImmutableString, Module, ModuleResolver, NativeCallContext,
     OptimizationLevel, Position, Scope, Shared, Stmt,
 };
-use smol_str::SmolStr;
 
 use super::{
     Files, Limits, check,
     engine::build,
-    fault::{self, told},
+    fault::{self, Words, told},
     handles::PlanHandle,
     nodes,
     plan::{Cell, Plan, PlanFault},
@@ -40,8 +39,7 @@ pub(super) struct Compiled {
     pub engine: Engine,
     pub scripts: BTreeMap<String, Script>,
     pub tables: Arc<Tables>,
-    pub literals: HashSet<SmolStr>,
-    pub names: BTreeSet<String>,
+    pub words: Words,
     pub warnings: Vec<Problem>,
 }
 
@@ -109,16 +107,21 @@ pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Pr
         engine,
         scripts: BTreeMap::new(),
         tables: tables.clone(),
-        literals: HashSet::new(),
-        names: BTreeSet::new(),
+        words: Words::default(),
         warnings: Vec::new(),
     };
     for unit in &units {
-        let constants = constants(unit, &loader, &mut problems);
-        check::collect(unit, &mut done.literals, &mut done.names);
+        let whole = unit.imports.iter().all(|(_, path, _)| ready.0.read().contains_key(path));
+        let constants = if whole { constants(unit, &loader, &mut problems) } else { Scope::new() };
+        check::collect(unit, &mut done.words);
         check::check(unit, &constants, &tables, &mut signatures, &mut problems);
+        if !whole {
+            continue; // what it imports is missing or at fault, and has been told
+        }
         match module(unit, &constants, &done.engine) {
             Ok(module) => drop(ready.0.write().insert(unit.name.clone(), module.into())),
+            // Rhai stops at its first fault, which may be one that the checks have told better.
+            Err(problem) if problems.iter().any(|known| same_line(known, &problem)) => {}
             Err(problem) => problems.push(problem),
         }
     }
@@ -131,6 +134,13 @@ pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Pr
     }
     done.warnings = problems;
     Ok(done)
+}
+
+fn same_line(one: &Problem, other: &Problem) -> bool {
+    match (&one.place, &other.place) {
+        (Some(one), Some(other)) => one.file == other.file && one.line == other.line,
+        _ => false,
+    }
 }
 
 fn key(problem: &Problem) -> (&Path, usize, usize) {
@@ -254,15 +264,7 @@ fn ordered(mut units: Vec<Unit>, problems: &mut Vec<Problem>) -> Vec<Unit> {
 fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope<'static> {
     let mut scope = Scope::new();
     FAULTS.with_borrow_mut(Vec::clear);
-    if let Err(error) = loader.run_ast_with_scope(&mut scope, &unit.ast) {
-        // A script cannot have seen a patient yet: its own words may be told.
-        let names = BTreeSet::from([error.to_string()]);
-        let position = error.position();
-        let what = told(*error, &unit.file, &names)
-            .err()
-            .map_or_else(|| "the constants cannot be made".to_owned(), |error| error.what);
-        problems.push(unit.problem(what, position));
-    }
+    let made = loader.run_ast_with_scope(&mut scope, &unit.ast);
     let places = check::map_places(&unit.ast);
     for (call, fault) in FAULTS.take() {
         let position = fault.row.and_then(|row| {
@@ -272,6 +274,13 @@ fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope
         let mut problem = unit.problem(fault.what, position.unwrap_or(call));
         problem.help = fault.help;
         problems.push(problem);
+    }
+    if let Err(error) = made {
+        let position = error.position();
+        let what = told(*error, &unit.file, None)
+            .err()
+            .map_or_else(|| "the constants cannot be made".to_owned(), |error| error.what);
+        problems.push(unit.problem(what, position));
     }
     let mut constants = Scope::new();
     for (name, constant, value) in scope.iter().filter(|(_, constant, _)| *constant) {
@@ -314,7 +323,11 @@ fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
     let mut scope = Scope::new();
     scope.push_constant("msg", MessageHandle);
     for (number, unit) in units.iter().enumerate().filter(|(_, unit)| unit.is_mapping()) {
-        if !unit.ast.iter_functions().any(|function| function.name == "map" && function.params.len() == 1) {
+        if !unit
+            .ast
+            .iter_functions()
+            .any(|function| function.name == tokens::MAP && function.params.len() == 1)
+        {
             let problem = Problem::error("a mapping needs `fn map(msg)`").at(&unit.file, 0, 0);
             problems.push(problem.help("put what only other scripts use into mappings/lib/"));
             continue;
@@ -322,7 +335,7 @@ fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
         let Some(module) = ready.0.read().get(&unit.name).cloned() else { continue };
         done.engine.register_static_module(format!("m{number}"), module);
         tokens::begin();
-        match done.engine.compile_with_scope(&scope, format!("m{number}::map(msg)")) {
+        match done.engine.compile_with_scope(&scope, format!("m{number}::{}(msg)", tokens::MAP)) {
             Ok(call) => {
                 drop(done.scripts.insert(unit.name.clone(), Script { file: unit.file.clone(), call }))
             }

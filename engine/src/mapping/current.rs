@@ -3,19 +3,13 @@
 //! A mapping runs on one thread from beginning to end, so its state is that thread's. What scripts hold are
 //! small handles without a life of their own; outside of a run they lead nowhere and say so.
 
-use std::{
-    cell::RefCell,
-    collections::{HashMap, HashSet},
-    rc::Rc,
-    sync::Arc,
-    time::Instant,
-};
+use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
 
 use jiff::{Timestamp, tz::TimeZone};
 use rhai::EvalAltResult;
 use smol_str::SmolStr;
 
-use super::fault::fault;
+use super::fault::{Words, fault};
 use crate::{
     fhir::{self, Bundle, Tables, types::Cx, types::Finding},
     hl7::{Message, Path, Segment, Value},
@@ -31,7 +25,7 @@ pub(super) struct Current {
     pub bundles: Vec<Bundle>,
     pub findings: RefCell<Vec<Finding>>,
     pub coverage: Coverage,
-    pub literals: Arc<HashSet<SmolStr>>,
+    pub words: Arc<Words>,
     pub deadline: Instant,
 }
 

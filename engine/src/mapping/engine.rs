@@ -56,6 +56,8 @@ pub(super) fn build(limits: &Limits) -> Engine {
     tokens::register(&mut engine);
     values::register(&mut engine);
     handles::register(&mut engine);
+    #[cfg(test)]
+    engine.register_fn("test_panic", || -> bool { panic!("on purpose") });
     engine.register_fn("sleep", |_: INT| Err::<(), _>(fault("a mapping cannot wait")));
     engine
 }

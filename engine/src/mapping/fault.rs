@@ -1,13 +1,20 @@
 //! What goes wrong while a mapping runs, told by place and rule, never by value.
 //!
 //! Rhai's own errors may carry what a script handled: the text of a `throw`, an index, a number that does not
-//! parse. So they are told anew here, from their kind and from names that stand in the script.
+//! parse. So they are told anew here, from their kind. What an error quotes is shown only if it stands in the
+//! scripts or in FHIR: a name made at run time may have been made of a value.
 
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fmt,
+    path::PathBuf,
+};
 
 use rhai::{Dynamic, EvalAltResult, Position};
+use smol_str::SmolStr;
 
-use crate::error::Place;
+use super::engine::functions;
+use crate::{error::Place, fhir::elements};
 
 /// Why a mapping gave nothing. Holds no patient data: safe for logs and pages.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,17 +67,59 @@ pub(super) fn end(verdict: Verdict) -> Box<EvalAltResult> {
     Box::new(EvalAltResult::ErrorTerminated(Dynamic::from(verdict), Position::NONE))
 }
 
-/// How a run ended that did not return.
-pub(super) fn told(error: EvalAltResult, file: &str, names: &BTreeSet<String>) -> Result<Verdict, MapError> {
+/// The words that a revision's own files hold: what errors and reasons may quote.
+#[derive(Debug, Default)]
+pub(super) struct Words {
+    /// The texts between quotes.
+    pub literals: HashSet<SmolStr>,
+    /// Names of functions, variables, properties and keys.
+    pub names: BTreeSet<SmolStr>,
+}
+
+impl Words {
+    /// The sentence with every quotation (between backticks) that is not ours taken out.
+    pub fn safe(&self, what: &str) -> String {
+        let mut out = String::with_capacity(what.len());
+        for (number, piece) in what.split('`').enumerate() {
+            let quoted = number % 2 == 1;
+            if number > 0 {
+                out.push('`');
+            }
+            out.push_str(if quoted && !self.may_quote(piece) { "…" } else { piece });
+        }
+        out
+    }
+
+    fn may_quote(&self, quotation: &str) -> bool {
+        if self.literals.contains(quotation) {
+            return true;
+        }
+        let mut words = quotation.split(|char: char| !(char.is_alphanumeric() || char == '_'));
+        words.all(|word| {
+            word.is_empty()
+                || word.bytes().all(|byte| byte.is_ascii_digit()) && word.len() <= 3
+                || self.names.contains(word)
+                || elements::is_name(word)
+                || functions().contains_key(word)
+                || ["map", "reason", "resourceType", "x"].contains(&word)
+        })
+    }
+}
+
+/// How a run ended that did not return. Without words everything may be quoted.
+pub(super) fn told(error: EvalAltResult, file: &str, words: Option<&Words>) -> Result<Verdict, MapError> {
+    // What breaks a bound is passed up with the place of the outermost call, which is not in a script.
+    let bound = error.is_system_exception();
     let (error, source, position) = innermost(error, file.to_owned(), Position::NONE);
     let what = match error {
         EvalAltResult::ErrorTerminated(token, _) => match token.try_cast::<Verdict>() {
             Some(Verdict::Late) | None => "the mapping ran longer than it may".to_owned(),
             Some(verdict) => return Ok(verdict),
         },
-        error => sentence(error, names),
+        error => sentence(error),
     };
-    Err(MapError { place: place(&source, position), what })
+    let what = words.map_or_else(|| what.clone(), |words| words.safe(&what));
+    Err(MapError { place: place(&source, if bound { Position::NONE } else { position }), what })
 }
 
 /// The place of a fault in a script; none outside of one.
@@ -96,22 +145,20 @@ fn innermost(error: EvalAltResult, source: String, position: Position) -> (EvalA
     }
 }
 
-fn sentence(error: EvalAltResult, names: &BTreeSet<String>) -> String {
+fn sentence(error: EvalAltResult) -> String {
     use EvalAltResult as E;
-    // A name is told only when it stands in the script itself: it may have been made from a value.
-    let named = |name: &str| if names.contains(name) { format!(" `{name}`") } else { String::new() };
     match error {
         E::ErrorRuntime(token, _) => match token.try_cast::<Fault>() {
             Some(Fault(what)) => what,
             None => "the script threw an error (what it threw is withheld: it may hold patient data)".into(),
         },
-        E::ErrorVariableNotFound(name, _) => format!("there is no variable{}", named(&name)),
-        E::ErrorFunctionNotFound(signature, _) => unknown_function(&signature, names),
+        E::ErrorVariableNotFound(name, _) => format!("there is no variable `{name}`"),
+        E::ErrorFunctionNotFound(signature, _) => unknown_function(&signature),
         E::ErrorPropertyNotFound(name, _) | E::ErrorDotExpr(name, _) => {
-            format!("there is no such property{}", named(name.split(['\'', '"']).nth(1).unwrap_or(&name)))
+            format!("there is no such property `{}`", name.split(['\'', '"']).nth(1).unwrap_or(&name))
         }
         E::ErrorIndexNotFound(..) => "there is nothing under this index".into(),
-        E::ErrorModuleNotFound(name, _) => format!("there is no module{}", named(&name)),
+        E::ErrorModuleNotFound(name, _) => format!("there is no module `{name}`"),
         E::ErrorMismatchDataType(wanted, found, _) | E::ErrorMismatchOutputType(wanted, found, _) => {
             format!("a {} is needed here, not a {}", type_word(&wanted), type_word(&found))
         }
@@ -137,17 +184,17 @@ fn sentence(error: EvalAltResult, names: &BTreeSet<String>) -> String {
 }
 
 /// What to say of a call that fits no function; types are told, values are not.
-fn unknown_function(signature: &str, names: &BTreeSet<String>) -> String {
+fn unknown_function(signature: &str) -> String {
     let (name, arguments) = signature.split_once('(').unwrap_or((signature, ""));
     let name = name.trim().rsplit("::").next().unwrap_or_default();
-    let arguments: Vec<_> =
-        arguments.trim_end_matches(')').split(", ").filter(|word| !word.is_empty()).map(type_word).collect();
-    let operator = !name.starts_with(|first: char| first.is_alphabetic() || first == '_');
-    if operator || names.contains(name) {
-        format!("`{name}` does not take ({})", arguments.join(", "))
-    } else {
-        format!("no such function takes ({})", arguments.join(", "))
-    }
+    let arguments: Vec<_> = arguments
+        .strip_suffix(')')
+        .unwrap_or(arguments)
+        .split(", ")
+        .filter(|word| !word.is_empty())
+        .map(type_word)
+        .collect();
+    format!("`{name}` does not take ({})", arguments.join(", "))
 }
 
 /// A type as scripts know it; Rust paths are cut to their last word.

@@ -276,7 +276,7 @@ fn withheld_unless_literal(reason: &str) -> String {
 }
 
 fn shown(current: &Current, reason: &str) -> String {
-    if current.literals.contains(reason) {
+    if current.words.literals.contains(reason) {
         reason.to_owned()
     } else {
         "the mapping gave a reason that it put together at run time (withheld: it may hold patient data)"

@@ -1,27 +1,26 @@
 //! The compiled mappings of a revision, and one run of one of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashSet},
+    collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
     time::Instant,
 };
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
-use smol_str::SmolStr;
 
 use super::{
     Context, Files, Limits, MapError, Mapped, Product,
     compile::{self, Compiled},
     current::{self, Coverage, Current},
-    fault::{Verdict, told},
+    fault::{Verdict, Words, told},
     handles::{BundleHandle, ResourceHandle},
     nodes,
     values::MessageHandle,
 };
 use crate::{
     connector::Payload,
-    error::Problem,
+    error::{Place, Problem},
     fhir::{
         Bundle, Node, Resource, Tables,
         elements::{is_primitive, type_named},
@@ -35,8 +34,7 @@ pub struct Mappings {
     engine: Engine,
     scripts: BTreeMap<String, Script>,
     tables: Arc<Tables>,
-    literals: Arc<HashSet<SmolStr>>,
-    names: BTreeSet<String>,
+    words: Arc<Words>,
     warnings: Vec<Problem>,
     limits: Limits,
 }
@@ -53,17 +51,8 @@ impl Mappings {
     /// # Errors
     /// Everything that is wrong, with its place: all faults of all files, not the first only.
     pub fn compile(files: &Files, limits: &Limits) -> Result<Self, Vec<Problem>> {
-        let Compiled { engine, scripts, tables, literals, names, warnings } =
-            compile::compile(files, limits)?;
-        Ok(Self {
-            engine,
-            scripts,
-            tables,
-            literals: Arc::new(literals),
-            names,
-            warnings,
-            limits: limits.clone(),
-        })
+        let Compiled { engine, scripts, tables, words, warnings } = compile::compile(files, limits)?;
+        Ok(Self { engine, scripts, tables, words: Arc::new(words), warnings, limits: limits.clone() })
     }
 
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
@@ -92,7 +81,7 @@ impl Mappings {
             bundles: Vec::new(),
             findings: Default::default(),
             coverage: Coverage::new(context.coverage, message),
-            literals: self.literals.clone(),
+            words: self.words.clone(),
             deadline: Instant::now() + self.limits.time,
         };
         // A panic of a native function ends this message, not the engine.
@@ -103,7 +92,7 @@ impl Mappings {
         let mapped = match done? {
             Ended::With(mapped) => mapped,
             Ended::Value(value) => {
-                self.outputs(&value, &current).map_err(|error| error.in_file(&script.file))?
+                self.outputs(&value, &current).map_err(|error| self.told(error, script))?
             }
         };
         Ok(Product {
@@ -120,16 +109,23 @@ impl Mappings {
             self.engine.eval_ast_with_scope(&mut scope, &script.call);
         let error = match result {
             Ok(value) => {
-                return Ok(Ended::Value(Value::read(value).map_err(|error| error.in_file(&script.file))?));
+                return Ok(Ended::Value(Value::read(value).map_err(|error| self.told(error, script))?));
             }
             Err(error) => *error,
         };
-        Ok(Ended::With(match told(error, &script.file, &self.names)? {
+        Ok(Ended::With(match told(error, &script.file, Some(&self.words))? {
             Verdict::Skip(reason) => Mapped::Skip(reason),
             Verdict::Hold(reason) => Mapped::Hold(reason),
             Verdict::Reject(reason) => Mapped::Reject(reason),
             Verdict::Late => return Err(MapError::new("the mapping ran longer than it may")),
         }))
+    }
+
+    /// An error of what the script returned: its place is the script as a whole.
+    fn told(&self, error: MapError, script: &Script) -> MapError {
+        let place =
+            error.place.unwrap_or_else(|| Place { file: script.file.clone().into(), line: 0, column: 0 });
+        MapError { place: Some(place), what: self.words.safe(&error.what) }
     }
 
     fn outputs(&self, value: &Value, current: &Current) -> Result<Mapped, MapError> {
@@ -231,7 +227,7 @@ fn check(resource: &Resource) -> Result<(), MapError> {
     };
     found
         .check(&resource.elements)
-        .map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))
+        .map_err(|fault| MapError::new(format!("`{}.{}`: {}", found.name, fault.path, fault.what)))
 }
 
 /// A resource or bundle that a script wrote as a plain map.
@@ -244,7 +240,7 @@ fn plain(node: &Node) -> Result<Payload, MapError> {
     let object = found.shaped(object);
     found
         .check(&object)
-        .map_err(|fault| MapError::new(format!("{}.{}: {}", found.name, fault.path, fault.what)))?;
+        .map_err(|fault| MapError::new(format!("`{}.{}`: {}", found.name, fault.path, fault.what)))?;
     let id = object.get("id").and_then(Node::as_text).unwrap_or_default().to_owned();
     let json = Node::Object(object).to_json().into();
     if named == "Bundle" {
@@ -254,11 +250,4 @@ fn plain(node: &Node) -> Result<Payload, MapError> {
         return Err(MapError::new(format!("the {named} that `map` returns has no `id`")));
     }
     Ok(Payload::FhirResource { resource_type: named.to_owned(), id, json })
-}
-
-impl MapError {
-    fn in_file(mut self, file: &str) -> Self {
-        self.place.get_or_insert_with(|| crate::error::Place { file: file.into(), line: 0, column: 0 });
-        self
-    }
 }

@@ -1,6 +1,8 @@
 //! Lets FHIR's element names stand in scripts although some are words of Rhai: `use`, `default`, `package`, …
 //!
 //! After a dot, and as a key of a map literal, every word is a plain name. Elsewhere Rhai's words stay its own.
+//!
+//! `fn map` is given another name on the way in: otherwise it would answer every `list.map(…)` of its script.
 
 use std::cell::RefCell;
 
@@ -25,9 +27,14 @@ enum Before {
     Dot,
     /// `#{`, or a comma in a map literal.
     Key,
+    /// `fn`.
+    Function,
     /// A word that was made a name: the tokenizer takes a sign after it for unary.
     Name,
 }
+
+/// What `fn map` is called inside.
+pub(super) const MAP: &str = "map_message";
 
 /// Has the engine read names of elements wherever one can stand. Call [`begin`] before each parse.
 pub(super) fn register(engine: &mut Engine) {
@@ -44,6 +51,9 @@ impl Seen {
     fn next(&mut self, token: Token) -> Token {
         let (token, renamed) = match (self.before, token) {
             (Before::Dot | Before::Key, token) => as_name(token),
+            (Before::Function, Token::Identifier(name)) if name.as_str() == "map" => {
+                (Token::Identifier(Box::new(MAP.into())), false)
+            }
             (Before::Name, Token::UnaryPlus) => (Token::Plus, false),
             (Before::Name, Token::UnaryMinus) => (Token::Minus, false),
             (_, token) => (token, false),
@@ -51,6 +61,7 @@ impl Seen {
         self.before = if renamed { Before::Name } else { Before::Other };
         match &token {
             Token::Period | Token::Elvis => self.before = Before::Dot,
+            Token::Fn => self.before = Before::Function,
             Token::MapStart => {
                 self.open.push(true);
                 self.before = Before::Key;
@@ -96,6 +107,15 @@ mod tests {
             );
             assert_eq!(engine.eval::<i64>(&script).map_err(|error| format!("{word}: {error}")), Ok(7));
         }
+    }
+
+    #[test]
+    fn a_list_is_not_mapped_by_the_mapping() {
+        let mut engine = Engine::new();
+        register(&mut engine);
+        begin();
+        let script = format!("fn map(msg) {{ [msg].map(|x| x + 1)[0] }} {MAP}(6)");
+        assert_eq!(engine.eval::<i64>(&script).unwrap(), 7);
     }
 
     #[test]

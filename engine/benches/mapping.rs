@@ -1,0 +1,136 @@
+//! How long a mapping takes: a whole admission, with all that hangs on it, from the parsed message to the bytes.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use std::{hint::black_box, path::PathBuf, sync::Arc};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use tie_engine::{
+    hl7::Message,
+    mapping::{Context, Files, Limits, Mapped, Mappings},
+};
+
+const ADMISSION: &str = "MSH|^~\\&|PAS|RXX|TIE|TIE|20260115093000||ADT^A01^ADT_A01|BENCH1|P|2.4|1||||GBR|UNICODE|EN\r\
+    EVN||20260115093000|||111111111^CLERK^ANNE^^^Miss^^RXX01|20260115092500\r\
+    PID|1||9991001018^^^NHS~1000001^^^RXX^MR||OAKLEY^FREDA^JANE^^MRS^^L~SCHMIDT^FREDA^^^^^M||196512130415|F|||29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H||01653555123^PRN^PH~07700900123^PRN^CP|01653555199^WPN^PH|EN|M|C22|||||A|||N||||||N\r\
+    PD1|||MALTON GP PRACTICE^^Y06601|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP\r\
+    NK1|1|OAKLEY^ALBERT^J^^MR^^L|1|29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700900456\r\
+    PV1|1|I|MAU^WARD7^BED04^RXX01|21|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP|C9999991^DARWIN^SAMUEL^^^Dr^^^GMC~C9999992^BLACKWELL^ELIZA^^^Dr^^^GMC|300||||19|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC||V0001234^^^VISITID|||||||||||||||||||||||||20260115090000\r\
+    PV2|||||||||20260120\r";
+
+const SCRIPT: &str = r#"
+const PATIENT = segment_map("PID", "Patient", [
+    ["PID-3",   "identifier",       "CX"],
+    ["PID-5",   "name",             "XPN"],
+    ["PID-7",   "birthDate",        "date"],
+    ["PID-8",   "gender",           "code", "administrative-sex"],
+    ["PID-11.1", "address[0].line", "string"],
+    ["PID-11.3", "address[0].city", "string"],
+    ["PID-11.5", "address[0].postalCode", "string"],
+    ["PID-13[1].1", "telecom[0].value", "string"],
+    ["PID-13[2].1", "telecom[1].value", "string"],
+    ["=",       "active",           true],
+]);
+const PRACTICE = segment_map("PD1", "Organization", [
+    ["PD1-3.1", "name", "string"],
+]);
+const NEXT_OF_KIN = segment_map("NK1", "RelatedPerson", [
+    ["NK1-2", "name",                 "XPN"],
+    ["NK1-4.1", "address[0].line",    "string"],
+    ["NK1-4.3", "address[0].city",    "string"],
+    ["NK1-5.1", "telecom[0].value",   "string"],
+]);
+const ENCOUNTER = segment_map("PV1", "Encounter", [
+    ["PV1-19", "identifier",   "CX"],
+    ["=",      "class.system", "http://terminology.hl7.org/CodeSystem/v3-ActCode"],
+    ["PV1-2",  "class.code",   "code", "patient-class"],
+    ["PV1-44", "period.start", "date"],
+]);
+const STAFF = "https://example.org/staff";
+const PLACES = "https://example.org/places";
+
+fn person(out, value) {
+    let p = out.put("Practitioner", STAFF, value[1]);
+    p.set("identifier", #{ system: STAFF, value: value[1] });
+    p.set("name", value.to("XPN"));
+    p
+}
+
+fn place(out, kind, name, above) {
+    let l = out.put("Location", PLACES, name);
+    l.set("name", name);
+    l.set("mode", "instance");
+    l.set("physicalType", #{ coding: [#{ system: "http://terminology.hl7.org/CodeSystem/location-physical-type", code: kind }] });
+    if above != () { l.set("partOf", above.reference()); }
+    l
+}
+
+fn status(event) {
+    switch event {
+        "A03" => "finished",
+        "A11" => "cancelled",
+        _ => "in-progress",
+    }
+}
+
+fn map(msg) {
+    let out = bundle();
+    let p = out.put(PATIENT, msg["PID"]);
+    if msg["PID-30"] == "Y" { p.set("deceasedBoolean", true); }
+    if msg["PD1-3.3"].is_present {
+        let practice = out.put(PRACTICE, msg["PD1"], "https://fhir.nhs.uk/Id/ods-organization-code", msg["PD1-3.3"]);
+        p.set("managingOrganization", practice.reference());
+    }
+    for nk1 in msg.segments("NK1") {
+        let n = out.put(NEXT_OF_KIN, nk1, "https://example.org/nk1", p.id + nk1[1]);
+        n.set("patient", p.reference());
+    }
+    let pv1 = msg["PV1"];
+    let e = out.put(ENCOUNTER, pv1);
+    e.set("status", status(msg.event));
+    e.set("subject", p.reference());
+    for doctor in pv1.all("PV1-7") { e.add("participant", #{ individual: person(out, doctor).reference() }); }
+    for doctor in pv1.all("PV1-9") { e.add("participant", #{ individual: person(out, doctor).reference() }); }
+    let ward = place(out, "wa", pv1["PV1-3.1"].text, ());
+    let bed = place(out, "bd", pv1["PV1-3.1"].text + "/" + pv1["PV1-3.3"], ward);
+    e.add("location", #{ location: bed.reference(), status: "active" });
+    out
+}
+"#;
+
+fn mapping(criterion: &mut Criterion) {
+    let files: Files = [
+        ("mappings/adt.rhai", SCRIPT),
+        ("mappings/tables/administrative-sex.csv", "from,code\nF,female\nM,male\n"),
+        ("mappings/tables/patient-class.csv", "from,code\nI,IMP\nO,AMB\nE,EMER\n"),
+    ]
+    .into_iter()
+    .map(|(path, text)| (PathBuf::from(path), Arc::from(text)))
+    .collect();
+    let mappings = Mappings::compile(&files, &Limits::default()).unwrap();
+    let message = Arc::new(Message::parse(ADMISSION.into(), encoding_rs::WINDOWS_1252).unwrap());
+    let context = Context {
+        received: "2026-01-15T09:30:01Z".parse().unwrap(),
+        zone: jiff::tz::TimeZone::get("Europe/London").unwrap(),
+        environment: "test".into(),
+        coverage: false,
+    };
+    match mappings.run("adt", &message, &context).unwrap().mapped {
+        Mapped::Outputs(outputs) => {
+            println!("{} bytes", outputs.iter().map(|one| one.bytes().len()).sum::<usize>())
+        }
+        other => panic!("{other:?}"),
+    }
+    criterion.bench_function("mapping/adt", |bencher| {
+        bencher.iter(|| black_box(mappings.run("adt", &message, &context).unwrap()));
+    });
+    let counting = Context { coverage: true, ..context.clone() };
+    criterion.bench_function("mapping/adt with coverage", |bencher| {
+        bencher.iter(|| black_box(mappings.run("adt", &message, &counting).unwrap()));
+    });
+    criterion.bench_function("mapping/compile one", |bencher| {
+        bencher.iter(|| black_box(Mappings::compile(&files, &Limits::default()).unwrap()));
+    });
+}
+
+criterion_group!(benches, mapping);
+criterion_main!(benches);

@@ -1,0 +1,3 @@
+//! .
+mod watch;
+pub use watch::Watch;

@@ -300,6 +300,13 @@ pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched"];
 /// The keys of a `[destination.x]` table that the engine itself reads; none of them is the connector's.
 pub const DESTINATION_KEYS: &[&str] = &["kind", "timeout", "concurrency"];
 
+/// The same table says the same, wherever it stands in its file: an edit elsewhere changes no connector.
+impl PartialEq for Options {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name && self.section == other.section && self.content() == other.content()
+    }
+}
+
 impl Options {
     /// The options of `[listener.<name>]` in the document.
     pub fn listener(name: impl Into<String>, document: Document) -> Self {
@@ -367,22 +374,15 @@ impl Options {
         }
     }
 
-    /// What the connector reads, without places: two files may say the same in different lines.
-    fn meaning(&self) -> Option<toml::Value> {
-        self.parse().ok()
+    fn content(&self) -> Option<toml::Value> {
+        let mut root: toml::Table = toml::from_str(&self.document.text).ok()?;
+        root.get_mut(self.section)?.as_table_mut()?.remove(&self.name)
     }
 
     fn table<'i>(&self, tree: &mut Spanned<DeValue<'i>>) -> Option<Spanned<DeValue<'i>>> {
         let DeValue::Table(root) = tree.get_mut() else { return None };
         let DeValue::Table(names) = root.get_mut(self.section)?.get_mut() else { return None };
         names.remove(self.name.as_str()).filter(|table| table.get_ref().is_table())
-    }
-}
-
-/// Equal when the connector would be told the same: an edit elsewhere in the file is no difference.
-impl PartialEq for Options {
-    fn eq(&self, other: &Self) -> bool {
-        self.name == other.name && self.section == other.section && self.meaning() == other.meaning()
     }
 }
 

@@ -349,30 +349,37 @@ fn scripts_import_functions_and_constants() {
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:102af7bc-5bb4-5795-92a4-4286c6011383",
+                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
+                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                     "identifier": [
                       {
-                        "system": "urn:id:NHS",
-                        "value": "9991001018"
+                        "system": "urn:tie:authority:RXX:NHS",
+                        "value": "9991001018",
+                        "assigner": {
+                          "display": "NHS"
+                        }
                       },
                       {
-                        "system": "urn:id:RXX",
-                        "value": "1000001"
+                        "system": "urn:tie:authority:RXX:RXX",
+                        "value": "1000001",
+                        "assigner": {
+                          "display": "RXX"
+                        }
                       }
                     ],
                     "name": [
                       {
+                        "use": "official",
                         "family": "OAKLEY",
                         "given": [
                           "FREDA",
                           "JANE"
-                        ],
-                        "use": "official"
+                        ]
                       },
                       {
+                        "use": "usual",
                         "family": "SCHMIDT",
                         "given": [
                           "FREDA"
@@ -384,7 +391,7 @@ fn scripts_import_functions_and_constants() {
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/102af7bc-5bb4-5795-92a4-4286c6011383"
+                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
                   }
                 }
               ]
@@ -568,10 +575,10 @@ out"#,
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:102af7bc-5bb4-5795-92a4-4286c6011383",
+                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
+                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                     "birthDate": "1965-12-13",
                     "gender": "male",
                     "maritalStatus": {
@@ -587,7 +594,7 @@ out"#,
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/102af7bc-5bb4-5795-92a4-4286c6011383"
+                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
                   }
                 }
               ]
@@ -618,55 +625,62 @@ fn map(msg) {{
     check_files(
         &[("mappings/adt.rhai", &script)],
         expect![[r#"
-        {
-          "resourceType": "Patient",
-          "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
-          "identifier": [
             {
-              "system": "urn:id:NHS",
-              "value": "9991001018"
-            },
-            {
-              "system": "urn:id:RXX",
-              "value": "1000001"
-            }
-          ],
-          "name": [
-            {
-              "family": "OAKLEY",
-              "given": [
-                "FREDA",
-                "JANE"
-              ],
-              "use": "old"
-            }
-          ],
-          "birthDate": "1965-12-13",
-          "gender": "female",
-          "contact": [
-            {
-              "name": {
-                "family": "OAKLEY",
-                "given": [
-                  "ALBERT"
-                ]
-              },
-              "relationship": [
+              "resourceType": "Patient",
+              "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+              "identifier": [
                 {
-                  "text": "kin"
+                  "system": "urn:tie:authority:RXX:NHS",
+                  "value": "9991001018",
+                  "assigner": {
+                    "display": "NHS"
+                  }
+                },
+                {
+                  "system": "urn:tie:authority:RXX:RXX",
+                  "value": "1000001",
+                  "assigner": {
+                    "display": "RXX"
+                  }
+                }
+              ],
+              "name": [
+                {
+                  "use": "old",
+                  "family": "OAKLEY",
+                  "given": [
+                    "FREDA",
+                    "JANE"
+                  ]
+                }
+              ],
+              "birthDate": "1965-12-13",
+              "gender": "female",
+              "contact": [
+                {
+                  "name": {
+                    "use": "usual",
+                    "family": "OAKLEY",
+                    "given": [
+                      "ALBERT"
+                    ]
+                  },
+                  "relationship": [
+                    {
+                      "text": "kin"
+                    }
+                  ]
+                }
+              ],
+              "extension": [
+                {
+                  "url": "http://ward",
+                  "valueString": "MAU"
                 }
               ]
             }
-          ],
-          "extension": [
-            {
-              "url": "http://ward",
-              "valueString": "MAU"
-            }
-          ]
-        }
-        Unmapped { table: "administrative-sex", code: "21" }
-    "#]],
+            Unmapped { table: "administrative-sex", code: "21" }
+        "#]],
     );
 }
 

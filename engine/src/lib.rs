@@ -31,6 +31,7 @@ pub mod routing;
 
 pub mod config;
 pub mod pipeline;
+pub mod revision;
 pub mod supervisor;
 
 pub mod admin;

@@ -214,7 +214,7 @@ impl Reading<'_> {
     fn listener(&mut self, name: String, table: Spanned<DeValue<'_>>) -> Option<ListenerConfig> {
         let keys = self.common::<ListenerTable>(table, LISTENER_KEYS)?;
         self.kind("listener", &keys.kind, |plugin| plugin.source.is_some());
-        let charset = encoding_rs::Encoding::for_label(keys.charset.get_ref().as_bytes());
+        let charset = crate::hl7::charset::by_name(keys.charset.get_ref());
         if charset.is_none() {
             let known =
                 ["utf-8", "windows-1252", "iso-8859-1", "iso-8859-15", "us-ascii", "utf-16le", "utf-16be"];

@@ -210,3 +210,15 @@ fn the_schema_keeps_the_definitions_of_connectors_apart() {
         assert!(schema["$defs"].get(name).is_some(), "{name} is defined");
     }
 }
+
+#[test]
+fn an_edit_elsewhere_is_no_change_of_a_listener() {
+    let config = |text: &str| parse(&format!("{SMALL}{text}")).unwrap().listeners.remove(0);
+    let first = config("[listener.a]\nkind = 'mllp'\nlisten = ':1'\n");
+    assert_eq!(
+        first,
+        config("\n# a remark\n[listener.a]\nlisten = \":1\"\nkind = 'mllp'\n[listener.b]\nkind = 'mllp'\n")
+    );
+    assert_ne!(first, config("[listener.a]\nkind = 'mllp'\nlisten = ':2'\n"));
+    assert_ne!(first, config("[listener.a]\nkind = 'mllp'\nlisten = ':1'\nunmatched = 'accept'\n"));
+}

@@ -2,11 +2,12 @@
 
 mod client;
 mod fhir;
+mod mllp;
 
 use tie_engine::connector::Plugin;
 
 /// Every connector, in the order that `tie plugins` lists them.
-pub const ALL: &[Plugin] = &[fhir::PLUGIN];
+pub const ALL: &[Plugin] = &[mllp::PLUGIN, fhir::PLUGIN];
 
 #[cfg(test)]
 mod tests {

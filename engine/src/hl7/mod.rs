@@ -9,10 +9,15 @@
 pub mod ack;
 pub mod batch;
 pub mod charset;
+pub mod dictionary;
 pub mod escape;
 pub mod framing;
 pub mod time;
 
+pub mod edit;
+pub mod groups;
+
+mod exercise;
 mod index;
 mod message;
 mod path;
@@ -21,6 +26,8 @@ mod separators;
 mod value;
 
 pub use charset::Charset;
+#[doc(hidden)]
+pub use exercise::exercise;
 pub use index::{Fault, Oddity};
 pub use message::{Message, ParseError, Trigger};
 pub use path::{Path, PathError};

@@ -1,0 +1,442 @@
+//! The MLLP listener: takes frames from many connections and answers each in turn.
+//!
+//! Promise:  on one connection messages are handed in and answered in the order in which they came, each answer in
+//!           one write. While a message is being made durable its connection is not read: the sender waits (P6).
+//!           Whatever cannot become a message is answered with the engine's refusal before the connection closes.
+//!           After a stop the frame in hand is finished and answered (P10).
+//! Not here: what the answer says (intake), what a frame is (`hl7::framing`).
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use serde::Deserialize;
+use tie_engine::{
+    connector::{ByteSize, Inbox, Notice, Options, Peer, Period, Refusal, Source, SourceError},
+    error::Problem,
+    hl7::framing::{self, Found, Scanner},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::peers::Peers;
+
+pub const EXAMPLE: &str = r#"[listener.hospital]
+kind = "mllp"
+listen = "0.0.0.0:2575"
+peers = ["10.1.0.0/16", "192.0.2.7"]     # who may send; without it, everybody
+longest_message = "16MiB"
+connections = 256                        # at the same time
+idle = "1h"                              # a connection without a byte for so long is closed
+frame_time = "30s"                       # a message that has begun must end within
+memory = "256MiB"                        # for messages being read, over all connections
+"#;
+
+/// What is read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// The memory budget is counted in these; a message shorter than one takes nothing of it.
+const BLOCK_BYTES: usize = 64 * 1024;
+/// After a stop, a frame in hand has this long to come to its end.
+const FINISH: Duration = Duration::from_secs(5);
+/// How long a connection that is turned away may take to show its header.
+const TURN_AWAY: Duration = Duration::from_secs(2);
+/// So many at the same time are turned away with an answer; more are closed.
+const TURN_AWAY_AT_ONCE: usize = 64;
+/// After the last answer, what the peer has still sent is read for so long: closing on it would cost the answer.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Options of an `mllp` listener.
+#[derive(Debug, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ListenerOptions {
+    /// Address and port to listen at.
+    listen: SocketAddr,
+    /// Who may send: addresses and networks such as `10.1.0.0/16`. Empty: everybody.
+    #[serde(default)]
+    peers: Vec<String>,
+    /// The longest message that is taken.
+    #[serde(default = "default_longest_message")]
+    longest_message: ByteSize,
+    /// Connections at the same time.
+    #[serde(default = "default_connections")]
+    connections: usize,
+    /// A connection without a byte for so long is closed.
+    #[serde(default = "default_idle")]
+    idle: Period,
+    /// From the first byte of a message to its last, and for the peer to take an answer.
+    #[serde(default = "default_frame_time")]
+    frame_time: Period,
+    /// Memory for messages that are being read, over all connections of this listener.
+    #[serde(default = "default_memory")]
+    memory: ByteSize,
+}
+
+fn default_longest_message() -> ByteSize {
+    ByteSize(16 * 1024 * 1024)
+}
+
+fn default_connections() -> usize {
+    256
+}
+
+fn default_idle() -> Period {
+    Period(Duration::from_secs(3600))
+}
+
+fn default_frame_time() -> Period {
+    Period(Duration::from_secs(30))
+}
+
+fn default_memory() -> ByteSize {
+    ByteSize(256 * 1024 * 1024)
+}
+
+/// Checks the options.
+pub fn build(options: &Options) -> Result<Box<dyn Source>, Vec<Problem>> {
+    let parsed: ListenerOptions = options.parse()?;
+    let mut problems = Vec::new();
+    let peers = Peers::parse(&parsed.peers).unwrap_or_else(|bad| {
+        problems.extend(bad.into_iter().map(|text| {
+            options
+                .problem_at("peers", format!("`{text}` is neither an address nor a network"))
+                .help("write 192.0.2.7 or 10.1.0.0/16")
+        }));
+        Peers::default()
+    });
+    let longest = usize::try_from(parsed.longest_message.0).unwrap_or(usize::MAX);
+    let blocks = usize::try_from(parsed.memory.0).unwrap_or(usize::MAX) / BLOCK_BYTES;
+    for (key, good) in [
+        ("longest_message", longest >= 1024),
+        ("connections", parsed.connections > 0),
+        ("idle", !parsed.idle.0.is_zero()),
+        ("frame_time", !parsed.frame_time.0.is_zero()),
+    ] {
+        if !good {
+            problems.push(options.problem_at(key, format!("`{key}` is too small")));
+        }
+    }
+    let whole = longest / BLOCK_BYTES + 1;
+    if blocks < whole {
+        problems.push(
+            options.problem_at("memory", "`memory` does not suffice for one message of `longest_message`"),
+        );
+    }
+    match problems.is_empty() {
+        true => Ok(Box::new(Listener {
+            listen: parsed.listen,
+            shared: Arc::new(Shared {
+                peers,
+                longest,
+                connections: parsed.connections,
+                idle: parsed.idle.0,
+                frame_time: parsed.frame_time.0,
+                memory: Arc::new(Semaphore::new(blocks.min(Semaphore::MAX_PERMITS))),
+                whole: u32::try_from(whole).unwrap_or(u32::MAX),
+            }),
+        })),
+        false => Err(problems),
+    }
+}
+
+struct Listener {
+    listen: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    peers: Peers,
+    longest: usize,
+    connections: usize,
+    idle: Duration,
+    frame_time: Duration,
+    memory: Arc<Semaphore>,
+    /// Blocks for one message of the longest size.
+    whole: u32,
+}
+
+#[async_trait]
+impl Source for Listener {
+    async fn run(self: Box<Self>, inbox: Inbox, stop: CancellationToken) -> Result<(), SourceError> {
+        let listen = self.listen;
+        let listener = TcpListener::bind(listen)
+            .await
+            .map_err(|error| SourceError(format!("cannot listen at {listen}: {error}")))?;
+        if let Ok(address) = listener.local_addr() {
+            tracing::info!(%address, "listening for MLLP");
+        }
+        let (mut served, mut turned_away) = (JoinSet::new(), JoinSet::new());
+        loop {
+            let accepted = tokio::select! {
+                () = stop.cancelled() => break,
+                Some(_) = served.join_next() => continue,
+                Some(_) = turned_away.join_next() => continue,
+                accepted = listener.accept() => accepted,
+            };
+            let (socket, address) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    // Such as too many open files: others must close first.
+                    tracing::warn!(%error, "cannot take a connection");
+                    sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let connection = Connection::new(socket, address, self.shared.clone(), inbox.clone());
+            match self.shared.refusal(address, served.len()) {
+                None => drop(served.spawn(connection.serve(stop.clone()))),
+                Some(refusal) if turned_away.len() < TURN_AWAY_AT_ONCE => {
+                    turned_away.spawn(connection.turn_away(refusal));
+                }
+                Some(_) => {}
+            }
+        }
+        drop(listener);
+        while served.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+impl Shared {
+    fn refusal(&self, address: SocketAddr, served: usize) -> Option<Refusal> {
+        if !self.peers.allow(address.ip()) {
+            return Some(Refusal::PeerNotAllowed);
+        }
+        (served >= self.connections).then_some(Refusal::TooManyConnections { limit: self.connections })
+    }
+}
+
+struct Connection {
+    socket: TcpStream,
+    peer: Peer,
+    shared: Arc<Shared>,
+    inbox: Inbox,
+    scanner: Scanner,
+    buffer: BytesMut,
+    /// When the frame in hand began.
+    began: Option<Instant>,
+    /// Blocks of the memory budget that the buffer holds.
+    blocks: Option<OwnedSemaphorePermit>,
+    /// A message has come in a frame.
+    framed: bool,
+    /// The beginning of what came outside any frame and is no mere filling.
+    unframed: Option<Bytes>,
+}
+
+/// Why a connection ends.
+enum End {
+    /// By the peer, or it is idle, or a stop; nothing is owed.
+    Closed,
+    /// The peer is owed a last look at our answer.
+    Refused,
+}
+
+impl Connection {
+    fn new(socket: TcpStream, address: SocketAddr, shared: Arc<Shared>, inbox: Inbox) -> Self {
+        // A small answer must not wait for more to send.
+        let _ = socket.set_nodelay(true);
+        Self {
+            socket,
+            peer: Peer::from(address),
+            scanner: Scanner::new(shared.longest),
+            shared,
+            inbox,
+            buffer: BytesMut::new(),
+            began: None,
+            blocks: None,
+            framed: false,
+            unframed: None,
+        }
+    }
+
+    async fn serve(mut self, stop: CancellationToken) {
+        self.inbox.notice(Notice::Connected);
+        if let End::Refused = self.converse(&stop).await {
+            self.linger().await;
+        }
+        self.inbox.notice(Notice::Disconnected);
+    }
+
+    async fn converse(&mut self, stop: &CancellationToken) -> End {
+        let mut last_byte = Instant::now();
+        let mut finish = None;
+        loop {
+            if stop.is_cancelled() {
+                if !self.scanner.in_frame() {
+                    return End::Closed;
+                }
+                finish.get_or_insert_with(|| Instant::now() + FINISH);
+            }
+            let patience = match self.began {
+                Some(began) => began + self.shared.frame_time,
+                None => last_byte + self.shared.idle,
+            };
+            let read = tokio::select! {
+                biased;
+                read = self.read() => read,
+                () = sleep_until(finish.map_or(patience, |finish| finish.min(patience))) => return self.give_up().await,
+                () = stop.cancelled(), if finish.is_none() => continue,
+            };
+            match read {
+                Ok(true) => last_byte = Instant::now(),
+                Ok(false) | Err(_) => return self.give_up().await,
+            }
+            if let Some(end) = self.take_frames().await {
+                return end;
+            }
+        }
+    }
+
+    /// Reads some bytes, within the memory budget; false at the end of the stream.
+    async fn read(&mut self) -> std::io::Result<bool> {
+        if self.blocks.is_none() && self.buffer.len() + READ_BYTES > BLOCK_BYTES {
+            // For the longest message at once: by pieces, several could have each a part and wait for the rest.
+            // Waiting is no fault of the peer's, but its time goes on, so that nobody holds the budget for ever.
+            self.blocks = self.shared.memory.clone().acquire_many_owned(self.shared.whole).await.ok();
+        }
+        self.buffer.reserve(READ_BYTES);
+        Ok(self.socket.read_buf(&mut self.buffer).await? > 0)
+    }
+
+    /// Hands in and answers what is whole by now.
+    async fn take_frames(&mut self) -> Option<End> {
+        while let Some(found) = self.scanner.scan(&mut self.buffer) {
+            let answered = match found {
+                Found::Message(raw) => {
+                    self.framed = true;
+                    self.began = None;
+                    match self.inbox.accept(raw, &self.peer).await {
+                        Ok(answer) => self.answer(answer).await,
+                        // Nothing can be acknowledged any more: the sender keeps the message.
+                        Err(_) => return Some(End::Closed),
+                    }
+                }
+                Found::TooLarge { head } => {
+                    self.refuse(head, Refusal::TooLarge { limit_bytes: self.shared.longest }).await
+                }
+                Found::Cut { head } => {
+                    let waited = self.began.take().map(|began| began.elapsed()).unwrap_or_default();
+                    self.refuse(head, Refusal::Incomplete { waited }).await
+                }
+                Found::Junk { bytes, head } => self.pass_over(bytes, head).await,
+            };
+            if !answered {
+                return Some(End::Closed);
+            }
+        }
+        match (self.scanner.in_frame(), self.began) {
+            (true, None) => self.began = Some(Instant::now()),
+            (false, Some(_)) => self.began = None,
+            (true, Some(_)) | (false, None) => {}
+        }
+        if self.buffer.is_empty() {
+            // Big buffers are not kept for the next message.
+            self.blocks = None;
+            self.buffer = BytesMut::new();
+        }
+        None
+    }
+
+    async fn pass_over(&mut self, bytes: usize, head: Bytes) -> bool {
+        self.inbox.notice(Notice::Junk { bytes });
+        let filling = head.iter().all(|byte| matches!(byte, 0 | b'\r' | b'\n' | b' '));
+        if filling {
+            return true;
+        }
+        let text = head.trim_ascii_start();
+        if [b"MSH", b"FHS", b"BHS"].iter().any(|name| text.starts_with(*name)) {
+            // A sender that knows no frames waits for an answer: it gets one at once.
+            return self.refuse(head, Refusal::NotFramed).await;
+        }
+        self.unframed.get_or_insert(head);
+        true
+    }
+
+    /// The peer has closed, or its time is up: what it has begun is answered, so that nothing ends in silence.
+    async fn give_up(&mut self) -> End {
+        if let Some(began) = self.began {
+            let head = self.scanner.head(&self.buffer);
+            // The head of what was too large has been answered.
+            if !head.is_empty() {
+                self.refuse(head, Refusal::Incomplete { waited: began.elapsed() }).await;
+            }
+            return End::Refused;
+        }
+        match self.unframed.take() {
+            Some(head) if !self.framed => {
+                self.refuse(head, Refusal::NotFramed).await;
+                End::Refused
+            }
+            Some(_) | None => End::Closed,
+        }
+    }
+
+    /// Answers a connection that is not served. Its first frame is awaited for a moment, so that the answer can
+    /// name its message.
+    async fn turn_away(mut self, refusal: Refusal) {
+        let patience = Instant::now() + TURN_AWAY;
+        let mut head = Bytes::new();
+        while head.is_empty() && self.buffer.len() < READ_BYTES {
+            let more = tokio::select! {
+                read = self.socket.read_buf(&mut self.buffer) => read.unwrap_or(0),
+                () = sleep_until(patience) => 0,
+            };
+            match self.scanner.scan(&mut self.buffer) {
+                Some(Found::Message(found)) => head = found,
+                Some(Found::TooLarge { head: found } | Found::Cut { head: found }) => head = found,
+                Some(Found::Junk { .. }) | None => {}
+            }
+            if more == 0 {
+                break;
+            }
+        }
+        if head.is_empty() {
+            head = self.scanner.head(&self.buffer);
+        }
+        self.refuse(head, refusal).await;
+        self.linger().await;
+    }
+
+    async fn refuse(&mut self, head: Bytes, refusal: Refusal) -> bool {
+        let answer = self.inbox.refuse(head, refusal, &self.peer).await;
+        self.answer(answer).await
+    }
+
+    /// Sends an answer in one write; false if the peer does not take it.
+    async fn answer(&mut self, answer: Option<Bytes>) -> bool {
+        let Some(answer) = answer else { return true };
+        match framing::frame(&answer) {
+            Ok(framed) => {
+                let written = timeout(self.shared.frame_time, self.socket.write_all(&framed)).await;
+                matches!(written, Ok(Ok(())))
+            }
+            Err(error) => {
+                tracing::error!(%error, "an acknowledgement cannot be framed");
+                false
+            }
+        }
+    }
+
+    async fn linger(&mut self) {
+        if self.socket.shutdown().await.is_err() {
+            return;
+        }
+        let patience = Instant::now() + LINGER;
+        let mut scratch = BytesMut::with_capacity(READ_BYTES);
+        loop {
+            scratch.clear();
+            let more = tokio::select! {
+                read = self.socket.read_buf(&mut scratch) => read.unwrap_or(0),
+                () = sleep_until(patience) => 0,
+            };
+            if more == 0 {
+                return;
+            }
+        }
+    }
+}

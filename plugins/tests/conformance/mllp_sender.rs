@@ -1,0 +1,120 @@
+//! The MLLP destination: what each answer means, and that none is taken for another's.
+
+use bytes::Bytes;
+use tie_engine::connector::{DeliveryError, Destination, ErrorClass, Outbound, Payload, Receipt};
+
+use ErrorClass::{Rejected, Unavailable, Uncertain};
+
+use crate::{
+    destination,
+    peer::{Act, Peer, acknowledgement, good_mllp, whole_mllp},
+};
+
+fn message(n: usize) -> Outbound {
+    let text = format!("MSH|^~\\&|PAS|RXX|LAB|RXX|20260301||ADT^A01|M{n}|P|2.4\rPID|||{n}\r");
+    Outbound::new(Payload::Hl7(Bytes::from(text)), "ANOTHER")
+}
+
+async fn peer(acts: impl IntoIterator<Item = Act>) -> (Peer, std::sync::Arc<dyn Destination>) {
+    let peer = Peer::start(whole_mllp, good_mllp, acts).await;
+    let options = format!("kind = \"mllp\"\naddress = \"{}\"\n", peer.address);
+    (peer, destination(&options))
+}
+
+async fn answer(bytes: Vec<u8>, options: &str) -> Result<Receipt, DeliveryError> {
+    let peer = Peer::start(whole_mllp, good_mllp, [Act::Say(bytes)]).await;
+    let options = format!("kind = \"mllp\"\naddress = \"{}\"\n{options}", peer.address);
+    destination(&options).deliver(&message(1)).await
+}
+
+fn framed(body: &str) -> Vec<u8> {
+    format!("\x0B{body}\x1C\r").into_bytes()
+}
+
+const HEAD: &str = "MSH|^~\\&|LAB|RXX|TIE|RXX|20260301||ACK|A1|P|2.4\r";
+
+#[tokio::test]
+async fn every_answer_has_its_class() {
+    for code in ["AA", "CA"] {
+        assert_eq!(answer(acknowledgement(code, "M1"), "").await.unwrap().answer, code);
+    }
+    let cases = [
+        (acknowledgement("AE", "M1"), Rejected),
+        (acknowledgement("AR", "M1"), Rejected),
+        (acknowledgement("CE", "M1"), Unavailable),
+        (acknowledgement("CR", "M1"), Rejected),
+        (framed(&format!("{HEAD}MSA|AR|M1\rERR|||207^Application internal error^HL70357|E\r")), Unavailable),
+        (framed(&format!("{HEAD}MSA|AE|M1\rERR|||206|E\r")), Unavailable),
+        (framed(&format!("{HEAD}MSA|AE|M1\rERR|||204|E\r")), Rejected),
+        (acknowledgement("ZZ", "M1"), Uncertain),
+        (acknowledgement("AA", "M2"), Uncertain),
+        (acknowledgement("AA", ""), Uncertain),
+        (acknowledgement("AE", "M2"), Uncertain),
+        (framed(HEAD), Uncertain),
+        (framed("what?"), Uncertain),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), Uncertain),
+        ([acknowledgement("AA", "M1"), acknowledgement("AA", "M2")].concat(), Uncertain),
+    ];
+    for (bytes, class) in cases {
+        let told = String::from_utf8_lossy(&bytes).into_owned();
+        assert_eq!(answer(bytes, "").await.unwrap_err().class, class, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_site_can_change_the_table() {
+    let options = "errors = { AE = \"unavailable\", \"207\" = \"rejected\" }\n";
+    assert_eq!(answer(acknowledgement("AE", "M1"), options).await.unwrap_err().class, Unavailable);
+    let error = framed(&format!("{HEAD}MSA|AR|M1\rERR|||207|E\r"));
+    assert_eq!(answer(error, options).await.unwrap_err().class, Rejected);
+}
+
+/// P9: the receiver's own words stay out of the reason.
+#[tokio::test]
+async fn p9_the_reason_is_codes_only() {
+    let said = framed(&format!("{HEAD}MSA|AE|M1|CANARYTON unknown\rERR|||CANARYTON|E||||CANARYTON\r"));
+    let error = answer(said, "").await.unwrap_err();
+    assert_eq!(error.reason, "AE");
+    assert!(String::from_utf8_lossy(&error.detail.unwrap()).contains("CANARYTON"));
+}
+
+#[tokio::test]
+async fn what_surrounds_an_answer_does_no_harm() {
+    let noisy = [b"\r\n\0".to_vec(), acknowledgement("AA", "M1")].concat();
+    assert!(answer(noisy, "").await.is_ok());
+    let mut without_cr = acknowledgement("AA", "M1");
+    without_cr.pop();
+    assert!(answer(without_cr, "").await.is_ok());
+}
+
+/// Trap: a late acknowledgement taken for the next message's.
+#[tokio::test]
+async fn a_connection_that_has_said_too_much_is_not_used_again() {
+    let twice = [acknowledgement("AA", "M1"), acknowledgement("AA", "M2")].concat();
+    let (peer, destination) = peer([Act::Say(twice)]).await;
+    assert_eq!(destination.deliver(&message(1)).await.unwrap_err().class, Uncertain);
+    assert!(destination.deliver(&message(2)).await.is_ok());
+    assert_eq!(peer.connections(), 2);
+    assert_eq!(peer.requests(2).await.len(), 2, "the second answer came for a message that was really sent");
+}
+
+#[tokio::test]
+async fn an_answer_for_another_message_ends_the_connection_and_a_refusal_does_not() {
+    let (peer, destination) =
+        peer([Act::Say(acknowledgement("AE", "M1")), Act::Say(acknowledgement("AA", "M1"))]).await;
+    assert_eq!(destination.deliver(&message(1)).await.unwrap_err().class, Rejected);
+    assert_eq!(destination.deliver(&message(2)).await.unwrap_err().class, Uncertain, "it was M1's");
+    assert_eq!(peer.connections(), 1);
+    assert!(destination.deliver(&message(3)).await.is_ok());
+    assert_eq!(peer.connections(), 2);
+}
+
+#[tokio::test]
+async fn a_message_that_cannot_be_framed_is_not_sent() {
+    let (peer, destination) = peer([]).await;
+    for text in ["MSH|^~\\&|PAS\x1C\rPID|", "PID|||1\r", ""] {
+        let outbound = Outbound::new(Payload::Hl7(Bytes::from(text)), "M1");
+        assert_eq!(destination.deliver(&outbound).await.unwrap_err().class, Rejected, "{text:?}");
+    }
+    assert_eq!(peer.connections(), 0);
+}

@@ -12,8 +12,8 @@ use super::{
     handles::NodeHandle,
 };
 use crate::{
-    fhir::types::{CONVERTERS, Converter},
-    hl7::{Path, Segment, Separators, Value},
+    fhir::types::{CONVERTERS, Converter, document},
+    hl7::{Part, Path, Segment, Separators, Value},
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -101,6 +101,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_message(engine);
     register_segment(engine);
     register_value(engine);
+    register_documents(engine);
     register_comparisons(engine);
 }
 
@@ -222,6 +223,22 @@ fn register_value(engine: &mut Engine) {
              target: ImmutableString,
              table: ImmutableString| { convert(*value, &data_type, Some(&target), Some(&table)) },
         );
+}
+
+fn register_documents(engine: &mut Engine) {
+    engine
+        .register_fn("attachment", |values: Array| -> Result<Dynamic> {
+            let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+            with(|current| {
+                let parts: Vec<Part<'_>> =
+                    pieces.iter().filter_map(|piece| piece.find(current).part()).collect();
+                let node = document::joined(&parts, &current.cx(None));
+                Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
+            })
+        })
+        .register_fn("begins_document", |value: FieldHandle| {
+            with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
+        });
 }
 
 fn register_comparisons(engine: &mut Engine) {

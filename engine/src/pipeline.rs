@@ -152,7 +152,9 @@ fn word(prepared: &Prepared) -> &'static str {
 /// The lanes that a message stands in on its way to each destination of a route.
 fn lanes(route: &Route, patient: &PatientKeys) -> Vec<String> {
     match route.order {
-        Order::Patient if patient.main.is_some() => patient.all().map(|key| format!("patient|{key}")).collect(),
+        Order::Patient if patient.main.is_some() => {
+            patient.all().map(|key| format!("patient|{key}")).collect()
+        }
         Order::Patient | Order::Route => vec![format!("route|{}", route.name)],
         // A lane that nobody else will ever stand in.
         Order::None => vec![format!("none|{}", uuid::Uuid::new_v4())],

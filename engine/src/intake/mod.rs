@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use encoding_rs::Encoding;
 use jiff::Timestamp;
+use tokio::sync::watch;
 
 use crate::{
     clock::Clock,
@@ -88,6 +89,7 @@ pub struct Reception {
     metrics: Arc<Metrics>,
     clock: Arc<dyn Clock>,
     control_ids: ControlIds,
+    serving: watch::Sender<bool>,
 }
 
 impl Reception {
@@ -100,7 +102,12 @@ impl Reception {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let control_ids = ControlIds::new(clock.now());
-        Self { settings, journal, router, metrics, clock, control_ids }
+        Self { settings, journal, router, metrics, clock, control_ids, serving: watch::Sender::new(false) }
+    }
+
+    /// Becomes true when the source serves: the engine is not ready before.
+    pub fn serving(&self) -> watch::Receiver<bool> {
+        self.serving.subscribe()
     }
 
     /// Stores what was admitted; the verdict is positive only if all of it is stored and nothing was wrong.
@@ -201,7 +208,9 @@ impl Intake for Reception {
     fn notice(&self, notice: Notice) {
         let listener = self.settings.listener.as_str();
         match notice {
-            Notice::Serving => {}
+            Notice::Serving => {
+                self.serving.send_replace(true);
+            }
             Notice::Connected => self.metrics.connected(listener),
             Notice::Disconnected => self.metrics.disconnected(listener),
             Notice::Junk { bytes } => self.metrics.junk_bytes(listener, bytes),

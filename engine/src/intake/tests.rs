@@ -328,6 +328,20 @@ async fn what_is_refused_gets_a_reason_and_its_head_is_kept() {
 }
 
 #[tokio::test]
+async fn notices_are_counted_and_tell_when_the_source_serves() {
+    let house = House::live().await;
+    let serving = house.reception.serving();
+    assert!(!*serving.borrow());
+    for notice in [Notice::Serving, Notice::Connected, Notice::Connected, Notice::Disconnected] {
+        house.reception.notice(notice);
+    }
+    house.reception.notice(Notice::Junk { bytes: 7 });
+    assert!(*serving.borrow());
+    assert!(house.counted("tie_connections_open{listener=\"hospital\"} 1"));
+    assert!(house.counted("tie_junk_bytes_total{listener=\"hospital\"} 7"));
+}
+
+#[tokio::test]
 async fn p1_a_closed_journal_acknowledges_nothing() {
     let house = House::live().await;
     house.journal.close().await;

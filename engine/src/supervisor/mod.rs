@@ -72,7 +72,9 @@ pub enum Failure {
     #[error("{0}")]
     Machine(String),
     /// Nothing can be made durable any more.
-    #[error("the engine has stopped, since {0}; what was acknowledged is on disk and goes on after a restart")]
+    #[error(
+        "the engine has stopped, since {0}; what was acknowledged is on disk and goes on after a restart"
+    )]
     Closed(JournalError),
 }
 
@@ -92,9 +94,8 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
         hosts: revision.config.admin.hosts.clone(),
     };
     let address = revision.config.admin.listen;
-    let listener = admin::bind(address)
-        .await
-        .map_err(|error| Failure::Admin { address, reason: error.to_string() })?;
+    let listener =
+        admin::bind(address).await.map_err(|error| Failure::Admin { address, reason: error.to_string() })?;
     let admin = tokio::spawn(admin::serve(listener, site, admin_stop.clone()));
     tracing::info!(%address, revision = revision.short(), "the admin listener serves");
     let gauges = tokio::spawn(gauges::feed(Arc::new(parts.clone())));
@@ -173,12 +174,7 @@ impl Supervisor {
         self.surface.look_at(&self.tasks);
     }
 
-    fn status(
-        &self,
-        result: ReloadResult,
-        revision: Option<String>,
-        problems: Vec<Problem>,
-    ) -> ReloadStatus {
+    fn status(&self, result: ReloadResult, revision: Option<String>, problems: Vec<Problem>) -> ReloadStatus {
         ReloadStatus { at: self.parts.clock.now(), result, revision, problems }
     }
 
@@ -198,7 +194,9 @@ impl Setup {
     async fn build(&self) -> Result<Revision, Vec<Problem>> {
         let (home, config_file, plugins) = (self.home.clone(), self.config_file.clone(), self.plugins);
         let built = tokio::task::spawn_blocking(move || build(&home, config_file.as_deref(), plugins));
-        built.await.unwrap_or_else(|_| Err(vec![Problem::error("building the configuration failed (a panic)")]))
+        built
+            .await
+            .unwrap_or_else(|_| Err(vec![Problem::error("building the configuration failed (a panic)")]))
     }
 }
 

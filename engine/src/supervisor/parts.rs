@@ -8,7 +8,6 @@ use super::{Failure, Setup};
 use crate::{
     clock::Clock,
     config::{self, ListenerConfig},
-    connector::Inbox,
     intake::{self, Reception},
     journal::{Journal, sqlite::SqliteStore},
     metrics::Metrics,
@@ -40,9 +39,8 @@ impl Parts {
         let metrics = Arc::new(metrics);
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         let directory = setup.home.join(&revision.config.journal.path);
-        let store = SqliteStore::open(&directory)
-            .await
-            .map_err(|error| Failure::Journal(error.to_string()))?;
+        let store =
+            SqliteStore::open(&directory).await.map_err(|error| Failure::Journal(error.to_string()))?;
         let journal = Journal::start(Arc::new(store), metrics.clone())
             .await
             .map_err(|error| Failure::Journal(error.to_string()))?;
@@ -51,7 +49,7 @@ impl Parts {
     }
 
     /// The reception of a listener.
-    pub fn reception(&self, listener: &ListenerConfig) -> Inbox {
+    pub fn reception(&self, listener: &ListenerConfig) -> Reception {
         let revision = self.pipeline.live();
         let settings = intake::Settings {
             listener: listener.name.clone(),
@@ -67,12 +65,12 @@ impl Parts {
                 config::Environment::Training => intake::Environment::Training,
             },
         };
-        Arc::new(Reception::new(
+        Reception::new(
             settings,
             self.journal.clone(),
             self.pipeline.clone(),
             self.metrics.clone(),
             self.clock.clone(),
-        ))
+        )
     }
 }

@@ -242,4 +242,3 @@ impl admin::Engine for Surface {
         self.parts.clock.now()
     }
 }
-

@@ -14,7 +14,6 @@ use super::parts::Parts;
 use crate::{
     admin::ListenerStatus,
     config::{Config, DestinationConfig, ListenerConfig},
-    connector::{Inbox, Intake, IntakeClosed, Notice, Peer, Refusal},
     delivery::{Courier, Settings, Standing},
     revision::Revision,
 };
@@ -39,10 +38,13 @@ struct Task<C, V> {
 }
 
 /// Whether a listener serves, and why not.
-#[derive(Debug, Clone, Default)]
-struct Serving {
-    serving: bool,
-    reason: Option<String>,
+enum Serving {
+    /// As soon as its source says so.
+    Begun(watch::Receiver<bool>),
+    /// It could not; it will be tried again.
+    Failed(String),
+    /// It was told to stop.
+    Ended,
 }
 
 impl<C, V> Task<C, V> {
@@ -93,7 +95,11 @@ impl Tasks {
     /// How the listeners are.
     pub fn listeners(&self) -> Vec<ListenerStatus> {
         let status = |(name, task): (&String, &Task<ListenerConfig, Arc<Mutex<Serving>>>)| {
-            let Serving { serving, reason } = task.view.lock().clone();
+            let (serving, reason) = match &*task.view.lock() {
+                Serving::Begun(serving) => (*serving.borrow(), None),
+                Serving::Failed(reason) => (false, Some(reason.clone())),
+                Serving::Ended => (false, None),
+            };
             ListenerStatus { name: name.clone(), kind: task.config.kind.clone(), serving, reason }
         };
         self.listeners.iter().map(status).collect()
@@ -147,9 +153,8 @@ fn listener(
     parts: &Parts,
 ) -> Task<ListenerConfig, Arc<Mutex<Serving>>> {
     let stop = CancellationToken::new();
-    let view = Arc::new(Mutex::new(Serving::default()));
-    let inbox: Inbox = Arc::new(Door { reception: parts.reception(&config), view: view.clone() });
-    let handle = tokio::spawn(serve(config.clone(), revision, inbox, view.clone(), stop.clone()));
+    let view = Arc::new(Mutex::new(Serving::Ended));
+    let handle = tokio::spawn(serve(config.clone(), revision, parts.clone(), view.clone(), stop.clone()));
     Task { config, view, stop, handle }
 }
 
@@ -157,47 +162,24 @@ fn listener(
 async fn serve(
     config: ListenerConfig,
     revision: Arc<Revision>,
-    inbox: Inbox,
+    parts: Parts,
     view: Arc<Mutex<Serving>>,
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
+        let reception = Arc::new(parts.reception(&config));
+        *view.lock() = Serving::Begun(reception.serving());
         let ended = match revision.source(&config.name) {
-            Ok(source) => source.run(inbox.clone(), stop.clone()).await.map_err(|error| error.to_string()),
+            Ok(source) => source.run(reception, stop.clone()).await.map_err(|error| error.to_string()),
             Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
         };
-        let reason = ended.err();
-        *view.lock() = Serving { serving: false, reason: reason.clone() };
-        if let Some(reason) = reason {
-            tracing::error!(listener = config.name, reason, "the listener does not serve");
-            tokio::select! {
-                () = stop.cancelled() => {}
-                () = tokio::time::sleep(TRY_AGAIN) => {}
-            }
+        let Err(reason) = ended else { continue };
+        tracing::error!(listener = config.name, reason, "the listener does not serve");
+        *view.lock() = Serving::Failed(reason);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(TRY_AGAIN) => {}
         }
     }
-}
-
-/// The reception of a listener, with an eye on whether the source serves.
-struct Door {
-    reception: Inbox,
-    view: Arc<Mutex<Serving>>,
-}
-
-#[async_trait::async_trait]
-impl Intake for Door {
-    async fn accept(&self, raw: bytes::Bytes, peer: &Peer) -> Result<Option<bytes::Bytes>, IntakeClosed> {
-        self.reception.accept(raw, peer).await
-    }
-
-    async fn refuse(&self, head: bytes::Bytes, refusal: Refusal, peer: &Peer) -> Option<bytes::Bytes> {
-        self.reception.refuse(head, refusal, peer).await
-    }
-
-    fn notice(&self, notice: Notice) {
-        if notice == Notice::Serving {
-            *self.view.lock() = Serving { serving: true, reason: None };
-        }
-        self.reception.notice(notice);
-    }
+    *view.lock() = Serving::Ended;
 }

@@ -23,7 +23,7 @@ fn an_admission_becomes_a_patient_in_the_record() {
     assert_eq!((answer.code(), answer.control_id()), ("AA", control_id.as_str()));
 
     wait("the patient to be in the record", || instance.ledger().contains(&control_id));
-    let (_, found) = http(instance.record, "GET", "/fhir/Patient?family=ZZTEST1", "").unwrap();
+    let (_, found) = http(instance.record, "GET", "/fhir/Patient?identifier=M000001", "").unwrap();
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
     let patients: Vec<_> =
         found["entry"].as_array().unwrap().iter().map(|entry| entry["resource"]["name"][0]["family"].clone()).collect();
@@ -70,7 +70,7 @@ fn p2_a_record_that_is_away_gets_everything_when_it_is_back() {
     }
     wait("the attempts to fail", || {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| line.starts_with("tie_delivery_attempts") && line.contains("unavailable"))
+        text.lines().any(|line| line.starts_with("tie_delivery_attempt_seconds_count") && line.contains("unavailable"))
     });
     let _record = instance.start_record();
     let expected: Vec<_> = (0..5).map(|number| update(3, number).0).collect();
@@ -104,7 +104,7 @@ fn p3_a_replay_repeats_what_a_person_asks_for_and_changes_nothing_in_the_record(
     let _record = instance.start_record();
     let _engine = instance.start();
     let mut source = Mllp::connect(instance.mllp).unwrap();
-    assert_eq!(source.send(&message("adt/a01-admit.hl7")).unwrap().code(), "AA");
+    assert_eq!(source.send(&message("adt/a01-admit-emergency.hl7")).unwrap().code(), "AA");
     wait("the delivery", || instance.ledger().len() == 1);
     let count = || http(instance.record, "GET", "/fhir/Patient?_summary=count", "").unwrap().1;
     let before = count();
@@ -141,7 +141,7 @@ fn p9_no_patient_data_in_anything_that_is_printed_or_served() {
     }
     wait("every message to have been tried", || {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| line.starts_with("tie_delivery_attempts"))
+        text.lines().any(|line| line.starts_with("tie_delivery_attempt_seconds_count"))
     });
     for path in ["/metrics", "/api/status", "/", "/readyz", "/api/messages?control_id=C1", "/api/messages/1"] {
         let (_, body) = http(instance.admin, "GET", path, "").unwrap();

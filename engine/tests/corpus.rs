@@ -118,6 +118,12 @@ fn agrees(path: &FilePath, message: &Message) -> bool {
     if !plain || message.separators().escape.is_none() || message.separators().subcomponent.is_none() {
         return false;
     }
+    // It takes the fifth character of MSH-2 for MSH-3, and does not know of a doubled escape.
+    let declared = message.segment("MSH").unwrap().raw_field(2).len();
+    let truncation = message.separators().truncation.is_some();
+    if declared != 4 + usize::from(truncation) {
+        return false;
+    }
     let text = message.segments().map(|segment| segment.raw()).collect::<Vec<_>>().join("\r");
     let Ok(theirs) = hl7_parser::Message::parse(&text) else { return false };
     if theirs.raw_value().len() != text.len() || theirs.segments().count() != message.segments().len() {
@@ -126,7 +132,7 @@ fn agrees(path: &FilePath, message: &Message) -> bool {
     for (ours, theirs) in message.segments().zip(theirs.segments()) {
         assert_eq!(ours.name(), theirs.name, "{}", path.display());
         for (n, field) in theirs.fields().enumerate().map(|(n, field)| (n + 1, field)) {
-            if theirs.name == "MSH" && n <= 2 {
+            if theirs.name == "MSH" && (n <= 2 || truncation) {
                 continue;
             }
             assert_eq!(ours.raw_field(n), field.raw_value(), "{}: {}-{n}", path.display(), ours.name());

@@ -6,65 +6,62 @@
 //!           reason, and those behind it still come.
 //! Not here: whether a message is right.
 
-use std::{
-    fmt::Write as _,
-    io::{Read, Write},
-    path::{Path as FilePath, PathBuf},
-    process::ExitCode,
-};
+use std::{fmt::Write as _, path::PathBuf};
 
 use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
+use super::{Exit, complain, read, say};
 use crate::hl7::{Message, Path, Segment, Value, batch, charset, dictionary, framing};
 
-/// Shows the messages of a file as trees, with the names of segments and fields.
+/// Show the messages of a file as trees, with the names of segments and fields.
 #[derive(Debug, clap::Args)]
-pub struct Args {
-    /// A file with messages: plain, in MLLP frames, or as a batch. `-` reads from standard input.
-    pub file: PathBuf,
-    /// Prints JSON.
+pub(super) struct Arguments {
+    /// A file with messages: plain, in MLLP frames, or as a batch; `-` is stdin.
+    file: PathBuf,
+    /// Print JSON.
     #[arg(long)]
-    pub json: bool,
-    /// Says only which field stands at this line and column of the file, both from 1.
+    json: bool,
+    /// Say only which field stands at this line and column of the file, both from 1.
     #[arg(long, value_name = "LINE:COLUMN", value_parser = place)]
-    pub at: Option<(usize, usize)>,
+    at: Option<(usize, usize)>,
     /// The character set of messages that name none and are not UTF-8.
     #[arg(long, default_value = "windows-1252")]
-    pub charset: String,
+    charset: String,
 }
 
-/// Runs the command. 0: every message could be read; 1: some could not, or nothing is at the place; 2: the file or
-/// an argument is wrong.
-pub fn run(args: &Args) -> ExitCode {
-    let Some(encoding) = charset::by_name(&args.charset) else {
-        eprintln!("`{}` is no character set that is known", args.charset);
-        return ExitCode::from(2);
+/// Wrong when a message cannot be read or nothing is at the place.
+pub(super) fn run(arguments: &Arguments) -> Exit {
+    let Some(encoding) = charset::by_name(&arguments.charset) else {
+        complain(format_args!("tie: `{}` is no character set that is known", arguments.charset));
+        return Exit::Usage;
     };
-    let raw = match read(&args.file) {
-        Ok(raw) => raw,
-        Err(error) => {
-            eprintln!("{}: {error}", args.file.display());
-            return ExitCode::from(2);
-        }
+    let raw = match read(&arguments.file) {
+        Ok(raw) => Bytes::from(raw),
+        Err(exit) => return exit,
     };
     let report = Report::of(&raw, encoding);
-    let (text, good) = match args.at {
-        Some((line, column)) => match report.at(&raw, line, column) {
-            Some(found) => (if args.json { json(&found) } else { found.line() }, true),
-            None => ("there is no field at this place\n".to_owned(), false),
-        },
-        None if args.json => (json(&report), report.good()),
-        None => (report.tree(), report.good()),
+    let good = match arguments.at {
+        Some((line, column)) => {
+            let found = report.at(&raw, line, column);
+            match &found {
+                Some(found) if arguments.json => say(json(found)),
+                Some(found) => say(found.line()),
+                None => complain("tie: there is no field at this place"),
+            }
+            found.is_some()
+        }
+        None => {
+            say(if arguments.json { json(&report) } else { report.tree() });
+            report.good()
+        }
     };
-    // A closed pipe (`| head`) is no failure.
-    let _ = std::io::stdout().write_all(text.as_bytes());
-    if good { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    if good { Exit::Well } else { Exit::Wrong }
 }
 
 /// What a file holds.
 #[derive(Debug, Serialize)]
-pub struct Report {
+struct Report {
     /// How many MLLP frames it has; 0 for a plain file.
     pub frames: usize,
     /// What is wrong with frames and batches.
@@ -75,7 +72,7 @@ pub struct Report {
 
 /// One message of a file.
 #[derive(Debug, Default, Serialize)]
-pub struct Inspected {
+struct Inspected {
     /// Why it cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -101,7 +98,7 @@ pub struct Inspected {
 
 /// A segment, field, repetition, component or subcomponent.
 #[derive(Debug, Serialize)]
-pub struct Node {
+struct Node {
     /// Its path, as mappings write it.
     pub path: String,
     /// What the standard calls it; empty if it does not know it.
@@ -370,15 +367,6 @@ fn names(version: &str, path: &Path) -> (String, String) {
         }
     }
     (name, member.data_type.to_owned())
-}
-
-fn read(file: &FilePath) -> std::io::Result<Bytes> {
-    if file == FilePath::new("-") {
-        let mut raw = Vec::new();
-        std::io::stdin().read_to_end(&mut raw)?;
-        return Ok(Bytes::from(raw));
-    }
-    std::fs::read(file).map(Bytes::from)
 }
 
 /// Where the n-th line begins, from 1, and the bytes from there.

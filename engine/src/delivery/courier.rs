@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Done, Next, Owed},
-    circuit::{Circuit, Standing},
+    circuit::{Circuit, Pauses, Standing},
     lanes::{Key, Lanes, Limits},
     retry,
 };
@@ -87,6 +87,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// After a stop, what is in flight has this long to finish.
     pub grace: Duration,
+    /// How long a destination that is away is left alone.
+    pub pauses: Pauses,
     /// The bounds of the window on the journal.
     pub limits: Limits,
 }
@@ -97,6 +99,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(30),
             concurrency: 8,
             grace: Duration::from_secs(15),
+            pauses: Pauses::default(),
             limits: Limits::default(),
         }
     }
@@ -112,6 +115,7 @@ pub struct Courier {
     began: Instant,
     lanes: Lanes,
     circuit: Circuit,
+    shown: watch::Sender<Standing>,
     chance: StdRng,
     in_flight: JoinSet<Result<Done, JournalError>>,
     /// The last reading of the journal failed: not before this again.
@@ -151,12 +155,18 @@ impl Courier {
             metrics,
             began: Instant::now(),
             lanes: Lanes::new(settings.limits),
-            circuit: Circuit::new(at_once),
+            circuit: Circuit::new(at_once, settings.pauses),
+            shown: watch::Sender::new(Standing::Closed),
             chance: StdRng::from_os_rng(),
             in_flight: JoinSet::new(),
             read_again: None,
             tip: Tip::default(),
         }
+    }
+
+    /// Whether the destination is given anything, as long as the courier runs.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shown.subscribe()
     }
 
     /// Delivers until `stop`; then lets what is in flight finish within the grace, and returns.
@@ -317,7 +327,9 @@ impl Courier {
     }
 
     fn show(&self) {
-        self.metrics.circuit_open(&self.name, self.circuit.standing() != Standing::Closed);
+        let standing = self.circuit.standing();
+        self.metrics.circuit_open(&self.name, standing != Standing::Closed);
+        self.shown.send_replace(standing);
     }
 
     fn next_wake(&self) -> Option<Instant> {
@@ -359,3 +371,7 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "courier_tests.rs"]
+mod tests;

@@ -5,13 +5,16 @@
 
 mod check;
 mod client;
+mod demo_record;
 mod logging;
 mod map;
+mod mllp_client;
 mod plugins;
 mod reload;
 mod replay;
 mod report;
 mod run;
+mod send;
 mod status;
 mod test;
 
@@ -87,6 +90,10 @@ enum Command {
     Reload(reload::Arguments),
     /// Show the connectors and what can be configured.
     Plugins(plugins::Arguments),
+    /// Send messages by MLLP; show the acknowledgements and how long they took.
+    Send(send::Arguments),
+    /// Run a small FHIR record in memory, for demonstration and tests only.
+    DemoRecord(demo_record::Arguments),
 }
 
 /// Runs the command that the process was started with.
@@ -101,6 +108,8 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Replay(arguments) => replay::run(&arguments, &place),
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),
+        Command::Send(arguments) => return send::run(&arguments),
+        Command::DemoRecord(arguments) => return demo_record::run(&arguments),
     };
     ExitCode::from(exit as u8)
 }

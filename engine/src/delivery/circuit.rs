@@ -11,11 +11,24 @@ use crate::{connector::ErrorClass, delivery::lanes::Key};
 
 /// So many failures in a row, of at least two deliveries, open the circuit.
 const FAILURES: usize = 3;
-/// The first pause of an open circuit; it doubles with each probe that fails.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-/// How often a destination that needs a person is asked whether it still does.
-const SLOW: Duration = Duration::from_secs(60);
+/// How long a circuit that is not closed waits before a probe.
+#[derive(Debug, Clone, Copy)]
+pub struct Pauses {
+    /// The first pause of an open circuit; it doubles with each probe that fails.
+    pub first: Duration,
+    /// The longest pause of an open circuit.
+    pub longest: Duration,
+    /// How often a destination that needs a person is asked whether it still does.
+    pub held: Duration,
+}
+
+impl Default for Pauses {
+    fn default() -> Self {
+        let seconds = Duration::from_secs;
+        Self { first: seconds(1), longest: seconds(30), held: seconds(60) }
+    }
+}
+
 /// A receiver that asks for more is asked again after this.
 const LONGEST_RETRY_AFTER: Duration = super::retry::LONGEST_RETRY_AFTER;
 
@@ -34,6 +47,7 @@ pub enum Standing {
 #[derive(Debug)]
 pub struct Circuit {
     at_most: usize,
+    pauses: Pauses,
     /// What may be in flight while it is closed; below `at_most` after a recovery.
     ramp: usize,
     failures: Vec<Key>,
@@ -45,14 +59,15 @@ pub struct Circuit {
 
 impl Circuit {
     /// A closed circuit for a destination that takes `at_most` deliveries at once.
-    pub fn new(at_most: usize) -> Self {
+    pub fn new(at_most: usize, pauses: Pauses) -> Self {
         let at_most = at_most.max(1);
         Self {
             at_most,
+            pauses,
             ramp: at_most,
             failures: Vec::new(),
             standing: Standing::Closed,
-            pause: FIRST_PAUSE,
+            pause: pauses.first,
             next_probe: Duration::ZERO,
             probing: false,
         }
@@ -95,7 +110,7 @@ impl Circuit {
             Standing::Open | Standing::Held => {
                 self.standing = Standing::Closed;
                 self.ramp = 1;
-                self.pause = FIRST_PAUSE;
+                self.pause = self.pauses.first;
             }
         }
     }
@@ -107,7 +122,7 @@ impl Circuit {
             ErrorClass::Rejected => self.answered(),
             ErrorClass::Misconfigured => {
                 self.standing = Standing::Held;
-                self.next_probe = now + SLOW;
+                self.next_probe = now + self.pauses.held;
             }
             ErrorClass::Unavailable | ErrorClass::Uncertain => self.unreachable(key, retry_after, now),
         }
@@ -124,7 +139,7 @@ impl Circuit {
                 if opens || retry_after.is_some() {
                     self.failures.clear();
                     self.standing = Standing::Open;
-                    self.pause = FIRST_PAUSE;
+                    self.pause = self.pauses.first;
                     self.next_probe = now + self.pause.max(wish(retry_after));
                 }
             }
@@ -134,7 +149,7 @@ impl Circuit {
             }
             Standing::Open | Standing::Held => {
                 self.standing = Standing::Open;
-                self.pause = (self.pause * 2).min(LONGEST_PAUSE);
+                self.pause = (self.pause * 2).min(self.pauses.longest);
                 self.next_probe = now + self.pause.max(wish(retry_after));
             }
         }
@@ -166,7 +181,7 @@ mod tests {
 
     #[test]
     fn p5_one_message_that_always_fails_never_opens_it() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         for now in 0..100 {
             away(&mut circuit, 1, now);
         }
@@ -175,7 +190,7 @@ mod tests {
 
     #[test]
     fn failures_of_different_deliveries_open_it_and_an_answer_between_them_does_not() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         away(&mut circuit, 1, 0);
         away(&mut circuit, 2, 0);
         circuit.answered();
@@ -188,7 +203,7 @@ mod tests {
 
     #[test]
     fn one_probe_at_a_time_with_growing_pauses_then_the_load_comes_back_by_doubling() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         (1..=3).for_each(|n| away(&mut circuit, n, 0));
         let mut now = 0;
         for pause in [1, 2, 4, 8, 16, 30, 30] {
@@ -211,21 +226,21 @@ mod tests {
 
     #[test]
     fn what_was_under_way_when_it_opened_does_not_lengthen_the_pause() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         (1..=8).for_each(|n| away(&mut circuit, n, 0));
         assert_eq!(circuit.next_probe(), Some(seconds(1)));
     }
 
     #[test]
     fn retry_after_holds_the_whole_destination_for_so_long() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         circuit.failed(&key(1), ErrorClass::Unavailable, Some(seconds(90)), seconds(5));
         assert_eq!(circuit.next_probe(), Some(seconds(95)));
     }
 
     #[test]
     fn a_misconfigured_destination_is_held_and_asked_slowly_until_it_is_mended() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         circuit.failed(&key(1), ErrorClass::Misconfigured, None, seconds(0));
         assert_eq!((circuit.standing(), circuit.next_probe()), (Standing::Held, Some(seconds(60))));
         circuit.started();
@@ -238,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_message_that_is_refused_shows_that_the_destination_is_there() {
-        let mut circuit = Circuit::new(8);
+        let mut circuit = Circuit::new(8, Pauses::default());
         (1..=3).for_each(|n| away(&mut circuit, n, 0));
         circuit.started();
         circuit.failed(&key(9), ErrorClass::Rejected, None, seconds(2));

@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Done, Next, Owed},
-    circuit::{Circuit, Standing},
+    circuit::{Circuit, Pauses, Standing},
     lanes::{Key, Lanes, Limits},
     retry,
 };
@@ -87,6 +87,8 @@ pub struct Settings {
     pub concurrency: usize,
     /// After a stop, what is in flight has this long to finish.
     pub grace: Duration,
+    /// How long a destination that is away is left alone.
+    pub pauses: Pauses,
     /// The bounds of the window on the journal.
     pub limits: Limits,
 }
@@ -97,6 +99,7 @@ impl Default for Settings {
             timeout: Duration::from_secs(30),
             concurrency: 8,
             grace: Duration::from_secs(15),
+            pauses: Pauses::default(),
             limits: Limits::default(),
         }
     }
@@ -151,7 +154,7 @@ impl Courier {
             metrics,
             began: Instant::now(),
             lanes: Lanes::new(settings.limits),
-            circuit: Circuit::new(at_once),
+            circuit: Circuit::new(at_once, settings.pauses),
             chance: StdRng::from_os_rng(),
             in_flight: JoinSet::new(),
             read_again: None,
@@ -359,3 +362,7 @@ async fn sleep_until(deadline: Option<Instant>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+#[path = "courier_tests.rs"]
+mod tests;

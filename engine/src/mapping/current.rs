@@ -9,10 +9,13 @@ use jiff::{Timestamp, tz::TimeZone};
 use rhai::EvalAltResult;
 use smol_str::SmolStr;
 
-use super::fault::{Words, fault};
+use super::{
+    fault::{Words, fault},
+    groups::Tree,
+};
 use crate::{
     fhir::{self, Bundle, Tables, types::Cx, types::Finding},
-    hl7::{Message, Path, Segment, Value},
+    hl7::{Message, Path, Segment, Value, edit::Draft},
 };
 
 /// The state of one run.
@@ -23,6 +26,8 @@ pub(super) struct Current {
     pub zone: TimeZone,
     pub environment: SmolStr,
     pub bundles: Vec<Bundle>,
+    pub drafts: Vec<Draft>,
+    pub groups: Option<Arc<Tree>>,
     pub findings: RefCell<Vec<Finding>>,
     pub coverage: Coverage,
     pub words: Arc<Words>,

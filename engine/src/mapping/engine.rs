@@ -16,9 +16,9 @@ use rhai::{
 };
 
 use super::{
-    Limits, current,
+    Limits, current, drafts,
     fault::{Verdict, fault},
-    handles, tokens, values,
+    groups, handles, tokens, values,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -55,7 +55,9 @@ pub(super) fn build(limits: &Limits) -> Engine {
     });
     tokens::register(&mut engine);
     values::register(&mut engine);
+    groups::register(&mut engine);
     handles::register(&mut engine);
+    drafts::register(&mut engine);
     #[cfg(test)]
     engine.register_fn("test_panic", || -> bool { panic!("on purpose") });
     engine.register_fn("sleep", |_: INT| Err::<(), _>(fault("a mapping cannot wait")));

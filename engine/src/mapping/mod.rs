@@ -13,8 +13,10 @@
 mod check;
 mod compile;
 mod current;
+mod drafts;
 mod engine;
 mod fault;
+mod groups;
 mod handles;
 mod nodes;
 mod plan;

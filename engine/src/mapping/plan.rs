@@ -14,7 +14,10 @@ use crate::{
         elements::{Element, Type, type_named},
         types::{CONVERTERS, Convert},
     },
-    hl7::{Path, Segment, Value},
+    hl7::{
+        Path, Segment, Value,
+        dictionary::{self, VERSIONS},
+    },
 };
 
 /// A compiled segment map.
@@ -157,6 +160,7 @@ impl Plan {
             return Err(wrong(1, "the twin of a primitive takes no field: say its extension"));
         };
         let convert = converter(data_type, target)?;
+        check_field(&path, data_type)?;
         let table = table.map(|name| known_table(name, tables)).transpose()?;
         check_codes(target, data_type, table)?;
         let all = element.is_list() && !from.contains('[');
@@ -246,6 +250,75 @@ fn converter(data_type: &str, element: &Element) -> Result<Convert, Wrong> {
             element.type_name
         ),
     ))
+}
+
+/// A field that the standard does not have, or has as something else, is a slip of the pen. Z segments are free;
+/// a field that a site adds to a standard segment can be read by a script.
+fn check_field(path: &Path, data_type: &str) -> Result<(), Wrong> {
+    let segment = path.segment_name();
+    if segment.starts_with('Z') {
+        return Ok(());
+    }
+    if !dictionary::has_segment(segment) {
+        return Err(wrong(0, format!("HL7 v2 has no segment `{segment}`")));
+    }
+    let Some(field) = dictionary::field(None, segment, path.field) else {
+        let last = dictionary::fields(None, segment).last().map_or(0, |field| field.number);
+        return Err(wrong(0, format!("{segment} has no field {}: the last is {segment}-{last}", path.field)));
+    };
+    let mut types: Vec<&str> = VERSIONS
+        .iter()
+        .filter_map(|version| dictionary::field(Some(version), segment, path.field))
+        .map(|found| found.data_type)
+        .collect();
+    if let Some(number) = path.component {
+        let parts = types
+            .iter()
+            .filter_map(|name| dictionary::component(None, name, number))
+            .map(|part| part.data_type)
+            .collect::<Vec<_>>();
+        if parts.is_empty() && types.iter().all(|name| dictionary::has_components(name)) {
+            return Err(wrong(
+                0,
+                format!(
+                    "{}, the type of {segment}-{}, has no component {number}",
+                    field.data_type, path.field
+                ),
+            ));
+        }
+        types = parts;
+    }
+    if path.subcomponent.is_some()
+        || types.is_empty()
+        || types.iter().any(|standard| reads(data_type, standard))
+    {
+        return Ok(());
+    }
+    Err(wrong(
+        2,
+        format!("{path} is {} in the standard, not {data_type}", types.last().unwrap_or(&"something else")),
+    ))
+}
+
+/// Whether a converter's name reads a data type of the standard. Plain texts and numbers read everything.
+fn reads(name: &str, standard: &str) -> bool {
+    const FAMILIES: [&[&str]; 7] = [
+        &["CX", "CK", "EI", "EIP", "HD"],
+        &["XPN", "PN"],
+        &["XCN", "CN", "PPN", "NDL"],
+        &["XAD", "AD", "SAD"],
+        &["XTN", "TN"],
+        &["CE", "CWE", "CNE", "CF", "IS", "ID", "ST"],
+        &["DTM", "TS", "DT", "TM", "DR", "date", "dateTime", "instant", "birth-time", "TQ"],
+    ];
+    let known = FAMILIES.iter().filter(|family| family.contains(&name));
+    let mut known = known.peekable();
+    // What is typed by another field, or by nothing that lasted, may be read as anything.
+    known.peek().is_none()
+        || matches!(standard, "varies" | "ST" | "" | "*")
+        || standard.starts_with("CM")
+        || !FAMILIES.iter().any(|family| family.contains(&standard))
+        || known.any(|family| family.contains(&standard))
 }
 
 /// Whether what a converter gives may stand where a type is asked for.

@@ -13,6 +13,7 @@ use super::{
     Context, Files, Limits, MapError, Mapped, Product,
     compile::{self, Compiled},
     current::{self, Coverage, Current},
+    drafts::{self, DraftHandle},
     fault::{Verdict, Words, told},
     handles::{BundleHandle, ResourceHandle},
     nodes,
@@ -79,6 +80,8 @@ impl Mappings {
             zone: context.zone.clone(),
             environment: context.environment.clone(),
             bundles: Vec::new(),
+            drafts: Vec::new(),
+            groups: None,
             findings: Default::default(),
             coverage: Coverage::new(context.coverage, message),
             words: self.words.clone(),
@@ -156,6 +159,7 @@ enum Ended {
 enum Value {
     Bundle(BundleHandle),
     Resource(ResourceHandle),
+    Hl7(DraftHandle),
     /// A plain map of the script.
     Plain(Node),
     List(Vec<Value>),
@@ -169,6 +173,9 @@ impl Value {
         if let Some(resource) = value.clone().try_cast::<ResourceHandle>() {
             return Ok(Self::Resource(resource));
         }
+        if let Some(draft) = value.clone().try_cast::<DraftHandle>() {
+            return Ok(Self::Hl7(draft));
+        }
         if value.is_array() {
             let items = value.into_array().unwrap_or_default();
             return Ok(Self::List(items.into_iter().map(Self::read).collect::<Result<_, _>>()?));
@@ -179,7 +186,7 @@ impl Value {
             return Ok(Self::Plain(node.unwrap_or(Node::Array(Vec::new()))));
         }
         Err(MapError::new(
-            "`map` returns nothing that can be sent: return a bundle, a resource or a list, or say `skip(reason)`",
+            "`map` returns nothing that can be sent: return a bundle, a resource, a message or a list, or say `skip(reason)`",
         ))
     }
 
@@ -200,6 +207,11 @@ impl Value {
                     id: resource.id.to_string(),
                     json: write_resource(resource),
                 });
+            }
+            Self::Hl7(handle) => {
+                let draft =
+                    current.drafts.get(handle.draft).ok_or_else(|| MapError::new("the message is gone"))?;
+                out.push(Payload::Hl7(draft.print().map_err(|error| MapError::new(drafts::said(&error)))?));
             }
             Self::Plain(node) => out.push(plain(node)?),
             Self::List(values) => {

@@ -206,6 +206,29 @@ fn map(msg) { bundle() }"#,
 }
 
 #[test]
+fn fields_are_checked_against_the_standard() {
+    check(
+        r#"const X = segment_map("PID", "Patient", [["PID-99", "identifier", "CX"],
+    ["PID-5", "identifier", "CX"],
+    ["PID-3.99", "identifier", "CX"],
+    ["PID-11.1", "address[0].line", "string"],
+    ["PID-10", "extension(http://e).valueCodeableConcept", "CWE"],
+    ["PID-5", "birthDate", "date"],
+]);
+const Y = segment_map("PDI", "Patient", [["PDI-1", "identifier", "CX"]]);
+const Z = segment_map("ZPI", "Patient", [["ZPI-1", "identifier", "CX"]]);
+fn map(msg) { bundle() }"#,
+        expect![[r#"
+            mappings/adt.rhai:8:43: PID has no field 99: the last is PID-40
+            mappings/adt.rhai:9:29: PID-5 is XPN in the standard, not CX
+            mappings/adt.rhai:10:6: CX, the type of PID-3, has no component 99
+            mappings/adt.rhai:13:28: PID-5 is XPN in the standard, not date
+            mappings/adt.rhai:15:43: HL7 v2 has no segment `PDI`
+        "#]],
+    );
+}
+
+#[test]
 fn a_table_may_give_only_what_the_element_takes() {
     check_files(
         &[
@@ -349,30 +372,37 @@ fn scripts_import_functions_and_constants() {
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:102af7bc-5bb4-5795-92a4-4286c6011383",
+                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
+                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                     "identifier": [
                       {
-                        "system": "urn:id:NHS",
-                        "value": "9991001018"
+                        "system": "urn:tie:authority:RXX:NHS",
+                        "value": "9991001018",
+                        "assigner": {
+                          "display": "NHS"
+                        }
                       },
                       {
-                        "system": "urn:id:RXX",
-                        "value": "1000001"
+                        "system": "urn:tie:authority:RXX:RXX",
+                        "value": "1000001",
+                        "assigner": {
+                          "display": "RXX"
+                        }
                       }
                     ],
                     "name": [
                       {
+                        "use": "official",
                         "family": "OAKLEY",
                         "given": [
                           "FREDA",
                           "JANE"
-                        ],
-                        "use": "official"
+                        ]
                       },
                       {
+                        "use": "usual",
                         "family": "SCHMIDT",
                         "given": [
                           "FREDA"
@@ -384,7 +414,7 @@ fn scripts_import_functions_and_constants() {
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/102af7bc-5bb4-5795-92a4-4286c6011383"
+                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
                   }
                 }
               ]
@@ -505,7 +535,7 @@ fn what_does_not_fit_is_refused_at_its_place() {
         (r#"bundle()"#, "adt.rhai: the bundle is empty: put a resource in, or say `skip(reason)`"),
         (
             r#"1"#,
-            "adt.rhai: `map` returns nothing that can be sent: return a bundle, a resource or a list, or say `skip(reason)`",
+            "adt.rhai: `map` returns nothing that can be sent: return a bundle, a resource, a message or a list, or say `skip(reason)`",
         ),
         (r#"#{ resourceType: "Patient" }"#, "adt.rhai: the Patient that `map` returns has no `id`"),
         (
@@ -568,10 +598,10 @@ out"#,
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:102af7bc-5bb4-5795-92a4-4286c6011383",
+                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
+                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
                     "birthDate": "1965-12-13",
                     "gender": "male",
                     "maritalStatus": {
@@ -587,7 +617,7 @@ out"#,
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/102af7bc-5bb4-5795-92a4-4286c6011383"
+                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
                   }
                 }
               ]
@@ -618,55 +648,62 @@ fn map(msg) {{
     check_files(
         &[("mappings/adt.rhai", &script)],
         expect![[r#"
-        {
-          "resourceType": "Patient",
-          "id": "102af7bc-5bb4-5795-92a4-4286c6011383",
-          "identifier": [
             {
-              "system": "urn:id:NHS",
-              "value": "9991001018"
-            },
-            {
-              "system": "urn:id:RXX",
-              "value": "1000001"
-            }
-          ],
-          "name": [
-            {
-              "family": "OAKLEY",
-              "given": [
-                "FREDA",
-                "JANE"
-              ],
-              "use": "old"
-            }
-          ],
-          "birthDate": "1965-12-13",
-          "gender": "female",
-          "contact": [
-            {
-              "name": {
-                "family": "OAKLEY",
-                "given": [
-                  "ALBERT"
-                ]
-              },
-              "relationship": [
+              "resourceType": "Patient",
+              "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+              "identifier": [
                 {
-                  "text": "kin"
+                  "system": "urn:tie:authority:RXX:NHS",
+                  "value": "9991001018",
+                  "assigner": {
+                    "display": "NHS"
+                  }
+                },
+                {
+                  "system": "urn:tie:authority:RXX:RXX",
+                  "value": "1000001",
+                  "assigner": {
+                    "display": "RXX"
+                  }
+                }
+              ],
+              "name": [
+                {
+                  "use": "old",
+                  "family": "OAKLEY",
+                  "given": [
+                    "FREDA",
+                    "JANE"
+                  ]
+                }
+              ],
+              "birthDate": "1965-12-13",
+              "gender": "female",
+              "contact": [
+                {
+                  "name": {
+                    "use": "usual",
+                    "family": "OAKLEY",
+                    "given": [
+                      "ALBERT"
+                    ]
+                  },
+                  "relationship": [
+                    {
+                      "text": "kin"
+                    }
+                  ]
+                }
+              ],
+              "extension": [
+                {
+                  "url": "http://ward",
+                  "valueString": "MAU"
                 }
               ]
             }
-          ],
-          "extension": [
-            {
-              "url": "http://ward",
-              "valueString": "MAU"
-            }
-          ]
-        }
-        Unmapped { table: "administrative-sex", code: "21" }
-    "#]],
+            Unmapped { table: "administrative-sex", code: "21" }
+        "#]],
     );
 }
 
@@ -701,6 +738,83 @@ fn a_list_is_delivered_in_its_order() {
         .map(|name| given.find(&format!("\"resourceType\": \"{name}\"")))
         .collect();
     assert!(places.iter().all(Option::is_some) && places.is_sorted(), "{given}");
+}
+
+const RESULT: &str = "MSH|^~\\&|LAB|RXX|TIE|TIE|20260115093000||ORU^R01^ORU_R01|C2|P|2.4\r\
+    PID|1||1\rORC|RE|P1\rOBR|1|P1||FBC\rNTE|1||for the order\rOBX|1|NM|HB||7.10\rNTE|1||one\rNTE|2||two\rOBX|2|NM|WCC||4\r\
+    ORC|RE|P2\rOBR|2|P2||UE\rOBX|1|NM|NA||140\r";
+
+#[test]
+fn groups_keep_observations_with_their_order_and_notes_with_their_segment() {
+    let script = r#"fn map(msg) {
+    let orders = msg.groups("ORDER_OBSERVATION");
+    let told = "";
+    for order in orders {
+        told += order["OBR-4"] + ":";
+        for note in order.notes(order["OBR"]) { told += "(" + note[3] + ")"; }
+        for group in order.groups("OBSERVATION") {
+            let obx = group["OBX"];
+            told += obx[3] + "=" + obx[5] + group.notes(obx).len + ";";
+        }
+        if !order.has("ORC") || order.segments("ORC").len != 1 || order.name != "ORDER_OBSERVATION" || order["ZZZ"].is_present { fail("no") }
+    }
+    let out = msg.copy();
+    out.set("ORC-2", told);
+    out
+}"#;
+    let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", script)]), &Limits::default()).unwrap();
+    let Mapped::Outputs(outputs) = mappings.run("adt", &message(RESULT), &context()).unwrap().mapped else {
+        panic!("outputs")
+    };
+    let text = String::from_utf8(outputs[0].bytes().to_vec()).unwrap();
+    assert!(text.contains("ORC|RE|FBC:(for the order)HB=7.102;WCC=40;UE:NA=1400;\r"), "{text}");
+}
+
+#[test]
+fn messages_are_copied_changed_and_made() {
+    let run = |body: &str| {
+        let script = format!("fn map(msg) {{\n{body}\n}}");
+        let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default())
+            .map_err(|problems| problems[0].to_string());
+        match mappings.and_then(|mappings| {
+            mappings.run("adt", &message(RESULT), &context()).map_err(|error| error.to_string())
+        }) {
+            Err(error) => error,
+            Ok(Product { mapped: Mapped::Outputs(outputs), .. }) => match &outputs[0] {
+                Payload::Hl7(bytes) => String::from_utf8_lossy(bytes).replace('\r', "\n"),
+                other => format!("{other:?}"),
+            },
+            Ok(other) => format!("{other:?}"),
+        }
+    };
+    let changed = run(
+        r#"let out = msg.copy(); out.set("MSH-5", "SCR & co"); out.remove("ORC(2)"); out.insert_after("PID", "PV1"); out.set("PV1-2", "I");
+        out.set("PV1-19", msg["MSH-9"]); out.set("OBX-5", ()); out.append("ZBX"); out.set("ZBX-1", 7); out"#,
+    );
+    expect![[r#"
+        MSH|^~\&|LAB|RXX|SCR \T\ co|TIE|20260115093000||ORU^R01^ORU_R01|C2|P|2.4
+        PID|1||1
+        PV1||I|||||||||||||||||ORU^R01^ORU_R01
+        ORC|RE|P1
+        OBR|1|P1||FBC
+        NTE|1||for the order
+        OBX|1|NM|HB||
+        NTE|1||one
+        NTE|2||two
+        OBX|2|NM|WCC||4
+        OBR|2|P2||UE
+        OBX|1|NM|NA||140
+        ZBX|7
+    "#]]
+    .assert_eq(&changed);
+    expect![[r#"
+        MSH|^~\&|||||||ORU^R01^ORU_R01
+    "#]]
+    .assert_eq(&run(r#"let out = hl7(); out.set("MSH-9", msg["MSH-9"]); out"#));
+    expect!["mappings/adt.rhai:2:22: the message has no such segment"]
+        .assert_eq(&run(r#"let out = hl7(); out.set("PID-3", "1"); out"#));
+    expect!["mappings/adt.rhai:2:22: separators and whole segments cannot be set"]
+        .assert_eq(&run(r#"let out = hl7(); out.set("MSH-1", "1"); out"#));
 }
 
 #[test]

@@ -12,8 +12,8 @@ use super::{
     handles::NodeHandle,
 };
 use crate::{
-    fhir::types::{CONVERTERS, Converter},
-    hl7::{Segment, Separators, Value},
+    fhir::types::{CONVERTERS, Converter, document},
+    hl7::{Part, Path, Segment, Separators, Value},
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -47,8 +47,13 @@ impl SegmentHandle {
         std::str::from_utf8(&self.name).unwrap_or_default()
     }
 
-    fn of(segment: Segment<'_>) -> Self {
+    pub fn of(segment: Segment<'_>) -> Self {
         Self { name: name_of(segment.name()), index: Some(segment.index()) }
+    }
+
+    /// The segment at a place of the message, or the lack of one of this name.
+    pub fn at(name: [u8; 3], index: Option<usize>) -> Self {
+        Self { name, index }
     }
 }
 
@@ -67,10 +72,15 @@ impl FieldHandle {
 
     /// The value in the message.
     pub fn find(self, current: &Current) -> Value<'_> {
+        self.in_text(current.message.text())
+    }
+
+    /// The value in the text of its message.
+    pub fn in_text(self, text: &str) -> Value<'_> {
         match self {
             Self::Absent => Value::Absent,
             Self::Null => Value::Null,
-            Self::Present { start, end, separators } => match current.message.text().get(start..end) {
+            Self::Present { start, end, separators } => match text.get(start..end) {
                 Some(raw) => Value::new(raw, separators),
                 None => Value::Absent,
             },
@@ -91,6 +101,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_message(engine);
     register_segment(engine);
     register_value(engine);
+    register_documents(engine);
     register_comparisons(engine);
 }
 
@@ -214,6 +225,22 @@ fn register_value(engine: &mut Engine) {
         );
 }
 
+fn register_documents(engine: &mut Engine) {
+    engine
+        .register_fn("attachment", |values: Array| -> Result<Dynamic> {
+            let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+            with(|current| {
+                let parts: Vec<Part<'_>> =
+                    pieces.iter().filter_map(|piece| piece.find(current).part()).collect();
+                let node = document::joined(&parts, &current.cx(None));
+                Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
+            })
+        })
+        .register_fn("begins_document", |value: FieldHandle| {
+            with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
+        });
+}
+
 fn register_comparisons(engine: &mut Engine) {
     engine
         .register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
@@ -254,15 +281,20 @@ fn message_get(at: &str) -> Result<Dynamic> {
     let path = path(at)?;
     with(|current| {
         let handle = first_segment(current, path.segment, path.occurrence);
-        if path.field == 0 {
-            return Ok(Dynamic::from(handle));
-        }
-        if let Some(index) = handle.index {
-            current.coverage.mark_field(index, path.field);
-        }
-        let value = handle.find(current).map_or(Value::Absent, |segment| segment.get(&path));
-        Ok(Dynamic::from(FieldHandle::of(value, current.message.text())))
+        Ok(segment_value(current, handle, &path))
     })
+}
+
+/// The segment itself for a path without a field, else the value of its field.
+pub(super) fn segment_value(current: &mut Current, segment: SegmentHandle, path: &Path) -> Dynamic {
+    if path.field == 0 {
+        return Dynamic::from(segment);
+    }
+    if let Some(index) = segment.index {
+        current.coverage.mark_field(index, path.field);
+    }
+    let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(path));
+    Dynamic::from(FieldHandle::of(value, current.message.text()))
 }
 
 fn message_all(at: &str) -> Result<Array> {

@@ -23,10 +23,9 @@ pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
             Some((table, row)) if row.code().is_some() => {
                 codings.add(row_coding(row));
                 codings.add_some(second_coding(table, row));
-                if triplet.system.is_some() {
+                let translated = row.code().map(SmolStr::as_str) != Some(triplet.code.as_str());
+                if translated || triplet.system.is_some() {
                     codings.add(triplet.coding(cx));
-                } else if row.code().map(SmolStr::as_str) != Some(triplet.code.as_str()) {
-                    original = original.or_else(|| Some(triplet.code.clone()));
                 }
             }
             Some((_, row)) => original = original.or_else(|| row.display().map(ToString::to_string)),
@@ -102,10 +101,13 @@ pub(super) fn row_coding(row: &Row) -> Node {
     ])
 }
 
-/// The row of a code as it was sent or in upper case; none is reported.
+/// The row of a code as it was sent, in upper case or in lower case; none is reported.
 pub(super) fn row_of<'a>(table: &'a Table, code: &str, cx: &Cx<'a>) -> Option<&'a Row> {
-    let upper = code.to_uppercase();
-    table.get(code).or_else(|| table.get(&upper)).or_else(|| cx.look_up(table, code))
+    let found = table
+        .get(code)
+        .or_else(|| table.get(&code.to_uppercase()))
+        .or_else(|| table.get(&code.to_lowercase()));
+    found.or_else(|| cx.look_up(table, code))
 }
 
 /// The URI of a coding system by its name in CWE.3.
@@ -256,7 +258,7 @@ mod tests {
             "CWE",
             "CodeableConcept",
             "1",
-            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-RoleCode","code":"SPS","display":"spouse"}],"text":"1"}"#,
+            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-RoleCode","code":"SPS","display":"spouse"},{"system":"urn:tie:codes:RXX","code":"1"}]}"#,
         );
         check_with("relationship", "CWE", "CodeableConcept", "17", r#"{"text":"Proxy - contact"}"#);
         check_with("relationship", "CWE", "CodeableConcept", "ZZ^Lodger", r#"{"text":"Lodger"}"#);

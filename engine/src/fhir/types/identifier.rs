@@ -121,10 +121,33 @@ pub fn hd_uri(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         .system(cx)
 }
 
-/// IS or ST as `Identifier` under a system of the sending facility: a number without any authority.
-pub fn plain(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = part.text();
-    Node::object([("system", Some(local("number", cx))), ("value", Some(Node::text(value.trim())))]).some()
+/// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.
+pub fn visit(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    numbered(part.component(1), Authority::of(part.component(4), Some("VN"), cx), "visit", cx)
+}
+
+/// EI of an order as `Identifier`, as the placer numbered it: without a namespace, under the sending facility.
+pub fn placer(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    order(part, "placer", cx)
+}
+
+/// EI of an order as `Identifier`, as the filler numbered it: without a namespace, under the sending facility and
+/// application, for laboratory and radiology of one hospital count each for itself.
+pub fn filler(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    order(part, "filler", cx)
+}
+
+fn order(part: Part<'_>, kind: &str, cx: &Cx<'_>) -> Option<Node> {
+    let [name, universal, scheme] = [2, 3, 4].map(|number| text(part.component(number)));
+    numbered(part.component(1), Authority::of_parts(name, universal, scheme, None, cx), kind, cx)
+}
+
+fn numbered(value: Value<'_>, authority: Authority, kind: &str, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(value)?;
+    let application = cx.message.header(3).text().filter(|_| kind == "filler");
+    let system =
+        authority.system(cx).unwrap_or_else(|| Node::text(local_uri(kind, application.as_deref(), cx)));
+    Node::object([("system", Some(system)), ("value", Some(Node::text(value)))]).some()
 }
 
 /// Whether the ten digits are an NHS number (or CHI number): modulus 11 with the weights 10 to 2. Numbers of ten
@@ -414,6 +437,21 @@ mod tests {
     fn orders_and_specimens() {
         check("EI", "Identifier", "20U1^LIMS", r#"{"system":"urn:tie:authority:RXX:LIMS","value":"20U1"}"#);
         check("EI", "Identifier", "20U1", r#"{"value":"20U1"}"#);
+        check("filler-number", "Identifier", "20U1", r#"{"system":"urn:tie:filler:RXX:PAS","value":"20U1"}"#);
+        check("placer-number", "Identifier", "O1", r#"{"system":"urn:tie:placer:RXX","value":"O1"}"#);
+        check(
+            "placer-number",
+            "Identifier",
+            "O1^EPR",
+            r#"{"system":"urn:tie:authority:RXX:EPR","value":"O1"}"#,
+        );
+        check("visit-number", "Identifier", "V1", r#"{"system":"urn:tie:visit:RXX","value":"V1"}"#);
+        check(
+            "visit-number",
+            "Identifier",
+            "V1^^^VISITID",
+            r#"{"system":"urn:tie:authority:RXX:VISITID","value":"V1"}"#,
+        );
         check(
             "EIP",
             "Identifier",

@@ -12,7 +12,6 @@ pub mod document;
 mod identifier;
 mod name;
 mod quantity;
-mod stopgap;
 mod telecom;
 mod text;
 mod time;
@@ -110,7 +109,9 @@ pub const CONVERTERS: &[Converter] = &[
     converter("EIP", "Identifier", identifier::eip),
     converter("HD", "Identifier", identifier::hd),
     converter("HD", "uri", identifier::hd_uri),
-    converter("number", "Identifier", identifier::plain),
+    converter("visit-number", "Identifier", identifier::visit),
+    converter("placer-number", "Identifier", identifier::placer),
+    converter("filler-number", "Identifier", identifier::filler),
     converter("verification", "Extension", identifier::verification),
     converter("XON", "Identifier", identifier::xon),
     converter("XON", "string", text::plain),

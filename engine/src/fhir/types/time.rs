@@ -4,10 +4,10 @@
 //! Promise:  the precision that was sent is the precision that is given; a time that cannot be read is left out and
 //!           reported, never guessed. How times without a zone are read is said in `hl7::time`.
 
-use super::{Cx, Finding, stopgap as time};
+use super::{Cx, Finding};
 use crate::{
     fhir::{Node, Object},
-    hl7::{Part, Value},
+    hl7::{Part, Value, time},
 };
 
 const BIRTH_TIME: &str = "http://hl7.org/fhir/StructureDefinition/patient-birthTime";
@@ -29,19 +29,9 @@ pub fn instant(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// TM as `time`: seconds are put where they were not sent, as FHIR wants them.
 pub fn time_of_day(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let text = part.text();
-    let digits = text.split(['+', '-']).next().unwrap_or_default().trim();
-    let piece = |from: usize, below: u32| {
-        let two = digits.get(from..from + 2)?;
-        two.parse::<u32>().ok().filter(|number| *number < below).map(|_| two)
-    };
-    let seconds = if digits.len() > 4 { piece(4, 60) } else { Some("00") };
-    let fraction = digits.get(6..).filter(|rest| rest.starts_with('.') && rest.len() > 1).unwrap_or_default();
-    match (piece(0, 24), piece(2, 60), seconds) {
-        (Some(hours), Some(minutes), Some(seconds)) => {
-            Some(Node::text(format!("{hours}:{minutes}:{seconds}{fraction}")))
-        }
-        _ => unreadable(cx),
+    match time::parse_time_of_day(part.text().trim()) {
+        Ok(time) => Some(Node::text(time.time())),
+        Err(_) => unreadable(cx),
     }
 }
 

@@ -1,0 +1,116 @@
+//! Groups of segments for scripts: which observation belongs to which order, which note to which segment.
+
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString};
+
+use super::{
+    current::{Current, path, with},
+    fault::fault,
+    values::{MessageHandle, SegmentHandle, segment_value},
+};
+use crate::hl7::{Segment, groups::Group};
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// A group of the message: its own segments by their places, and the groups within.
+#[derive(Debug, Default)]
+pub(super) struct Tree {
+    name: &'static str,
+    segments: Vec<usize>,
+    groups: Vec<Arc<Tree>>,
+}
+
+type GroupHandle = Arc<Tree>;
+
+impl Tree {
+    fn of(group: &Group<'_>) -> Self {
+        Self {
+            name: group.name,
+            segments: group.segments.iter().map(|segment| segment.index()).collect(),
+            groups: group.groups.iter().map(|group| Arc::new(Self::of(group))).collect(),
+        }
+    }
+
+    /// All groups of a name within, however deep, in order.
+    fn gather(&self, name: &str, found: &mut Array) {
+        for group in &self.groups {
+            if group.name == name {
+                found.push(Dynamic::from(group.clone()));
+            }
+            group.gather(name, found);
+        }
+    }
+
+    fn own<'c>(&'c self, current: &'c Current) -> impl Iterator<Item = Segment<'c>> {
+        self.segments.iter().filter_map(|index| current.message.segment_at(*index))
+    }
+
+    fn named(&self, current: &Current, name: &str) -> Array {
+        let found = self.own(current).filter(|segment| segment.name() == name);
+        found.map(|segment| Dynamic::from(SegmentHandle::of(segment))).collect()
+    }
+}
+
+/// Gives scripts the groups.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<GroupHandle>("Group");
+    engine
+        .register_fn("groups", |_: &mut MessageHandle, name: ImmutableString| {
+            with(|current| {
+                let mut found = Array::new();
+                whole(current).gather(&name, &mut found);
+                Ok(found)
+            })
+        })
+        .register_fn("groups", |group: &mut GroupHandle, name: ImmutableString| {
+            let mut found = Array::new();
+            group.gather(&name, &mut found);
+            found
+        })
+        .register_indexer_get(|group: &mut GroupHandle, at: ImmutableString| get(group, &at))
+        .register_fn("has", |group: &mut GroupHandle, name: ImmutableString| {
+            with(|current| Ok(group.own(current).any(|segment| segment.name() == name.as_str())))
+        })
+        .register_fn("segments", |group: &mut GroupHandle, name: ImmutableString| {
+            with(|current| Ok(group.named(current, &name)))
+        })
+        .register_fn("segments", |group: &mut GroupHandle| {
+            with(|current| {
+                Ok(group
+                    .own(current)
+                    .map(|segment| Dynamic::from(SegmentHandle::of(segment)))
+                    .collect::<Array>())
+            })
+        })
+        .register_fn("notes", |group: &mut GroupHandle, segment: SegmentHandle| {
+            with(|current| {
+                let Some(place) = segment.find(current).map(Segment::index) else { return Ok(Array::new()) };
+                let behind = group.own(current).skip_while(|own| own.index() != place).skip(1);
+                let notes = behind.take_while(|own| own.name() == "NTE");
+                Ok(notes.map(|note| Dynamic::from(SegmentHandle::of(note))).collect::<Array>())
+            })
+        })
+        .register_get("name", |group: &mut GroupHandle| ImmutableString::from(group.name));
+}
+
+/// The message as groups, made once.
+fn whole(current: &mut Current) -> Arc<Tree> {
+    if let Some(tree) = &current.groups {
+        return tree.clone();
+    }
+    let tree = Arc::new(Tree::of(&current.message.groups()));
+    current.groups = Some(tree.clone());
+    tree
+}
+
+/// A segment or a value of the group's own segments.
+fn get(group: &Tree, at: &str) -> Result<Dynamic> {
+    let path = path(at)?;
+    let name = path.segment_name();
+    let nth = path.occurrence.checked_sub(1).ok_or_else(|| fault("occurrences count from 1"))?;
+    with(|current| {
+        let found = group.own(current).filter(|segment| segment.name() == name).nth(nth).map(Segment::index);
+        Ok(segment_value(current, SegmentHandle::at(path.segment, found), &path))
+    })
+}

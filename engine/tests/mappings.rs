@@ -1,0 +1,240 @@
+//! The shipped mappings against `testdata/`: every message gives the bundle, or the reason, that stands beside it.
+//!
+//! `x.hl7` with `x.json` gives that bundle; `x.hl7` with `x.expect` gives that line. `UPDATE=1` writes what comes
+//! out, for a person to read in the diff before it is committed. `testdata/README.md` says how to add a case.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    missing_docs
+)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use jiff::tz::TimeZone;
+use tie_engine::{
+    connector::Payload,
+    hl7::Message,
+    mapping::{Context, Files, Limits, Mapped, Mappings},
+};
+
+#[test]
+fn every_message_of_testdata_gives_what_stands_beside_it() {
+    let mappings = shipped();
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for file in messages(&root().join("testdata")) {
+        seen += 1;
+        let (text, kind) = told(&mappings, &file);
+        let expected = file.with_extension(kind);
+        if std::env::var_os("UPDATE").is_some() {
+            let other = file.with_extension(if kind == "json" { "expect" } else { "json" });
+            let _ = fs::remove_file(other);
+            fs::write(&expected, &text).unwrap();
+        }
+        match fs::read_to_string(&expected) {
+            Ok(known) if known == text => {}
+            Ok(known) => wrong.push(format!("{}\n{}", shown(&expected), difference(&known, &text))),
+            Err(_) => {
+                wrong.push(format!("{} is missing; the mapping gives:\n{}", shown(&expected), head(&text)))
+            }
+        }
+    }
+    assert!(seen >= 40, "only {seen} messages under testdata");
+    assert!(
+        wrong.is_empty(),
+        "{} of {seen} differ (UPDATE=1 rewrites them):\n\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+}
+
+#[test]
+fn no_expectation_is_left_without_its_message() {
+    let orphans: Vec<PathBuf> = walk(&root().join("testdata"))
+        .into_iter()
+        .filter(|file| matches!(extension(file), "json" | "expect") && !file.with_extension("hl7").exists())
+        .collect();
+    assert!(orphans.is_empty(), "{orphans:?}");
+}
+
+#[test]
+fn the_same_message_gives_the_same_bytes_again() {
+    let (first, second) = (shipped(), shipped());
+    for file in messages(&root().join("testdata")) {
+        assert_eq!(told(&first, &file), told(&second, &file), "{}", file.display());
+    }
+}
+
+#[test]
+fn a_route_knows_every_shipped_mapping() {
+    let routes: String =
+        walk(&root().join("routes")).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    for name in shipped().names() {
+        assert!(routes.contains(&format!("\"{name}\"")), "no route maps with `{name}`");
+    }
+}
+
+/// Unlisted systems, dead codes and typing errors in tables show up as resources of two patients under one id, or
+/// as one patient under two.
+#[test]
+fn one_patient_has_one_id_in_all_feeds() {
+    let mappings = shipped();
+    let id = |file: &str| {
+        let (text, _) = told(&mappings, &root().join("testdata").join(file));
+        let at = text
+            .find("/nhs-number\",")
+            .map(|_| ())
+            .and_then(|()| text.find("Patient/"))
+            .map(|at| &text[at..at + 44]);
+        at.map(str::to_owned).unwrap_or_else(|| panic!("no patient in {file}"))
+    };
+    assert_eq!(id("adt/a01-admit-emergency.hl7"), id("adt/a03-discharge-home.hl7"));
+    assert_ne!(id("adt/a01-admit-emergency.hl7"), id("adt/a28-new-person.hl7"));
+}
+
+fn told(mappings: &Mappings, file: &Path) -> (String, &'static str) {
+    let raw = fs::read(file).unwrap();
+    let message = match Message::parse(raw.into(), encoding_rs::WINDOWS_1252) {
+        Ok(message) => Arc::new(message),
+        Err(error) => return (format!("parse: {error}\n"), "expect"),
+    };
+    let name = if message.trigger().code == "ORU" { "oru" } else { "adt" };
+    match mappings.run(name, &message, &context()) {
+        Ok(product) => match product.mapped {
+            Mapped::Outputs(payloads) => (payloads.iter().map(pretty).collect(), "json"),
+            Mapped::Skip(reason) => (format!("skip: {reason}\n"), "expect"),
+            Mapped::Hold(reason) => (format!("hold: {reason}\n"), "expect"),
+            Mapped::Reject(reason) => (format!("reject: {reason}\n"), "expect"),
+        },
+        Err(error) => (format!("error: {error}\n"), "expect"),
+    }
+}
+
+fn context() -> Context {
+    Context {
+        received: "2026-01-15T09:30:01Z".parse().unwrap(),
+        zone: TimeZone::get("Europe/London").unwrap(),
+        environment: "test".into(),
+        coverage: false,
+    }
+}
+
+fn shipped() -> Mappings {
+    let root = root();
+    let files: Files = walk(&root.join("mappings"))
+        .into_iter()
+        .filter(|file| matches!(extension(file), "rhai" | "csv"))
+        .map(|file| {
+            (file.strip_prefix(&root).unwrap().to_owned(), Arc::from(fs::read_to_string(&file).unwrap()))
+        })
+        .collect();
+    Mappings::compile(&files, &Limits::default()).unwrap_or_else(|problems| {
+        panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
+    })
+}
+
+fn messages(folder: &Path) -> Vec<PathBuf> {
+    walk(folder).into_iter().filter(|file| extension(file) == "hl7").collect()
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut found = BTreeSet::new();
+    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(walk(&path));
+        } else {
+            found.insert(path);
+        }
+    }
+    found.into_iter().collect()
+}
+
+fn extension(file: &Path) -> &str {
+    file.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
+}
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn shown(file: &Path) -> String {
+    file.strip_prefix(root()).unwrap_or(file).display().to_string()
+}
+
+/// JSON with one element a line; the digits of numbers are not touched.
+fn pretty(payload: &Payload) -> String {
+    let text = std::str::from_utf8(payload.bytes()).unwrap();
+    let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0, false, false);
+    for character in text.chars() {
+        if quoted {
+            out.push(character);
+            quoted = escaped || character != '"';
+            escaped = !escaped && character == '\\';
+            continue;
+        }
+        match character {
+            '{' | '[' => {
+                depth += 1;
+                out.push(character);
+                indent(&mut out, depth);
+            }
+            '}' | ']' => {
+                depth -= 1;
+                indent(&mut out, depth);
+                out.push(character);
+            }
+            ',' => {
+                out.push(',');
+                indent(&mut out, depth);
+            }
+            ':' => out.push_str(": "),
+            other => {
+                quoted = other == '"';
+                out.push(other);
+            }
+        }
+    }
+    out + "\n"
+}
+
+fn indent(out: &mut String, depth: usize) {
+    out.push('\n');
+    out.push_str(&"  ".repeat(depth));
+}
+
+/// The lines that differ, with what is around them.
+fn difference(known: &str, found: &str) -> String {
+    let (known, found): (Vec<_>, Vec<_>) = (known.lines().collect(), found.lines().collect());
+    let same = known.iter().zip(&found).take_while(|(one, other)| one == other).count();
+    let tail = known[same..]
+        .iter()
+        .rev()
+        .zip(found[same..].iter().rev())
+        .take_while(|(one, other)| one == other)
+        .count();
+    let mut out = String::new();
+    for line in &known[same.saturating_sub(4)..same] {
+        out += &format!("      {line}\n");
+    }
+    for line in &known[same..known.len() - tail] {
+        out += &format!("    - {line}\n");
+    }
+    for line in &found[same..found.len() - tail] {
+        out += &format!("    + {line}\n");
+    }
+    out
+}
+
+fn head(text: &str) -> String {
+    text.lines().take(20).map(|line| format!("    {line}\n")).collect()
+}

@@ -134,6 +134,19 @@ impl State {
             Self::Filtered | Self::Delivered | Self::Dead => true,
         }
     }
+
+    /// The word for metrics, pages and people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Held => "held",
+            Self::Filtered => "filtered",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// What became of a delivery, or of one attempt at it.

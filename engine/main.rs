@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `tie`: the engine's command line with the connectors it was built with.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tie_engine::cli::main(tie_plugins::ALL)
+}

@@ -1,1 +1,162 @@
-//! .
+//! The pipeline: joins the stages. The only module that sees more than one of them.
+//!
+//! In:       the live revision.
+//! Out:      for intake, the deliveries that a message owes; for delivery, what is to be sent.
+//! Promise:  P8. Both answers come from one revision, whole: the one that was live when the question was put.
+//!           Mappings run on threads of their own, so that a slow script delays no socket.
+//! Not here: when any of this happens (intake, delivery), changing the revision (supervisor).
+
+use std::{sync::Arc, time::Instant};
+
+use arc_swap::ArcSwap;
+use async_trait::async_trait;
+use tokio::sync::Semaphore;
+
+use crate::{
+    connector::Retry,
+    delivery::{Prepare, Prepared},
+    hl7::Message,
+    intake::{Router, patient::PatientKeys},
+    journal::{DeliveryId, Entry, NewDelivery},
+    mapping::{self, Mapped},
+    metrics::Metrics,
+    revision::Revision,
+    routing::{Order, Route},
+};
+
+/// The stages, joined over the live revision.
+pub struct Pipeline {
+    live: ArcSwap<Revision>,
+    metrics: Arc<Metrics>,
+    /// As many mappings at once as there are processors: more would only wait for each other.
+    turns: Semaphore,
+}
+
+impl Pipeline {
+    /// A pipeline over a revision.
+    pub fn new(revision: Arc<Revision>, metrics: Arc<Metrics>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
+        Self { live: ArcSwap::new(revision), metrics, turns: Semaphore::new(processors) }
+    }
+
+    /// The live revision.
+    pub fn live(&self) -> Arc<Revision> {
+        self.live.load_full()
+    }
+
+    /// Makes a revision the live one. What has begun ends with the one that it began with.
+    pub fn go_live(&self, revision: Arc<Revision>) {
+        self.live.store(revision);
+    }
+}
+
+impl Router for Pipeline {
+    fn route(&self, listener: &str, message: &Message, patient: &PatientKeys) -> Vec<NewDelivery> {
+        let revision = self.live.load();
+        revision
+            .routes
+            .matching(listener, message)
+            .flat_map(|route| {
+                let lanes = lanes(route, patient);
+                route.to.iter().map(move |to| NewDelivery {
+                    route: route.name.clone(),
+                    destination: to.destination.clone(),
+                    lanes: lanes.clone(),
+                })
+            })
+            .collect()
+    }
+}
+
+#[async_trait]
+impl Prepare for Pipeline {
+    async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared {
+        let revision = self.live();
+        let Some(route) = revision.routes.get(&id.route) else {
+            let reason = format!("the route `{}` is no longer configured", id.route);
+            return Prepared::Held { reason, revision: revision.id.clone() };
+        };
+        let mapping = route.map.clone();
+        let task = Task { entry: entry.clone(), mapping: mapping.clone(), revision: revision.clone() };
+        let Ok(_turn) = self.turns.acquire().await else {
+            return held_by_fault(&revision, "the mapping threads are gone");
+        };
+        let began = Instant::now();
+        let prepared = match tokio::task::spawn_blocking(move || task.run()).await {
+            Ok(prepared) => prepared,
+            Err(_) => held_by_fault(&revision, "the mapping failed inside the engine"),
+        };
+        self.metrics.mapped(&mapping, word(&prepared), began.elapsed().as_secs_f64());
+        prepared
+    }
+
+    fn retry(&self, id: &DeliveryId) -> Retry {
+        let revision = self.live.load();
+        let route = revision.routes.get(&id.route);
+        route
+            .and_then(|route| route.to.iter().find(|to| to.destination == id.destination))
+            .map(|to| to.retry)
+            .unwrap_or_default()
+    }
+}
+
+/// One run of a mapping.
+struct Task {
+    entry: Entry,
+    mapping: String,
+    revision: Arc<Revision>,
+}
+
+impl Task {
+    fn run(self) -> Prepared {
+        let revision = self.revision.id.clone();
+        let listeners = &self.revision.config.listeners;
+        let charset = listeners
+            .iter()
+            .find(|listener| listener.name == self.entry.listener)
+            .map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset);
+        let message = match Message::parse(self.entry.raw.clone(), charset) {
+            Ok(message) => Arc::new(message),
+            Err(error) => return Prepared::Dead { reason: error.to_string(), revision },
+        };
+        let context = self.revision.context(self.entry.received);
+        match self.revision.mappings.run(&self.mapping, &message, &context) {
+            Ok(product) => prepared(product, revision),
+            Err(error) => Prepared::Dead { reason: error.to_string(), revision },
+        }
+    }
+}
+
+fn prepared(product: mapping::Product, revision: String) -> Prepared {
+    match product.mapped {
+        Mapped::Outputs(payloads) => Prepared::Send { payloads, revision },
+        Mapped::Skip(reason) => Prepared::Filtered { reason, revision },
+        Mapped::Hold(reason) => Prepared::Held { reason, revision },
+        Mapped::Reject(reason) => Prepared::Dead { reason, revision },
+    }
+}
+
+fn held_by_fault(revision: &Revision, reason: &str) -> Prepared {
+    Prepared::Held { reason: reason.to_owned(), revision: revision.id.clone() }
+}
+
+fn word(prepared: &Prepared) -> &'static str {
+    match prepared {
+        Prepared::Send { .. } => "sent",
+        Prepared::Filtered { .. } => "filtered",
+        Prepared::Held { .. } => "held",
+        Prepared::Dead { .. } => "failed",
+    }
+}
+
+/// The lanes that a message stands in on its way to each destination of a route.
+fn lanes(route: &Route, patient: &PatientKeys) -> Vec<String> {
+    match route.order {
+        Order::Patient if patient.main.is_some() => {
+            patient.all().map(|key| format!("patient|{key}")).collect()
+        }
+        Order::Patient | Order::Route => vec![format!("route|{}", route.name)],
+        // A lane that nobody else will ever stand in.
+        Order::None => vec![format!("none|{}", uuid::Uuid::new_v4())],
+    }
+}

@@ -13,16 +13,17 @@
 )]
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use bytes::Bytes;
 use jiff::tz::TimeZone;
 use tie_engine::{
     connector::Payload,
-    hl7::Message,
+    hl7::{Message, batch},
     mapping::{Context, Files, Limits, Mapped, Mappings},
 };
 
@@ -48,7 +49,7 @@ fn every_message_of_testdata_gives_what_stands_beside_it() {
             }
         }
     }
-    assert!(seen >= 40, "only {seen} messages under testdata");
+    assert!(seen > 90, "only {seen} messages under testdata");
     assert!(
         wrong.is_empty(),
         "{} of {seen} differ (UPDATE=1 rewrites them):\n\n{}",
@@ -101,12 +102,51 @@ fn one_patient_has_one_id_in_all_feeds() {
     assert_ne!(id("adt/a01-admit-emergency.hl7"), id("adt/a28-new-person.hl7"));
 }
 
+/// The public messages beside the project, when they are there: every ADT and ORU gives a bundle or a stated reason.
+#[test]
+fn every_adt_and_oru_of_the_corpus_gives_a_bundle_or_a_stated_reason() {
+    let corpus =
+        std::env::var_os("TIE_CORPUS").map_or_else(|| root().join("../shared/data/messages"), PathBuf::from);
+    if !corpus.is_dir() {
+        eprintln!("no corpus at {}: nothing was checked (set TIE_CORPUS)", corpus.display());
+        return;
+    }
+    let mappings = shipped();
+    let (mut bundles, mut reasons, mut wrong) = (0, BTreeMap::<String, usize>::new(), Vec::new());
+    for file in messages(&corpus) {
+        let raw = Bytes::from(fs::read(&file).unwrap());
+        let found = batch::split(&raw).messages;
+        for raw in if found.is_empty() { vec![raw] } else { found } {
+            let Ok(message) = Message::parse(raw, encoding_rs::WINDOWS_1252) else { continue };
+            if !matches!(&*message.trigger().code, "ADT" | "ORU") {
+                continue;
+            }
+            let (text, kind) = mapped(&mappings, message);
+            match kind {
+                "json" => bundles += 1,
+                _ if text.starts_with("error") => wrong.push(format!("{}: {text}", file.display())),
+                _ => *reasons.entry(text).or_default() += 1,
+            }
+        }
+    }
+    eprintln!("{bundles} bundles, {} stated reasons:", reasons.values().sum::<usize>());
+    for (reason, count) in &reasons {
+        eprint!("{count:6} {reason}");
+    }
+    assert!(wrong.is_empty(), "{} without a bundle or a reason:\n{}", wrong.len(), wrong.concat());
+    assert!(bundles > 300, "only {bundles} bundles");
+}
+
 fn told(mappings: &Mappings, file: &Path) -> (String, &'static str) {
     let raw = fs::read(file).unwrap();
-    let message = match Message::parse(raw.into(), encoding_rs::WINDOWS_1252) {
-        Ok(message) => Arc::new(message),
-        Err(error) => return (format!("parse: {error}\n"), "expect"),
-    };
+    match Message::parse(raw.into(), encoding_rs::WINDOWS_1252) {
+        Ok(message) => mapped(mappings, message),
+        Err(error) => (format!("parse: {error}\n"), "expect"),
+    }
+}
+
+fn mapped(mappings: &Mappings, message: Message) -> (String, &'static str) {
+    let message = Arc::new(message);
     let name = if message.trigger().code == "ORU" { "oru" } else { "adt" };
     match mappings.run(name, &message, &context()) {
         Ok(product) => match product.mapped {

@@ -206,7 +206,7 @@ fn p6_a_message_over_the_limit_is_refused_with_a_reason() {
     let instance = Instance::new();
     instance.write(
         "tie.toml",
-        &instance.config().replace("kind = \"mllp\"\n", "kind = \"mllp\"\nmax_message = \"64kB\"\n"),
+        &instance.config().replace("kind = \"mllp\"\n", "kind = \"mllp\"\nlongest_message = \"64KiB\"\n"),
     );
     let _engine = instance.start();
     let mut source = Mllp::connect(instance.mllp).unwrap();

@@ -170,6 +170,7 @@ impl Source for Listener {
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "listening for MLLP");
         }
+        inbox.notice(Notice::Serving);
         let (mut served, mut turned_away) = (JoinSet::new(), JoinSet::new());
         loop {
             let accepted = tokio::select! {

@@ -1,1 +1,169 @@
-//! .
+//! The command line: one file a command.
+//!
+//! Promises: exit codes are stable (see [`Exit`]); what a machine would read is on stdout and is JSON with
+//! `--json`; what is said to people about faults is on stderr. Nothing of a message is printed except by commands that are asked for it.
+
+mod check;
+mod client;
+mod demo_record;
+mod logging;
+mod map;
+mod mllp_client;
+mod plugins;
+mod reload;
+mod replay;
+mod report;
+mod run;
+mod send;
+mod status;
+mod test;
+
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+
+use crate::{
+    config::{self, Snapshot},
+    connector::Plugin,
+    error::Problem,
+};
+
+/// How a command ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Exit {
+    /// All is well.
+    Well = 0,
+    /// The thing that was checked or asked for is wrong.
+    Wrong = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// Something could not be read, written or reached.
+    Unreachable = 3,
+}
+
+const CODES: &str = "Exit codes: 0 all is well; 1 what was checked or asked for is wrong; 2 the command line makes \
+                     no sense; 3 something could not be read, written or reached.";
+
+/// TIE, the trust integration engine: HL7 v2 in, FHIR R4 out, nothing lost.
+#[derive(Debug, Parser)]
+#[command(name = "tie", version, after_help = CODES, propagate_version = true)]
+struct Arguments {
+    #[command(flatten)]
+    place: Place,
+    /// How log lines look.
+    #[arg(long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
+    log_format: logging::Format,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// Where the configuration is.
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// The configuration directory, with tie.toml, routes/ and mappings/.
+    #[arg(long, global = true, default_value = ".", value_name = "DIR")]
+    home: PathBuf,
+    /// The configuration file, if it is not tie.toml in the configuration directory.
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the engine until it is told to stop (SIGTERM, Ctrl-C).
+    Run,
+    /// Check the whole configuration: says what is wrong, where, and what to do.
+    Check(check::Arguments),
+    /// Run the tests that the routes carry.
+    Test(test::Arguments),
+    /// Show what a mapping makes of messages.
+    Map(map::Arguments),
+    /// Show what a running engine has live, what waits and what failed.
+    Status(status::Arguments),
+    /// Have a running engine do deliveries again.
+    Replay(replay::Arguments),
+    /// Have a running engine read its configuration again now.
+    Reload(reload::Arguments),
+    /// Show the connectors and what can be configured.
+    Plugins(plugins::Arguments),
+    /// Send messages by MLLP; show the acknowledgements and how long they took.
+    Send(send::Arguments),
+    /// Run a small FHIR record in memory, for demonstration and tests only.
+    DemoRecord(demo_record::Arguments),
+}
+
+/// Runs the command that the process was started with.
+pub fn main(plugins: &'static [Plugin]) -> ExitCode {
+    let Arguments { place, log_format, command } = Arguments::parse();
+    let exit = match command {
+        Command::Run => run::run(&place, log_format, plugins),
+        Command::Check(arguments) => check::run(&arguments, &place, plugins),
+        Command::Test(arguments) => test::run(&arguments, &place, plugins),
+        Command::Map(arguments) => map::run(&arguments, &place, plugins),
+        Command::Status(arguments) => status::run(&arguments, &place),
+        Command::Replay(arguments) => replay::run(&arguments, &place),
+        Command::Reload(arguments) => reload::run(&arguments, &place),
+        Command::Plugins(arguments) => plugins::run(&arguments, plugins),
+        Command::Send(arguments) => return send::run(&arguments),
+        Command::DemoRecord(arguments) => return demo_record::run(&arguments),
+    };
+    ExitCode::from(exit as u8)
+}
+
+impl Place {
+    fn snapshot(&self) -> Result<Snapshot, Vec<Problem>> {
+        config::snapshot(&self.home, self.config.as_deref())
+    }
+
+    fn config_file(&self) -> PathBuf {
+        self.config.clone().unwrap_or_else(|| self.home.join("tie.toml"))
+    }
+}
+
+/// Prints on stdout. Whoever reads may stop reading: that is no fault.
+fn say(text: impl std::fmt::Display) {
+    let _ = write!(std::io::stdout().lock(), "{text}");
+}
+
+/// Prints on stderr.
+fn complain(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
+/// Reads a file that was named on the command line; `-` is stdin.
+fn read(file: &Path) -> Result<Vec<u8>, Exit> {
+    let read = if file == Path::new("-") {
+        let mut bytes = Vec::new();
+        std::io::Read::read_to_end(&mut std::io::stdin().lock(), &mut bytes).map(|_| bytes)
+    } else {
+        std::fs::read(file)
+    };
+    read.map_err(|error| {
+        complain(format_args!("tie: {}: {error}", file.display()));
+        Exit::Unreachable
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound_and_every_argument_is_explained() {
+        let mut command = Arguments::command();
+        command.build();
+        command.clone().debug_assert();
+        for sub in command.get_subcommands() {
+            assert!(sub.get_about().is_some(), "{}", sub.get_name());
+            for argument in sub.get_arguments() {
+                assert!(argument.get_help().is_some(), "{} {}", sub.get_name(), argument.get_id());
+            }
+        }
+    }
+}

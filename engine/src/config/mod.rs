@@ -27,7 +27,7 @@ use crate::{
 };
 
 pub use schema::schema;
-pub use snapshot::{Files, Snapshot, snapshot};
+pub use snapshot::{Files, Snapshot, mappings, snapshot};
 
 /// One instance of the engine.
 #[derive(Debug, Clone, PartialEq)]
@@ -153,6 +153,17 @@ impl Config {
     pub fn parse(file: &Path, text: Arc<str>, plugins: &[Plugin]) -> Result<Self, Vec<Problem>> {
         parse::config(&Document::new(file, text), plugins)
     }
+}
+
+/// Where the admin listener is, by the text of a `tie.toml` that may be wrong everywhere else: when the
+/// configuration is broken, one wants the status most.
+pub fn admin_address(text: &str) -> SocketAddr {
+    let document = Document::new("", text);
+    let said = document.tree().ok().and_then(|tree| {
+        let admin = tree.get_ref().as_table()?.get("admin")?.get_ref().as_table()?;
+        admin.get("listen")?.get_ref().as_str()?.parse().ok()
+    });
+    said.unwrap_or_else(|| parse::AdminTable::default().listen)
 }
 
 #[cfg(test)]

@@ -62,10 +62,7 @@ const MAPPING_EXTENSIONS: [&str; 2] = ["rhai", "csv"];
 /// # Errors
 /// What cannot be read, is too large, is no text, or leads out of the directory.
 pub fn snapshot(home: &Path, config_file: Option<&Path>) -> Result<Snapshot, Vec<Problem>> {
-    let root = home.canonicalize().map_err(|error| {
-        vec![Problem::error(format!("the configuration directory cannot be read: {error}")).at(home, 0, 0)]
-    })?;
-    let mut reading = Reading { root, total_bytes: 0, files: 0, problems: Vec::new() };
+    let mut reading = Reading::begin(home)?;
     let (config_file, config) = reading.config(home, config_file);
     let routes = reading.texts("routes", &["toml"], 1);
     let mappings = reading.texts("mappings", &MAPPING_EXTENSIONS, DEPTH);
@@ -76,6 +73,16 @@ pub fn snapshot(home: &Path, config_file: Option<&Path>) -> Result<Snapshot, Vec
     let revision = revision(&config, &routes, &mappings, &samples);
     let git_commit = git::commit(&reading.root);
     Ok(Snapshot { home: reading.root, config_file, config, routes, mappings, samples, revision, git_commit })
+}
+
+/// Reads `mappings/**` alone: to try a mapping where there is no instance. Blocks on the disk.
+///
+/// # Errors
+/// As [`snapshot`].
+pub fn mappings(home: &Path) -> Result<Files, Vec<Problem>> {
+    let mut reading = Reading::begin(home)?;
+    let files = reading.texts("mappings", &MAPPING_EXTENSIONS, DEPTH);
+    if reading.problems.is_empty() { Ok(files) } else { Err(reading.problems) }
 }
 
 impl Snapshot {
@@ -101,6 +108,15 @@ struct Reading {
 }
 
 impl Reading {
+    fn begin(home: &Path) -> Result<Self, Vec<Problem>> {
+        let root = home.canonicalize().map_err(|error| {
+            vec![
+                Problem::error(format!("the configuration directory cannot be read: {error}")).at(home, 0, 0),
+            ]
+        })?;
+        Ok(Self { root, total_bytes: 0, files: 0, problems: Vec::new() })
+    }
+
     fn config(&mut self, home: &Path, file: Option<&Path>) -> (PathBuf, Arc<str>) {
         let (named, real) = match file {
             Some(file) => (file.to_owned(), file.to_owned()),

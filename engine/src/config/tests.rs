@@ -222,3 +222,10 @@ fn an_edit_elsewhere_is_no_change_of_a_listener() {
     assert_ne!(first, config("[listener.a]\nkind = 'mllp'\nlisten = ':2'\n"));
     assert_ne!(first, config("[listener.a]\nkind = 'mllp'\nlisten = ':1'\nunmatched = 'accept'\n"));
 }
+
+#[test]
+fn the_admin_address_is_found_in_a_broken_file() {
+    assert_eq!(admin_address("[admin]\nlisten = '127.0.0.1:9'\nhots = 5\n[jurnal]\n").port(), 9);
+    assert_eq!(admin_address("[admin]\nlisten = 'x'").port(), 8061);
+    assert_eq!(admin_address("").port(), 8061);
+}

@@ -292,7 +292,7 @@ impl Attempt {
             detail,
         };
         self.journal.record(outcome).await?;
-        self.metrics.outcome(&self.name, route, word(state));
+        self.metrics.outcome(&self.name, route, state.word());
         Ok(())
     }
 }
@@ -324,16 +324,4 @@ fn given_up(retry: &Retry) -> State {
 fn timed_out(outbound: &Outbound, timeout: Duration) -> DeliveryError {
     let class = if outbound.has_left() { ErrorClass::Uncertain } else { ErrorClass::Unavailable };
     DeliveryError::new(class, format!("no answer within {timeout:?}"))
-}
-
-fn word(state: State) -> &'static str {
-    match state {
-        State::Ready => "ready",
-        State::Retrying => "retrying",
-        State::Parked => "parked",
-        State::Held => "held",
-        State::Filtered => "filtered",
-        State::Delivered => "delivered",
-        State::Dead => "dead",
-    }
 }

@@ -115,6 +115,7 @@ pub struct Courier {
     began: Instant,
     lanes: Lanes,
     circuit: Circuit,
+    shown: watch::Sender<Standing>,
     chance: StdRng,
     in_flight: JoinSet<Result<Done, JournalError>>,
     /// The last reading of the journal failed: not before this again.
@@ -155,11 +156,17 @@ impl Courier {
             began: Instant::now(),
             lanes: Lanes::new(settings.limits),
             circuit: Circuit::new(at_once, settings.pauses),
+            shown: watch::Sender::new(Standing::Closed),
             chance: StdRng::from_os_rng(),
             in_flight: JoinSet::new(),
             read_again: None,
             tip: Tip::default(),
         }
+    }
+
+    /// Whether the destination is given anything, as long as the courier runs.
+    pub fn standing(&self) -> watch::Receiver<Standing> {
+        self.shown.subscribe()
     }
 
     /// Delivers until `stop`; then lets what is in flight finish within the grace, and returns.
@@ -320,7 +327,9 @@ impl Courier {
     }
 
     fn show(&self) {
-        self.metrics.circuit_open(&self.name, self.circuit.standing() != Standing::Closed);
+        let standing = self.circuit.standing();
+        self.metrics.circuit_open(&self.name, standing != Standing::Closed);
+        self.shown.send_replace(standing);
     }
 
     fn next_wake(&self) -> Option<Instant> {

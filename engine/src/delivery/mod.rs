@@ -11,4 +11,5 @@ mod courier;
 pub mod lanes;
 pub mod retry;
 
+pub use circuit::Standing;
 pub use courier::{Courier, Prepare, Prepared, Settings};

@@ -24,6 +24,8 @@ const QUEUE: usize = 4 * GROUP;
 /// Packed bytes in hand, in KiB. A change that is longer than all of it takes all of it.
 const BUDGET_KIB: u32 = 64 * 1024;
 
+/// Where the answer to a change will come.
+pub(super) type Answered = oneshot::Receiver<Result<Committed, JournalError>>;
 type Answer = oneshot::Sender<Result<Committed, JournalError>>;
 
 /// The way to the committer. Cheap to clone.
@@ -73,6 +75,11 @@ impl Committer {
 
     /// Waits until the change is durable.
     pub(super) async fn commit(&self, change: Change) -> Result<Committed, JournalError> {
+        self.answer(self.submit(change).await?).await
+    }
+
+    /// Hands a change in and returns when it has its place in the order, with the way to its answer.
+    pub(super) async fn submit(&self, change: Change) -> Result<Answered, JournalError> {
         let kib = u32::try_from(change.bytes() / 1024 + 1).unwrap_or(BUDGET_KIB).min(BUDGET_KIB);
         let _bytes = match self.budget.clone().acquire_many_owned(kib).await {
             Ok(permit) => permit,
@@ -81,9 +88,14 @@ impl Committer {
         let (answer, answered) = oneshot::channel();
         let sent = self.requests.send(Request::Change(Box::new(change), Waiting { answer, _bytes })).await;
         match sent {
-            Ok(()) => answered.await.unwrap_or_else(|_| Err(self.why_closed())),
+            Ok(()) => Ok(answered),
             Err(_) => Err(self.why_closed()),
         }
+    }
+
+    /// Waits for the answer to a change that was handed in.
+    pub(super) async fn answer(&self, answered: Answered) -> Result<Committed, JournalError> {
+        answered.await.unwrap_or_else(|_| Err(self.why_closed()))
     }
 
     /// Lets everything that was handed in before finish, then closes the store.

@@ -49,17 +49,27 @@ impl Journal {
     /// `Closed`: the message must not be acknowledged.
     pub async fn append(&self, message: NewMessage) -> Result<Sequence, JournalError> {
         let began = Instant::now();
-        let NewMessage { received, listener, peer, raw, keys, disposition } = message;
-        let body = Body::pack_async(raw).await;
-        let disposition = sound(disposition);
-        let append = Append { received, listener, peer, keys, disposition, body };
-        match self.committer.commit(Change::Append(append)).await? {
-            Committed::Appended(sequence) => {
-                self.metrics.append_seconds(began.elapsed().as_secs_f64());
-                Ok(sequence)
-            }
-            other => Err(mixed_up(other)),
+        let committed = self.committer.commit(append(message).await).await?;
+        self.metrics.append_seconds(began.elapsed().as_secs_f64());
+        sequence(committed)
+    }
+
+    /// Makes several messages durable, in their order.
+    ///
+    /// # Errors
+    /// `Closed`: none of them may be acknowledged, though some may have been stored.
+    pub async fn append_all(&self, messages: Vec<NewMessage>) -> Result<Vec<Sequence>, JournalError> {
+        let began = Instant::now();
+        let mut answers = Vec::with_capacity(messages.len());
+        for message in messages {
+            answers.push(self.committer.submit(append(message).await).await?);
         }
+        let mut sequences = Vec::with_capacity(answers.len());
+        for answer in answers {
+            sequences.push(sequence(self.committer.answer(answer).await?)?);
+            self.metrics.append_seconds(began.elapsed().as_secs_f64());
+        }
+        Ok(sequences)
     }
 
     /// Makes an outcome durable. A delivery that is not pending has had its outcome: nothing changes then.
@@ -293,6 +303,19 @@ impl From<StoreError> for JournalError {
 impl From<Damage> for JournalError {
     fn from(damage: Damage) -> Self {
         Self::Damaged(damage)
+    }
+}
+
+async fn append(message: NewMessage) -> Change {
+    let NewMessage { received, listener, peer, raw, keys, disposition } = message;
+    let body = Body::pack_async(raw).await;
+    Change::Append(Append { received, listener, peer, keys, disposition: sound(disposition), body })
+}
+
+fn sequence(committed: Committed) -> Result<Sequence, JournalError> {
+    match committed {
+        Committed::Appended(sequence) => Ok(sequence),
+        other => Err(mixed_up(other)),
     }
 }
 

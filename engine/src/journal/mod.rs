@@ -11,10 +11,13 @@ pub mod body;
 mod committer;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod debug;
 mod handle;
 mod readings;
 pub mod sqlite;
 pub mod store;
+#[cfg(test)]
+mod tests;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -34,7 +37,7 @@ use crate::connector::{ErrorClass, Payload};
 pub struct Sequence(pub i64);
 
 /// What intake hands to the journal.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct NewMessage {
     /// When the last byte was read.
     pub received: Timestamp,
@@ -51,7 +54,7 @@ pub struct NewMessage {
 }
 
 /// What a message can be found by; taken at intake, before any mapping. Empty where the message has none.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     /// MSH-10.
     pub control_id: String,
@@ -78,7 +81,7 @@ pub enum Disposition {
 }
 
 /// One delivery that an accepted message owes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct NewDelivery {
     /// The route's name.
     pub route: String,
@@ -131,10 +134,23 @@ impl State {
             Self::Filtered | Self::Delivered | Self::Dead => true,
         }
     }
+
+    /// The word for metrics, pages and people.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::Retrying => "retrying",
+            Self::Parked => "parked",
+            Self::Held => "held",
+            Self::Filtered => "filtered",
+            Self::Delivered => "delivered",
+            Self::Dead => "dead",
+        }
+    }
 }
 
 /// What became of a delivery, or of one attempt at it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Outcome {
     /// Which delivery.
     pub id: DeliveryId,
@@ -159,7 +175,7 @@ pub struct Outcome {
 }
 
 /// An unfinished delivery, as lanes need it: without the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Pending {
     /// Which delivery.
     pub id: DeliveryId,
@@ -176,7 +192,7 @@ pub struct Pending {
 }
 
 /// A message as the road needs it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Entry {
     /// Its place.
     pub sequence: Sequence,

@@ -76,7 +76,7 @@ pub struct Summary {
 }
 
 /// A delivery as it stands, ended or not.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DeliveryRecord {
     /// Which delivery.
     pub id: DeliveryId,
@@ -99,7 +99,7 @@ pub struct DeliveryRecord {
 }
 
 /// A delivery with the bytes that were sent and answered: patient data.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Exchange {
     /// What was sent.
     pub output: Vec<Payload>,

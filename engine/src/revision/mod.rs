@@ -138,14 +138,10 @@ impl Revision {
     pub fn run_tests_of(&self, route: &Route) -> Vec<TestFailure> {
         sample::run_tests(self, route)
     }
-
-    /// Maps one message as a test does.
-    pub fn sample(&self, mapping: &str, raw: Bytes, listener: Option<&str>, received: Timestamp) -> Sample {
-        sample::run(self, mapping, raw, listener, received)
-    }
 }
 
-fn limits(config: &Config) -> Limits {
+/// The bounds of mappings that a configuration sets.
+pub fn limits(config: &Config) -> Limits {
     Limits {
         operations: config.limits.mapping_operations,
         time: config.limits.mapping_time,

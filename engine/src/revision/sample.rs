@@ -10,6 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use encoding_rs::Encoding;
 use jiff::Timestamp;
 
 use super::{Revision, SAMPLE_RECEIVED, route_file};
@@ -17,7 +18,7 @@ use crate::{
     connector::Payload,
     error::{Place, Problem},
     hl7::Message,
-    mapping::{Finding, MapError, Mapped, Product},
+    mapping::{Context, Finding, MapError, Mapped, Mappings, Product},
     routing::{Header, Route, RouteTest},
 };
 
@@ -73,11 +74,13 @@ fn run_test(
     else {
         return Some(failure("a file of the test is not there".to_owned(), String::new()));
     };
-    if let Some(what) = not_taken(revision, route, raw) {
-        return Some(failure(what, String::new()));
+    let charset = charset_of(revision, route);
+    let taken = |message: Message| route.accept.takes(&Header::of(&message));
+    if !Message::parse(raw.clone(), charset).map_or(true, taken) {
+        return Some(failure("the route does not take this message: see `accept`".to_owned(), String::new()));
     }
-    let listener = route.from.first().map(String::as_str);
-    let sample = run(revision, &route.map, raw.clone(), listener, received);
+    let sample =
+        Sample::of(&revision.mappings, &route.map, raw.clone(), charset, &revision.context(received));
     let expected = String::from_utf8_lossy(expected);
     let difference =
         difference(&comparable(&test.expect, &expected), &comparable(&test.expect, &sample.to_string()))?;
@@ -88,38 +91,30 @@ fn run_test(
     Some(failure(what, difference))
 }
 
-/// A route must take the messages of its own tests.
-fn not_taken(revision: &Revision, route: &Route, raw: &Bytes) -> Option<String> {
-    let listener = route.from.first().map(String::as_str);
-    let message = parse(revision, raw.clone(), listener).ok()?;
-    (!route.accept.takes(&Header::of(&message)))
-        .then(|| "the route does not take this message: see `accept`".to_owned())
-}
-
-pub(super) fn run(
-    revision: &Revision,
-    mapping: &str,
-    raw: Bytes,
-    listener: Option<&str>,
-    received: Timestamp,
-) -> Sample {
-    let message = match parse(revision, raw, listener) {
-        Ok(message) => Arc::new(message),
-        Err(error) => return Sample::Unreadable(error.to_string()),
-    };
-    match revision.mappings.run(mapping, &message, &revision.context(received)) {
-        Ok(product) => Sample::Done(product),
-        Err(error) => Sample::Failed(error),
-    }
-}
-
-fn parse(revision: &Revision, raw: Bytes, listener: Option<&str>) -> Result<Message, crate::hl7::ParseError> {
-    let listeners = &revision.config.listeners;
-    let listener = listeners.iter().find(|known| listener.is_none_or(|name| name == known.name));
-    Message::parse(raw, listener.map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset))
+/// The character set that the route's first listener assumes.
+fn charset_of(revision: &Revision, route: &Route) -> &'static Encoding {
+    let from = |listener: &&crate::config::ListenerConfig| route.from.first() == Some(&listener.name);
+    revision.config.listeners.iter().find(from).map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset)
 }
 
 impl Sample {
+    /// Maps one message.
+    pub fn of(
+        mappings: &Mappings,
+        name: &str,
+        raw: Bytes,
+        charset: &'static Encoding,
+        context: &Context,
+    ) -> Self {
+        match Message::parse(raw, charset) {
+            Ok(message) => match mappings.run(name, &Arc::new(message), context) {
+                Ok(product) => Self::Done(product),
+                Err(error) => Self::Failed(error),
+            },
+            Err(error) => Self::Unreadable(error.to_string()),
+        }
+    }
+
     /// `mapped`, `skip`, `hold`, `reject`, `error` or `unreadable`.
     pub fn result(&self) -> &'static str {
         match self {

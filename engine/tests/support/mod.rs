@@ -79,7 +79,7 @@ listen = "127.0.0.1:{mllp}"
 
 [destination.shared-care-record]
 kind = "fhir"
-url = "http://127.0.0.1:{record}/fhir"
+base = "http://127.0.0.1:{record}/fhir"
 timeout = "5s"
 "#,
             admin = self.admin,

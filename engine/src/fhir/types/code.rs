@@ -23,7 +23,7 @@ pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
             Some((table, row)) if row.code().is_some() => {
                 codings.add(row_coding(row));
                 codings.add_some(second_coding(table, row));
-                let translated = row.code().map(SmolStr::as_str) != Some(triplet.code.as_str());
+                let translated = row.code().is_none_or(|code| !code.eq_ignore_ascii_case(&triplet.code));
                 if translated || triplet.system.is_some() {
                     codings.add(triplet.coding(cx));
                 }

@@ -29,6 +29,8 @@ pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let kind = text(part.component(5));
     let authority = Authority::of(part.component(4), kind.as_deref(), cx);
     let value = text(part.component(1))?;
+    let authority =
+        if authority.is_unnamed(kind.as_deref()) { Authority::of_facility(cx) } else { authority };
     if authority.is_nhs(kind.as_deref()) {
         return Some(nhs_number(part, &value, cx));
     }
@@ -211,6 +213,20 @@ impl Authority {
         Self::Named { name, universal, scheme }
     }
 
+    /// What a trust has written down for the numbers that its facility sends without any authority.
+    fn of_facility(cx: &Cx<'_>) -> Self {
+        Self::of_parts(Some(format!("@{}", cx.facility())), None, None, None, cx).only_listed()
+    }
+
+    fn only_listed(self) -> Self {
+        if matches!(self, Self::Listed { .. }) { self } else { Self::None }
+    }
+
+    /// Whether nobody is named as the one who assigned it; an NHS number needs no naming.
+    fn is_unnamed(&self, kind: Option<&str>) -> bool {
+        matches!(self, Self::None) && !self.is_nhs(kind)
+    }
+
     /// Whether the identifier is meant to be an NHS number: by its authority, or by a type that only it has.
     fn is_nhs(&self, kind: Option<&str>) -> bool {
         match self {
@@ -341,7 +357,10 @@ fn text(value: Value<'_>) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::check, *};
+    use super::{
+        super::testing::{check, check_from},
+        *,
+    };
 
     #[test]
     fn the_check_digit_of_an_nhs_number() {
@@ -415,6 +434,12 @@ mod tests {
             r#"{"system":"urn:oid:1.2.3","value":"77","assigner":{"display":"A"}}"#,
         );
         check("CX", "Identifier", "77", r#"{"value":"77"}"#);
+        check_from(
+            "OLDPAS",
+            "CX",
+            "77",
+            r#"{"system":"https://fhir.rxx.example.nhs.uk/Id/old-pas","value":"77","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}"#,
+        );
         check("CX", "Identifier", "^^^RXX^MR", "");
     }
 

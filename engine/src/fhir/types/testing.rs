@@ -21,6 +21,11 @@ pub fn check_with(table: &str, name: &str, to: &str, raw: &str, expected: &str) 
     assert_eq!(run(Some(table), name, to, raw).0, expected, "{name} of {raw}");
 }
 
+/// The same in a message of another sending facility.
+pub fn check_from(facility: &str, name: &str, raw: &str, expected: &str) {
+    assert_eq!(run_from(facility, None, name, "", raw).0, expected, "{name} of {raw} from {facility}");
+}
+
 /// What the converter reports.
 pub fn findings_of(name: &str, to: &str, raw: &str) -> Vec<String> {
     run(None, name, to, raw).1
@@ -34,7 +39,7 @@ pub fn findings(table: &str, name: &str, to: &str, raw: &str) -> Vec<String> {
 /// The document that the pieces make.
 pub fn join(pieces: &[&str]) -> String {
     let segments: String = pieces.iter().map(|piece| format!("OBX||ED|||{piece}\r")).collect();
-    on(&segments, |message, cx| {
+    on("RXX", &segments, |message, cx| {
         let parts: Vec<Part<'_>> =
             message.segments_named("OBX").filter_map(|obx| obx.field(5).part()).collect();
         json(document::joined(&parts, cx))
@@ -43,10 +48,14 @@ pub fn join(pieces: &[&str]) -> String {
 }
 
 fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
+    run_from("RXX", table, name, to, raw)
+}
+
+fn run_from(facility: &str, table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
     let found =
         CONVERTERS.iter().find(|converter| converter.name == name && (to.is_empty() || converter.to == to));
     let convert = found.expect("there is such a converter").convert;
-    on(&format!("ZZZ|{raw}\r"), |message, cx| {
+    on(facility, &format!("ZZZ|{raw}\r"), |message, cx| {
         let table = table.map(|table| cx.tables.get(table).expect("there is such a table"));
         let cx = Cx { message, zone: cx.zone, tables: cx.tables, table, findings: cx.findings };
         let part = message.segment("ZZZ").and_then(|segment| segment.field(1).part());
@@ -54,9 +63,13 @@ fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<Str
     })
 }
 
-fn on(segments: &str, work: impl FnOnce(&Message, &Cx<'_>) -> String) -> (String, Vec<String>) {
+fn on(
+    facility: &str,
+    segments: &str,
+    work: impl FnOnce(&Message, &Cx<'_>) -> String,
+) -> (String, Vec<String>) {
     let raw = format!(
-        "MSH|^~\\&|PAS|RXX|ROUTE|ROUTE|20260115093000||ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}"
+        "MSH|^~\\&|PAS|{facility}|ROUTE|ROUTE|20260115093000||ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}"
     );
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
     let (zone, tables) = (TimeZone::get("Europe/London").expect("the zone is known"), tables());

@@ -155,6 +155,16 @@ pub(crate) async fn sequences_rise_in_the_order_of_arrival_and_go_on_after_a_reo
     assert!(pending.windows(2).all(|two| two[0].id.sequence < two[1].id.sequence));
 }
 
+pub(crate) async fn messages_handed_in_together_keep_their_order(home: &dyn Home) {
+    let journal = journal(home).await;
+    // More than the channel holds, so that handing in has to wait for commits.
+    let messages: Vec<_> = (0..9000).map(|number| message(number, &[("adt", "record")])).collect();
+    let sequences = journal.append_all(messages).await.unwrap();
+    assert!(sequences.windows(2).all(|two| two[0] < two[1]));
+    let last = journal.message(sequences[8999]).await.unwrap().unwrap();
+    assert_eq!(last.keys.control_id, "8999");
+}
+
 pub(crate) async fn a_group_answers_everybody_who_waits(home: &dyn Home) {
     let journal = journal(home).await;
     let appends = (0..700).map(|number| {
@@ -421,6 +431,7 @@ macro_rules! conforms {
         }
         test!(p1_what_was_appended_is_there_after_a_reopen);
         test!(sequences_rise_in_the_order_of_arrival_and_go_on_after_a_reopen);
+        test!(messages_handed_in_together_keep_their_order);
         test!(a_group_answers_everybody_who_waits);
         test!(an_outcome_takes_the_place_of_what_was_pending);
         test!(a_page_never_tears_a_message_apart);

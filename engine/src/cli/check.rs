@@ -1,0 +1,51 @@
+//! `tie check`: is the configuration right?
+
+use serde_json::json;
+
+use super::{Exit, Place, complain, report, say};
+use crate::{connector::Plugin, error::Problem, revision::Revision};
+
+/// Check the whole configuration.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// Print the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
+    let snapshot = place.snapshot();
+    let built = match &snapshot {
+        Ok(snapshot) => Revision::build(snapshot, plugins),
+        Err(problems) => Err(problems.clone()),
+    };
+    let (problems, sound) = match &built {
+        Ok(revision) => (revision.warnings.as_slice(), Some(revision)),
+        Err(problems) => (problems.as_slice(), None),
+    };
+    if arguments.json {
+        let id = sound.map(|revision| &revision.id);
+        say(format_args!("{}\n", json!({ "ok": sound.is_some(), "revision": id, "problems": problems })));
+    } else {
+        complain(report::rendered(problems, snapshot.as_ref().ok(), report::wants_colour()).trim_end());
+        summary(sound, problems);
+    }
+    if sound.is_some() { Exit::Well } else { Exit::Wrong }
+}
+
+fn summary(sound: Option<&Revision>, problems: &[Problem]) {
+    match sound {
+        Some(revision) => {
+            let (routes, mappings) = (revision.routes.iter().count(), revision.mappings.names().count());
+            let warnings = match problems.len() {
+                0 => String::new(),
+                number => format!(", {number} to look at"),
+            };
+            say(format_args!(
+                "The configuration is sound: {routes} routes, {mappings} mappings{warnings}. Revision {}.\n",
+                revision.short()
+            ));
+        }
+        None => complain(format_args!("The configuration is not sound: {} problems.", problems.len())),
+    }
+}

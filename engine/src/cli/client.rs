@@ -1,0 +1,102 @@
+//! Calls the admin listener of a running engine: one request a connection, small answers.
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use serde_json::Value;
+
+use super::{Exit, Place, complain};
+use crate::{admin, config};
+
+/// How long an engine may take to answer; a reload compiles and tests everything.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The longest answer that is read.
+const ANSWER_BYTES: u64 = 16 << 20;
+
+/// Which engine to call.
+#[derive(Debug, clap::Args)]
+pub(super) struct Target {
+    /// The engine's admin address, if it is not the one in the configuration.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
+}
+
+impl Target {
+    /// Asks for a page.
+    pub(super) fn get(&self, place: &Place, path: &str) -> Result<Value, Exit> {
+        self.call(place, "GET", path, "")
+    }
+
+    /// Asks for a change.
+    pub(super) fn post(&self, place: &Place, path: &str, body: &Value) -> Result<Value, Exit> {
+        self.call(place, "POST", path, &body.to_string())
+    }
+
+    fn call(&self, place: &Place, method: &str, path: &str, body: &str) -> Result<Value, Exit> {
+        let address = self.address(place)?;
+        let answer = exchange(address, method, path, body).map_err(|error| {
+            complain(format_args!("tie: no engine answers at {address}: {error}"));
+            Exit::Unreachable
+        })?;
+        match answer {
+            (200, body) => Ok(body),
+            (status, body) => {
+                let what = body.get("error").and_then(Value::as_str).unwrap_or("it does not say why");
+                complain(format_args!("tie: the engine at {address} refuses ({status}): {what}"));
+                Err(if status >= 500 { Exit::Unreachable } else { Exit::Wrong })
+            }
+        }
+    }
+
+    fn address(&self, place: &Place) -> Result<SocketAddr, Exit> {
+        if let Some(address) = self.admin {
+            return Ok(address);
+        }
+        let text = super::read(&place.config_file())?;
+        Ok(admin::callable(config::admin_address(&String::from_utf8_lossy(&text))))
+    }
+}
+
+/// HTTP/1.1 in its smallest form: the server closes when it has answered.
+fn exchange(address: SocketAddr, method: &str, path: &str, body: &str) -> std::io::Result<(u16, Value)> {
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    write!(
+        stream,
+        "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    )?;
+    let mut answer = Vec::new();
+    stream.take(ANSWER_BYTES).read_to_end(&mut answer)?;
+    parse(&answer).ok_or_else(|| std::io::Error::other("what answers there is no TIE"))
+}
+
+fn parse(answer: &[u8]) -> Option<(u16, Value)> {
+    let end = answer.windows(4).position(|window| window == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(answer.get(..end)?).ok()?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    let body = serde_json::from_slice(answer.get(end + 4..)?).ok()?;
+    Some((status, body))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn answers_are_read_and_strangers_are_known() {
+        let answer = b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 16\r\n\r\n{\"ready\": false}";
+        assert_eq!(parse(answer), Some((503, json!({ "ready": false }))));
+        for strange in
+            [&b"SSH-2.0-OpenSSH\r\n\r\n"[..], b"HTTP/1.1 200 OK\r\n\r\n<html>", b"", b"HTTP/1.1 200"]
+        {
+            assert_eq!(parse(strange), None);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! `tie demo-record`: a small care record to watch and to test against. For demonstration and tests only.
+//!
+//! Promises: transactions are applied whole or not at all; a ledger tells which messages arrived, in which order
+//! and how often; it can be told to be away. It keeps everything in memory and forgets it when it ends.
+//! Left to others: being a FHIR server. It checks no profiles and asks nobody who they are.
+
+mod http;
+mod page;
+mod store;
+
+use std::{net::SocketAddr, process::ExitCode};
+
+/// Run a small FHIR record in memory, for demonstration and tests only.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Address and port to listen at. Anybody who can reach it can read and write.
+    #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
+    listen: SocketAddr,
+    /// Resources kept at most; beyond, the oldest are forgotten.
+    #[arg(long, default_value_t = 200_000, value_name = "NUMBER")]
+    at_most: usize,
+}
+
+/// Runs the command.
+pub fn run(arguments: &Arguments) -> ExitCode {
+    let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let served = match built {
+        Ok(runtime) => runtime.block_on(http::serve(arguments.listen, arguments.at_most)),
+        Err(error) => Err(error),
+    };
+    match served {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tie: cannot serve at {}: {error}", arguments.listen);
+            ExitCode::from(3)
+        }
+    }
+}

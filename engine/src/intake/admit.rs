@@ -1,0 +1,190 @@
+//! The decision over what came in, without I/O: what is kept as what, and how it is answered.
+//!
+//! | what came in | kept | answer |
+//! |---|---|---|
+//! | nothing but blanks | no | reject |
+//! | no MSH, or separators that give no structure | quarantine | reject |
+//! | an acknowledgement (ACK, NAK, MCF) | quarantine | none: an acknowledgement is never acknowledged |
+//! | no MSH-9 or no MSH-10 | quarantine | error |
+//! | MSH-12 is no version 2 | quarantine | reject |
+//! | MSH-11 says test or training, and the instance is live | quarantine | reject |
+//! | no route takes it | quarantine | the listener's policy |
+//! | otherwise | routed | accept |
+//!
+//! A frame with a batch (FHS, BHS) or with several messages is split; each message goes its own way. It has one answer,
+//! to the header of its first message: the worst that one of them would have got alone. Messages that were fine are
+//! stored nevertheless; a repeat of the whole is harmless to them. A trailer that counts otherwise, or bytes that belong
+//! to no message, make it an error, and the whole frame is kept in quarantine besides.
+
+use bytes::Bytes;
+use memchr::memmem;
+
+use super::{Environment, PatientKeys, Router, Settings, Unmatched};
+use crate::{
+    hl7::{
+        Message, ParseError, Path,
+        ack::{ErrorCode, Reason, Verdict},
+        batch::{self, BatchFault},
+    },
+    journal::{Disposition, Keys},
+};
+
+/// One message, decided.
+pub(super) struct Admitted {
+    pub raw: Bytes,
+    pub keys: Keys,
+    /// MSH-9.1, for the metrics.
+    pub class: String,
+    /// What is to become of it; none if there is nothing to keep.
+    pub disposition: Option<Disposition>,
+    pub verdict: Verdict,
+    /// Characters that could not be read.
+    pub replaced: usize,
+}
+
+/// Decides over the content of a frame; the second part is what the answer answers.
+pub(super) fn admit(settings: &Settings, router: &dyn Router, raw: Bytes) -> (Vec<Admitted>, Bytes) {
+    if !holds_several(&raw) {
+        let admitted = one(settings, router, raw.clone());
+        return (vec![admitted], raw);
+    }
+    let batch = batch::split(&raw);
+    let answered = batch.messages.first().unwrap_or(&raw).clone();
+    let fault = batch.faults.iter().find(|fault| !matches!(fault, BatchFault::NoTrailer));
+    let nothing = "the batch holds no message".to_owned();
+    let fault = fault.map(ToString::to_string).or_else(|| batch.messages.is_empty().then_some(nothing));
+    let mut admitted: Vec<_> =
+        batch.messages.into_iter().map(|message| one(settings, router, message)).collect();
+    if let Some(fault) = fault {
+        let verdict = Verdict::Error(Reason::new(ErrorCode::SegmentSequence, fault.clone()));
+        admitted.push(quarantined(raw, fault, verdict));
+    }
+    (admitted, answered)
+}
+
+/// The beginning of what was refused before it became a message.
+pub(super) fn refused(
+    settings: &Settings,
+    kept: Bytes,
+    length: usize,
+    text: String,
+    verdict: Verdict,
+) -> Admitted {
+    let reason = match kept.len() < length {
+        true => format!("{text}; only its first {} bytes are kept", kept.len()),
+        false => text,
+    };
+    // Its keys, as far as they can be read, so that it is found by the sender's control id.
+    let keys = Message::parse(kept.clone(), settings.charset).map(|head| keys(&head)).unwrap_or_default();
+    Admitted { keys, ..quarantined(kept, reason, verdict) }
+}
+
+fn holds_several(raw: &[u8]) -> bool {
+    batch::is_batch(raw) || [b"\rMSH", b"\nMSH"].iter().any(|mark| memmem::find(raw, *mark).is_some())
+}
+
+fn one(settings: &Settings, router: &dyn Router, raw: Bytes) -> Admitted {
+    let message = match Message::parse(raw.clone(), settings.charset) {
+        Ok(message) => message,
+        Err(error) => return unreadable(raw, &error),
+    };
+    let patient = PatientKeys::of(&message);
+    let mut keys = keys(&message);
+    keys.patient = patient.main.as_ref().map(ToString::to_string).unwrap_or_default();
+    let trigger = message.trigger();
+    let class = trigger.code.to_string();
+    let replaced = message.charset().replaced;
+    let kept = |verdict: Verdict, reason: String, keys: Keys| Admitted {
+        keys,
+        class: class.clone(),
+        replaced,
+        ..quarantined(raw.clone(), reason, verdict)
+    };
+    if matches!(class.as_str(), "ACK" | "NAK" | "MCF") {
+        let reason = "an acknowledgement came where messages are expected".to_owned();
+        // The verdict is never sent.
+        return kept(Verdict::Accepted, reason, keys);
+    }
+    if let Some(verdict) = fault(settings, &message) {
+        let reason = text(&verdict);
+        return kept(verdict, reason, keys);
+    }
+    let deliveries = router.route(&settings.listener, &message, &patient);
+    if deliveries.is_empty() {
+        let reason = "no route takes this message".to_owned();
+        let told = || Reason::new(ErrorCode::UnsupportedMessageType, reason.clone());
+        let verdict = match settings.unmatched {
+            Unmatched::Accept => Verdict::Accepted,
+            Unmatched::Error => Verdict::Error(told()),
+            Unmatched::Reject => Verdict::Rejected(told()),
+        };
+        return kept(verdict, reason, keys);
+    }
+    let disposition = Some(Disposition::Routed(deliveries));
+    Admitted { keys, class: class.clone(), disposition, verdict: Verdict::Accepted, replaced, raw }
+}
+
+fn unreadable(raw: Bytes, error: &ParseError) -> Admitted {
+    let reason = error.to_string();
+    let verdict = Verdict::Rejected(Reason::new(ErrorCode::SegmentSequence, reason.clone()));
+    match error {
+        // Blanks and control characters: some peers send them to keep a connection open.
+        ParseError::Empty => Admitted { disposition: None, ..quarantined(raw, reason, verdict) },
+        _ => quarantined(raw, reason, verdict),
+    }
+}
+
+/// What keeps a message from being taken, whoever would want it.
+fn fault(settings: &Settings, message: &Message) -> Option<Verdict> {
+    for (path, empty) in
+        [("MSH-9", message.trigger().code.is_empty()), ("MSH-10", message.control_id().is_empty())]
+    {
+        if empty {
+            let reason = Reason::new(ErrorCode::RequiredFieldMissing, format!("{path} is missing"));
+            return Some(Verdict::Error(Reason { location: Path::parse(path).ok(), ..reason }));
+        }
+    }
+    let reject = |code, text: &str, path| {
+        Some(Verdict::Rejected(Reason { location: Path::parse(path).ok(), ..Reason::new(code, text) }))
+    };
+    if !is_version_2(message.version().trim()) {
+        return reject(ErrorCode::UnsupportedVersionId, "MSH-12 is no version 2 of HL7", "MSH-12");
+    }
+    let processing = message.header(11).text().unwrap_or_default();
+    if settings.environment == Environment::Live && matches!(processing.trim(), "T" | "D") {
+        let text = "a test or training message (MSH-11) came to a live system";
+        return reject(ErrorCode::UnsupportedProcessingId, text, "MSH-11");
+    }
+    None
+}
+
+/// `2`, `2.4`, `2.5.1`; many senders leave it out.
+fn is_version_2(version: &str) -> bool {
+    let mut numbers = version.split('.');
+    version.is_empty()
+        || (numbers.next() == Some("2")
+            && numbers.all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())))
+}
+
+fn keys(message: &Message) -> Keys {
+    let header = |n| message.header(n).text().unwrap_or_default().into_owned();
+    Keys {
+        control_id: message.control_id().into_owned(),
+        trigger: message.trigger().to_string(),
+        sending_application: header(3),
+        sending_facility: header(4),
+        patient: String::new(),
+    }
+}
+
+fn quarantined(raw: Bytes, reason: String, verdict: Verdict) -> Admitted {
+    let disposition = Some(Disposition::Quarantined { reason });
+    Admitted { raw, keys: Keys::default(), class: String::new(), disposition, verdict, replaced: 0 }
+}
+
+fn text(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Accepted => String::new(),
+        Verdict::Error(reason) | Verdict::Rejected(reason) => reason.text.clone(),
+    }
+}

@@ -1,0 +1,415 @@
+//! Every way to come in, over a real journal: what is answered and where it is kept.
+
+use std::sync::{Arc, Mutex};
+
+use tempfile::TempDir;
+use tracing_subscriber::fmt::MakeWriter;
+
+use super::*;
+use crate::journal::{Sequence, Summary, conformance, sqlite::SqliteStore};
+
+struct Fixed;
+
+impl Clock for Fixed {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+}
+
+/// Takes admissions to `record`, in the lanes of their patients.
+struct Adt;
+
+impl Router for Adt {
+    fn route(&self, listener: &str, message: &Message, patient: &PatientKeys) -> Vec<NewDelivery> {
+        assert_eq!(listener, "hospital");
+        if message.trigger().code != "ADT" {
+            return Vec::new();
+        }
+        let lanes = patient.all().map(|key| format!("patient|{key}")).collect();
+        vec![NewDelivery { route: "adt".to_owned(), destination: "record".to_owned(), lanes }]
+    }
+}
+
+struct House {
+    reception: Reception,
+    journal: Journal,
+    registry: prometheus::Registry,
+    _directory: TempDir,
+}
+
+impl House {
+    async fn new(unmatched: Unmatched, environment: Environment) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = SqliteStore::open(&directory.path().join("journal")).await.unwrap();
+        let journal = conformance::over(Arc::new(store)).await;
+        let registry = prometheus::Registry::new();
+        let metrics = Arc::new(Metrics::new(&registry).unwrap());
+        let listener = "hospital".to_owned();
+        let settings = Settings { listener, charset: encoding_rs::UTF_8, unmatched, environment };
+        let reception = Reception::new(settings, journal.clone(), Arc::new(Adt), metrics, Arc::new(Fixed));
+        Self { reception, journal, registry, _directory: directory }
+    }
+
+    async fn live() -> Self {
+        Self::new(Unmatched::Accept, Environment::Live).await
+    }
+
+    /// The answer's segments, if there is one.
+    async fn accept(&self, raw: &[u8]) -> Option<Vec<String>> {
+        let answer = self.reception.accept(Bytes::copy_from_slice(raw), &peer()).await.unwrap();
+        answer.map(|answer| lines(&answer))
+    }
+
+    async fn routed(&self) -> usize {
+        self.journal.pending("record", Sequence(0), 1000).await.unwrap().len()
+    }
+
+    async fn quarantined(&self) -> Vec<Summary> {
+        self.journal.quarantine(1000, Sequence(0)).await.unwrap()
+    }
+
+    fn counted(&self, line: &str) -> bool {
+        let mut text = String::new();
+        prometheus::TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text).unwrap();
+        text.lines().any(|found| found == line)
+    }
+}
+
+fn peer() -> Peer {
+    Peer("192.0.2.7".to_owned())
+}
+
+fn lines(answer: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(answer).unwrap();
+    text.split('\r').filter(|line| !line.is_empty()).map(str::to_owned).collect()
+}
+
+const GOOD: &str = "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.4\rPID|1||9991001069^^^NHS\r";
+
+/// What comes in, what MSA-1 says (`-` for no answer), where it is kept, and why it is in quarantine.
+const TABLE: &[(&str, Unmatched, Environment, &str, &str)] = {
+    use Environment::{Live, Test, Training};
+    use Unmatched::{Accept, Error, Reject};
+    &[
+        (GOOD, Reject, Live, "AA", "routed"),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P\r", Reject, Live, "AA", "routed"),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2\r", Reject, Live, "AA", "routed"),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.5.1^GBR|||AL|NE\r",
+            Reject,
+            Live,
+            "CA",
+            "routed",
+        ),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.4|||NE|NE\r", Reject, Live, "-", "routed"),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ORU^R01|M1|P|2.4\r",
+            Accept,
+            Live,
+            "AA",
+            "no route takes this message",
+        ),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ORU^R01|M1|P|2.4\r",
+            Error,
+            Live,
+            "AE",
+            "no route takes this message",
+        ),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ORU^R01|M1|P|2.4\r",
+            Reject,
+            Live,
+            "AR",
+            "no route takes this message",
+        ),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01||P|2.4\r", Accept, Live, "AE", "MSH-10 is missing"),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|\"\"|P|2.4\r", Accept, Live, "AE", "MSH-10 is missing"),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101|||M1|P|2.4\r", Accept, Live, "AE", "MSH-9 is missing"),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|3.0\r",
+            Accept,
+            Live,
+            "AR",
+            "MSH-12 is no version 2 of HL7",
+        ),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.x\r",
+            Accept,
+            Live,
+            "AR",
+            "MSH-12 is no version 2 of HL7",
+        ),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|T|2.4\r",
+            Accept,
+            Live,
+            "AR",
+            "a test or training message (MSH-11) came to a live system",
+        ),
+        (
+            "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|D^T|2.4\r",
+            Accept,
+            Live,
+            "AR",
+            "a test or training message (MSH-11) came to a live system",
+        ),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1||2.4\r", Accept, Live, "AA", "routed"),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|T|2.4\r", Accept, Test, "AA", "routed"),
+        ("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.4\r", Accept, Training, "AA", "routed"),
+        (
+            "MSH|^~\\&|REC|HUB|TIE|HUB|20260101||ACK^A01|M1|P|2.4\rMSA|AA|X\r",
+            Reject,
+            Live,
+            "-",
+            "an acknowledgement came where messages are expected",
+        ),
+        (
+            "MSH|^~\\&|REC|HUB|TIE|HUB|20260101||MCF|M1|P|2.4\rMSA|AA|X\r",
+            Reject,
+            Live,
+            "-",
+            "an acknowledgement came where messages are expected",
+        ),
+        ("PID|1||9991001069^^^NHS\r", Accept, Live, "AR", "the message does not begin with an MSH segment"),
+        ("\u{0}\u{1}junk", Accept, Live, "AR", "the message does not begin with an MSH segment"),
+        ("", Accept, Live, "AR", "nowhere"),
+        (" \r\n", Accept, Live, "AR", "nowhere"),
+    ]
+};
+
+#[tokio::test]
+async fn every_input_is_answered_and_kept_as_the_table_says() {
+    for (raw, unmatched, environment, code, kept) in TABLE {
+        let house = House::new(*unmatched, *environment).await;
+        let answer = house.accept(raw.as_bytes()).await;
+        let msa = answer.as_ref().map(|lines| lines[1].split('|').nth(1).unwrap());
+        assert_eq!(msa.unwrap_or("-"), *code, "{raw:?}");
+        let quarantined = house.quarantined().await;
+        assert_eq!(house.routed().await, usize::from(*kept == "routed"), "{raw:?}");
+        match *kept {
+            "routed" | "nowhere" => assert_eq!(quarantined, [], "{raw:?}"),
+            reason => {
+                assert_eq!(quarantined.len(), 1, "{raw:?}");
+                assert_eq!(quarantined[0].quarantine.as_deref(), Some(reason), "{raw:?}");
+                let body = house.journal.body(quarantined[0].sequence).await.unwrap().unwrap();
+                assert_eq!(body, raw.as_bytes(), "the exact bytes");
+                assert!(house.counted("tie_messages_quarantined_total{listener=\"hospital\"} 1"));
+                if let Some(lines) = answer.filter(|_| *code != "AA") {
+                    assert!(lines.iter().any(|line| line.contains(reason)), "{lines:?}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn p1_an_accepted_message_is_in_the_journal_with_its_keys_and_lanes() {
+    let house = House::live().await;
+    let raw = "MSH|^~\\&|PAS^1|RXX^2|TIE|HUB|20260101||ADT^A40^ADT_A39|M7|P|2.4\rPID|1||9991001069^^^NHS~7^^^RXX^MR\rMRG|8^^^RXX^MR\r";
+    let answer = house.accept(raw.as_bytes()).await.unwrap();
+    assert!(answer[0].starts_with("MSH|^~\\&|TIE|HUB|PAS^1|RXX^2|"), "{answer:?}");
+    assert!(answer[1].starts_with("MSA|AA|M7"), "{answer:?}");
+    let pending = house.journal.pending("record", Sequence(0), 9).await.unwrap();
+    assert_eq!(pending[0].lanes, ["patient|nhs|9991001069", "patient|rxx|7", "patient|rxx|8"]);
+    assert_eq!(pending[0].received, Fixed.now());
+    let kept = house.journal.message(pending[0].id.sequence).await.unwrap().unwrap();
+    assert_eq!((kept.keys.control_id.as_str(), kept.keys.trigger.as_str()), ("M7", "ADT^A40"));
+    assert_eq!((kept.keys.sending_application.as_str(), kept.keys.sending_facility.as_str()), ("PAS", "RXX"));
+    assert_eq!((kept.keys.patient.as_str(), kept.peer.as_str()), ("nhs|9991001069", "192.0.2.7"));
+    assert_eq!(house.journal.body(kept.sequence).await.unwrap().unwrap(), raw.as_bytes());
+    assert!(house.counted("tie_acknowledgements_total{code=\"AA\",listener=\"hospital\"} 1"));
+}
+
+#[tokio::test]
+async fn own_control_ids_differ() {
+    let house = House::live().await;
+    let id = |answer: Option<Vec<String>>| answer.unwrap()[0].split('|').nth(9).unwrap().to_owned();
+    let first = id(house.accept(GOOD.as_bytes()).await);
+    let second = id(house.accept(GOOD.as_bytes()).await);
+    assert!(!first.is_empty() && first != second);
+}
+
+fn batch(messages: &[&str], trailer: &str) -> Vec<u8> {
+    format!("FHS|^~\\&|PAS\rBHS|^~\\&|PAS\r{}{trailer}", messages.concat()).into_bytes()
+}
+
+fn numbered(trigger: &str, id: &str) -> String {
+    format!("MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||{trigger}|{id}|P|2.4\rPID|1||{id}X^^^RXX^MR\r")
+}
+
+#[tokio::test]
+async fn a_batch_is_split_and_answered_once_by_its_worst() {
+    let (one, two, odd) = (numbered("ADT^A01", "M1"), numbered("ADT^A02", "M2"), numbered("ORU^R01", "M3"));
+    for (messages, trailer, unmatched, msa, routed, kept) in [
+        (&[&*one, &two][..], "BTS|2\rFTS|1\r", Unmatched::Reject, "MSA|AA|M1", 2, &[][..]),
+        (&[&*one, &two], "", Unmatched::Reject, "MSA|AA|M1", 2, &[]),
+        (
+            &[&*one, &odd, &two],
+            "BTS|3\rFTS|1\r",
+            Unmatched::Accept,
+            "MSA|AA|M1",
+            2,
+            &["no route takes this message"],
+        ),
+        (
+            &[&*one, &odd, &two],
+            "BTS|3\rFTS|1\r",
+            Unmatched::Reject,
+            "MSA|AR|M1",
+            2,
+            &["no route takes this message"],
+        ),
+        (
+            &[&*one, &two],
+            "BTS|3\rFTS|1\r",
+            Unmatched::Accept,
+            "MSA|AE|M1",
+            2,
+            &["the batch trailer states 3 messages, and there are 2"],
+        ),
+        (&[], "BTS|0\rFTS|1\r", Unmatched::Accept, "MSA|AE|", 0, &["the batch holds no message"]),
+    ] {
+        let house = House::new(unmatched, Environment::Live).await;
+        let raw = batch(messages, trailer);
+        let answer = house.accept(&raw).await.unwrap();
+        assert!(answer[1].starts_with(msa), "{answer:?}");
+        assert_eq!(house.routed().await, routed);
+        let quarantined = house.quarantined().await;
+        let reasons: Vec<_> = quarantined.iter().map(|one| one.quarantine.as_deref().unwrap()).collect();
+        assert_eq!(reasons, kept);
+    }
+}
+
+#[tokio::test]
+async fn two_messages_in_one_frame_are_both_taken() {
+    let house = House::live().await;
+    let raw = [numbered("ADT^A01", "M1"), numbered("ADT^A02", "M2")].concat();
+    let answer = house.accept(raw.as_bytes()).await.unwrap();
+    assert!(answer[1].starts_with("MSA|AA|M1"), "{answer:?}");
+    assert_eq!(house.routed().await, 2);
+}
+
+#[tokio::test]
+async fn what_is_refused_gets_a_reason_and_its_head_is_kept() {
+    let waited = std::time::Duration::from_secs(30);
+    let head = [GOOD.as_bytes(), &vec![b'x'; 100_000]].concat();
+    for (refusal, head, told, kept) in [
+        (
+            Refusal::TooLarge { limit_bytes: 50 },
+            &head[..],
+            "the message is longer than 50 bytes",
+            Some(65_536),
+        ),
+        (
+            Refusal::Incomplete { waited },
+            GOOD.as_bytes(),
+            "the message did not end within 30 s",
+            Some(GOOD.len()),
+        ),
+        (Refusal::NotFramed, b"GET / HTTP/1.1", "the bytes are not framed as a message", Some(14)),
+        (Refusal::TooManyConnections { limit: 9 }, b"", "the listener already serves 9 connections", None),
+        (Refusal::PeerNotAllowed, GOOD.as_bytes(), "this address is not on the listener's list", None),
+    ] {
+        let house = House::live().await;
+        let answer = house.reception.refuse(Bytes::copy_from_slice(head), refusal, &peer()).await.unwrap();
+        let lines = lines(&answer);
+        assert!(lines[1].starts_with("MSA|AR|"), "{lines:?}");
+        assert!(lines.iter().any(|line| line.contains(told)), "{lines:?}");
+        let quarantined = house.quarantined().await;
+        assert_eq!(quarantined.first().map(|one| one.size_bytes), kept);
+        assert_eq!(house.routed().await, 0, "what is cut short is never routed");
+        if kept == Some(65_536) {
+            let reason = quarantined[0].quarantine.as_deref().unwrap();
+            assert_eq!(reason, "the message is longer than 50 bytes; only its first 65536 bytes are kept");
+            assert_eq!(quarantined[0].keys.control_id, "M1");
+        }
+    }
+}
+
+#[tokio::test]
+async fn notices_are_counted_and_tell_when_the_source_serves() {
+    let house = House::live().await;
+    let serving = house.reception.serving();
+    assert!(!*serving.borrow());
+    for notice in [Notice::Serving, Notice::Connected, Notice::Connected, Notice::Disconnected] {
+        house.reception.notice(notice);
+    }
+    house.reception.notice(Notice::Junk { bytes: 7 });
+    assert!(*serving.borrow());
+    assert!(house.counted("tie_connections_open{listener=\"hospital\"} 1"));
+    assert!(house.counted("tie_junk_bytes_total{listener=\"hospital\"} 7"));
+}
+
+#[tokio::test]
+async fn p1_a_closed_journal_acknowledges_nothing() {
+    let house = House::live().await;
+    house.journal.close().await;
+    let closed = house.reception.accept(Bytes::from_static(GOOD.as_bytes()), &peer()).await;
+    assert_eq!(closed, Err(IntakeClosed));
+    let answer = house.reception.refuse(Bytes::new(), Refusal::NotFramed, &peer()).await.unwrap();
+    assert!(lines(&answer)[1].starts_with("MSA|AR|"));
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Log {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}
+
+#[tokio::test]
+async fn p9_no_canary_in_any_answer_log_metric_or_reason() {
+    let log = Log::default();
+    let subscriber =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(log.clone()).finish();
+    // With a single dispatcher alive, tracing asks the thread that first meets a call site whether anybody listens,
+    // and a parallel test would answer no for all. A second one makes it ask both.
+    let _second = tracing::Dispatch::new(tracing_subscriber::fmt().with_writer(std::io::sink).finish());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let house = House::new(Unmatched::Reject, Environment::Live).await;
+    let body = "EVN|CANARY|CANARY\rPID|CANARY|CANARY|CANARY^^^NHS^NH~CANARY2^^^CANARY^MR|CANARY|CANARY\u{fffd}\rMRG|CANARY3\rZZZ|CANARY";
+    let mut served = Vec::new();
+    for header in [
+        "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.4",
+        "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ORU^R01|M1|P|2.4",
+        "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01||P|2.4",
+        "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|T|2.4",
+        "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|9.9",
+        "MSHCANARY",
+        "CANARY",
+        "FHS|^~\\&|CANARY\rBHS|CANARY\rMSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M1|P|2.4",
+    ] {
+        let raw = Bytes::from(format!("{header}\r{body}\rPID|\u{b5}").into_bytes());
+        let latin = Bytes::from([raw.as_ref(), b"\xe9CANARY\xff"].concat());
+        served.extend(house.reception.accept(raw, &peer()).await.unwrap());
+        served.extend(house.reception.accept(latin.clone(), &peer()).await.unwrap());
+        served.extend(house.reception.refuse(latin, Refusal::TooLarge { limit_bytes: 9 }, &peer()).await);
+    }
+    let mut metrics = String::new();
+    prometheus::TextEncoder::new().encode_utf8(&house.registry.gather(), &mut metrics).unwrap();
+    let reasons: Vec<_> = house.quarantined().await.into_iter().filter_map(|one| one.quarantine).collect();
+    assert!(reasons.len() >= 16 && house.routed().await >= 2);
+    let answers: Vec<_> = served.iter().flat_map(|answer| lines(answer)).collect();
+    let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    assert!(log.contains("a message is in quarantine"), "the log was not captured");
+    for text in [answers.join("\n"), log, metrics, reasons.join("\n")] {
+        assert!(!text.to_lowercase().contains("canary"), "{text}");
+    }
+}

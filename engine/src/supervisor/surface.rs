@@ -1,0 +1,244 @@
+//! What the admin listener sees of a running engine.
+//!
+//! Promise:  reading never waits for the road: what the supervisor knows is kept here as it last was.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use tokio::sync::{mpsc, oneshot};
+
+use super::{parts::Parts, tasks::Tasks};
+use crate::{
+    admin::{
+        self, DestinationStatus, JournalStatus, ListenerStatus, Readiness, ReloadResult, ReloadStatus,
+        RevisionStatus, RouteStatus, Status,
+    },
+    delivery::Standing,
+    journal::{Count, DeliveryRecord, JournalError, Key, Requeue, Requeued, Sequence, Summary},
+};
+
+/// The face of the engine.
+pub struct Surface {
+    parts: Parts,
+    started: Timestamp,
+    seen: Mutex<Seen>,
+    ask: mpsc::Sender<oneshot::Sender<ReloadStatus>>,
+}
+
+/// What the supervisor last told.
+struct Seen {
+    live_since: Timestamp,
+    last_reload: Option<ReloadStatus>,
+    listeners: Vec<ListenerStatus>,
+    couriers: Vec<(String, String, Standing)>,
+    phase: Phase,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Starting,
+    Running,
+    Draining,
+}
+
+impl Surface {
+    /// A face without anything seen yet.
+    pub fn new(parts: Parts, ask: mpsc::Sender<oneshot::Sender<ReloadStatus>>) -> Self {
+        let now = parts.clock.now();
+        let seen = Seen {
+            live_since: now,
+            last_reload: None,
+            listeners: Vec::new(),
+            couriers: Vec::new(),
+            phase: Phase::Starting,
+        };
+        Self { parts, started: now, seen: Mutex::new(seen), ask }
+    }
+
+    /// Takes note of how the tasks are.
+    pub fn look_at(&self, tasks: &Tasks) {
+        let (listeners, couriers) = (tasks.listeners(), tasks.couriers());
+        let mut seen = self.seen.lock();
+        seen.listeners = listeners;
+        seen.couriers = couriers;
+        if seen.phase == Phase::Starting {
+            seen.phase = Phase::Running;
+        }
+    }
+
+    /// A revision went live.
+    pub fn went_live(&self, at: Timestamp) {
+        self.seen.lock().live_since = at;
+    }
+
+    /// A change of the configuration ended so.
+    pub fn reloaded(&self, status: ReloadStatus) {
+        // A wake-up without a difference must not hide why the last edit was refused.
+        if status.result != ReloadResult::Unchanged {
+            self.seen.lock().last_reload = Some(status);
+        }
+    }
+
+    /// No more messages are taken.
+    pub fn draining(&self) {
+        self.seen.lock().phase = Phase::Draining;
+    }
+
+    fn destinations(&self, counts: Vec<Count>) -> Vec<DestinationStatus> {
+        let now = self.parts.clock.now();
+        let mut all: BTreeMap<String, DestinationStatus> = BTreeMap::new();
+        for (name, kind, standing) in &self.seen.lock().couriers {
+            let mut status = empty(name, kind);
+            status.circuit_open = *standing != Standing::Closed;
+            status.reason = reason(*standing).map(str::to_owned);
+            all.insert(name.clone(), status);
+        }
+        for count in counts {
+            // A destination that was taken out of the configuration may still be owed something.
+            let status = all.entry(count.destination.clone()).or_insert_with(|| {
+                let mut gone = empty(&count.destination, "");
+                gone.reason = Some("not configured any more: what it is owed waits".to_owned());
+                gone
+            });
+            status.deliveries.insert(count.state.word().to_owned(), count.deliveries);
+            if !count.state.is_end()
+                && let Some(oldest) = count.oldest
+            {
+                let age = (now.as_second() - oldest.as_second()).max(0);
+                status.oldest_seconds = Some(status.oldest_seconds.map_or(age, |known| known.max(age)));
+            }
+        }
+        all.into_values().collect()
+    }
+
+    async fn journal(&self) -> JournalStatus {
+        let stats = self.parts.journal.stats().await.unwrap_or_default();
+        JournalStatus {
+            open: !self.parts.journal.is_closed(),
+            last: stats.last.0,
+            first: stats.first.map(|first| first.0),
+            quarantined: stats.quarantined,
+            disk_bytes: stats.disk_bytes,
+        }
+    }
+
+    fn routes(&self) -> Vec<RouteStatus> {
+        let live = self.parts.pipeline.live();
+        let status = |route: &crate::routing::Route| RouteStatus {
+            name: route.name.clone(),
+            about: route.about.clone(),
+            from: route.from.clone(),
+            map: route.map.clone(),
+            to: route.to.iter().map(|to| to.destination.clone()).collect(),
+        };
+        live.routes.iter().map(status).collect()
+    }
+}
+
+fn reason(standing: Standing) -> Option<&'static str> {
+    match standing {
+        Standing::Closed => None,
+        Standing::Open => Some("away: one probe at a time until it answers"),
+        Standing::Held => Some("held: its configuration (credentials, address, certificate) needs a person"),
+    }
+}
+
+fn empty(name: &str, kind: &str) -> DestinationStatus {
+    DestinationStatus {
+        name: name.to_owned(),
+        kind: kind.to_owned(),
+        circuit_open: false,
+        reason: None,
+        deliveries: BTreeMap::new(),
+        oldest_seconds: None,
+    }
+}
+
+#[async_trait]
+impl admin::Engine for Surface {
+    fn readiness(&self) -> Readiness {
+        let seen = self.seen.lock();
+        if self.parts.journal.is_closed() {
+            return Readiness::not("the journal is closed");
+        }
+        match seen.phase {
+            Phase::Starting => Readiness::not("starting"),
+            Phase::Draining => Readiness::not("draining"),
+            Phase::Running => {
+                let reasons: Vec<_> = seen
+                    .listeners
+                    .iter()
+                    .filter(|listener| !listener.serving)
+                    .map(|listener| match &listener.reason {
+                        Some(reason) => format!("listener {}: {reason}", listener.name),
+                        None => format!("listener {} does not serve yet", listener.name),
+                    })
+                    .collect();
+                Readiness { ready: reasons.is_empty(), reasons }
+            }
+        }
+    }
+
+    async fn status(&self) -> Status {
+        let counts = self.parts.journal.counts().await.unwrap_or_default();
+        let live = self.parts.pipeline.live();
+        let (live_since, last_reload, listeners) = {
+            let seen = self.seen.lock();
+            (seen.live_since, seen.last_reload.clone(), seen.listeners.clone())
+        };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            environment: live.config.environment.word().to_owned(),
+            started: self.started,
+            readiness: self.readiness(),
+            revision: RevisionStatus {
+                id: live.id.clone(),
+                git_commit: live.git_commit.clone(),
+                since: live_since,
+            },
+            last_reload,
+            journal: self.journal().await,
+            listeners,
+            routes: self.routes(),
+            destinations: self.destinations(counts),
+        }
+    }
+
+    async fn find(&self, control_id: &str, limit: usize) -> Result<Vec<Summary>, JournalError> {
+        self.parts.journal.find(Key::ControlId(control_id), limit).await
+    }
+
+    async fn message(
+        &self,
+        sequence: Sequence,
+    ) -> Result<Option<(Summary, Vec<DeliveryRecord>)>, JournalError> {
+        match self.parts.journal.message(sequence).await? {
+            Some(summary) => Ok(Some((summary, self.parts.journal.deliveries(sequence).await?))),
+            None => Ok(None),
+        }
+    }
+
+    async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError> {
+        self.parts.journal.requeue(request).await
+    }
+
+    async fn reload(&self) -> ReloadStatus {
+        let (answer, answered) = oneshot::channel();
+        let refused = || ReloadStatus {
+            at: self.parts.clock.now(),
+            result: ReloadResult::Refused,
+            revision: None,
+            problems: vec![crate::error::Problem::error("the engine is stopping")],
+        };
+        if self.ask.send(answer).await.is_err() {
+            return refused();
+        }
+        answered.await.unwrap_or_else(|_| refused())
+    }
+
+    fn now(&self) -> Timestamp {
+        self.parts.clock.now()
+    }
+}

@@ -1,0 +1,185 @@
+//! The running parts of a revision: one task a listener, one a destination.
+//!
+//! Promise:  what did not change is not touched. Two couriers never serve one destination at the same time: the
+//!           old one has ended before the new one begins.
+//! Not here: what they do (plugins, intake, delivery), when they change (the supervisor).
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use parking_lot::Mutex;
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use super::parts::Parts;
+use crate::{
+    admin::ListenerStatus,
+    config::{Config, DestinationConfig, ListenerConfig},
+    delivery::{Courier, Settings, Standing},
+    revision::Revision,
+};
+
+/// A listener that could not serve is tried again after this pause: its address may become free.
+const TRY_AGAIN: Duration = Duration::from_secs(2);
+/// After a stop, a delivery in flight has this long to finish.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// What runs now.
+#[derive(Default)]
+pub struct Tasks {
+    listeners: BTreeMap<String, Task<ListenerConfig, Arc<Mutex<Serving>>>>,
+    couriers: BTreeMap<String, Task<DestinationConfig, watch::Receiver<Standing>>>,
+}
+
+struct Task<C, V> {
+    config: C,
+    view: V,
+    stop: CancellationToken,
+    handle: JoinHandle<()>,
+}
+
+/// Whether a listener serves, and why not.
+enum Serving {
+    /// As soon as its source says so.
+    Begun(watch::Receiver<bool>),
+    /// It could not; it will be tried again.
+    Failed(String),
+    /// It was told to stop.
+    Ended,
+}
+
+impl<C, V> Task<C, V> {
+    async fn end(self) {
+        self.stop.cancel();
+        let _ = self.handle.await;
+    }
+}
+
+impl Tasks {
+    /// Brings what runs in line with a revision: ends what is gone or changed, begins what is new or changed.
+    pub async fn follow(&mut self, revision: &Arc<Revision>, parts: &Parts) {
+        self.end_changed(&revision.config).await;
+        for config in &revision.config.destinations {
+            if !self.couriers.contains_key(&config.name)
+                && let Some(task) = courier(config, revision, parts)
+            {
+                self.couriers.insert(config.name.clone(), task);
+            }
+        }
+        for config in &revision.config.listeners {
+            self.listeners
+                .entry(config.name.clone())
+                .or_insert_with(|| listener(config.clone(), revision.clone(), parts));
+        }
+    }
+
+    async fn end_changed(&mut self, config: &Config) {
+        let listeners = self.listeners.extract_if(.., |_, task| !config.listeners.contains(&task.config));
+        let couriers = self.couriers.extract_if(.., |_, task| !config.destinations.contains(&task.config));
+        let listeners = futures::future::join_all(listeners.map(|(_, task)| task.end()).collect::<Vec<_>>());
+        let couriers = futures::future::join_all(couriers.map(|(_, task)| task.end()).collect::<Vec<_>>());
+        tokio::join!(listeners, couriers);
+    }
+
+    /// Ends all listeners: what they have read of a message is finished first.
+    pub async fn end_listeners(&mut self) {
+        let tasks = std::mem::take(&mut self.listeners);
+        futures::future::join_all(tasks.into_values().map(Task::end)).await;
+    }
+
+    /// Ends all couriers: what is in flight has its grace.
+    pub async fn end_couriers(&mut self) {
+        let tasks = std::mem::take(&mut self.couriers);
+        futures::future::join_all(tasks.into_values().map(Task::end)).await;
+    }
+
+    /// How the listeners are.
+    pub fn listeners(&self) -> Vec<ListenerStatus> {
+        let status = |(name, task): (&String, &Task<ListenerConfig, Arc<Mutex<Serving>>>)| {
+            let (serving, reason) = match &*task.view.lock() {
+                Serving::Begun(serving) => (*serving.borrow(), None),
+                Serving::Failed(reason) => (false, Some(reason.clone())),
+                Serving::Ended => (false, None),
+            };
+            ListenerStatus { name: name.clone(), kind: task.config.kind.clone(), serving, reason }
+        };
+        self.listeners.iter().map(status).collect()
+    }
+
+    /// How the destinations are: name, connector, and whether it is given anything.
+    pub fn couriers(&self) -> Vec<(String, String, Standing)> {
+        self.couriers
+            .iter()
+            .map(|(name, task)| (name.clone(), task.config.kind.clone(), *task.view.borrow()))
+            .collect()
+    }
+}
+
+fn courier(
+    config: &DestinationConfig,
+    revision: &Revision,
+    parts: &Parts,
+) -> Option<Task<DestinationConfig, watch::Receiver<Standing>>> {
+    let destination = revision.destinations.get(&config.name)?.clone();
+    let settings = Settings {
+        timeout: config.timeout,
+        concurrency: config.concurrency,
+        grace: GRACE,
+        ..Settings::default()
+    };
+    let courier = Courier::new(
+        config.name.as_str(),
+        destination,
+        settings,
+        parts.journal.clone(),
+        parts.pipeline.clone(),
+        parts.metrics.clone(),
+        parts.clock.clone(),
+    );
+    let view = courier.standing();
+    let stop = CancellationToken::new();
+    let (ended, name) = (stop.clone(), config.name.clone());
+    let handle = tokio::spawn(async move {
+        // A closed journal stops the whole engine: the supervisor sees it by itself.
+        if let Err(error) = courier.run(ended).await {
+            tracing::error!(destination = name, %error, "the courier has ended");
+        }
+    });
+    Some(Task { config: config.clone(), view, stop, handle })
+}
+
+fn listener(
+    config: ListenerConfig,
+    revision: Arc<Revision>,
+    parts: &Parts,
+) -> Task<ListenerConfig, Arc<Mutex<Serving>>> {
+    let stop = CancellationToken::new();
+    let view = Arc::new(Mutex::new(Serving::Ended));
+    let handle = tokio::spawn(serve(config.clone(), revision, parts.clone(), view.clone(), stop.clone()));
+    Task { config, view, stop, handle }
+}
+
+/// Serves until stopped; tries again when the source cannot serve.
+async fn serve(
+    config: ListenerConfig,
+    revision: Arc<Revision>,
+    parts: Parts,
+    view: Arc<Mutex<Serving>>,
+    stop: CancellationToken,
+) {
+    while !stop.is_cancelled() {
+        let reception = Arc::new(parts.reception(&config));
+        *view.lock() = Serving::Begun(reception.serving());
+        let ended = match revision.source(&config.name) {
+            Ok(source) => source.run(reception, stop.clone()).await.map_err(|error| error.to_string()),
+            Err(problems) => Err(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+        };
+        let Err(reason) = ended else { continue };
+        tracing::error!(listener = config.name, reason, "the listener does not serve");
+        *view.lock() = Serving::Failed(reason);
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(TRY_AGAIN) => {}
+        }
+    }
+    *view.lock() = Serving::Ended;
+}

@@ -70,7 +70,7 @@ fn p2_a_record_that_is_away_gets_everything_when_it_is_back() {
     }
     wait("the attempts to fail", || {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| line.starts_with("tie_delivery_attempts") && line.contains("unavailable"))
+        text.lines().any(|line| line.starts_with("tie_delivery_attempt_seconds") && line.contains("unavailable"))
     });
     let _record = instance.start_record();
     let expected: Vec<_> = (0..5).map(|number| update(3, number).0).collect();
@@ -141,7 +141,7 @@ fn p9_no_patient_data_in_anything_that_is_printed_or_served() {
     }
     wait("every message to have been tried", || {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| line.starts_with("tie_delivery_attempts"))
+        text.lines().any(|line| line.starts_with("tie_delivery_attempt_seconds"))
     });
     for path in ["/metrics", "/api/status", "/", "/readyz", "/api/messages?control_id=C1", "/api/messages/1"] {
         let (_, body) = http(instance.admin, "GET", path, "").unwrap();

@@ -1,7 +1,13 @@
-//! How long a mapping takes: a whole admission, with all that hangs on it, from the parsed message to the bytes.
+//! How long a mapping takes: a whole admission, with all that hangs on it, from the parsed message to the bytes;
+//! once with a script of its own, which stays as it is, and once with the shipped mappings.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::{hint::black_box, path::PathBuf, sync::Arc};
+use std::{
+    fs,
+    hint::black_box,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tie_engine::{
@@ -106,7 +112,29 @@ fn mapping(criterion: &mut Criterion) {
     .into_iter()
     .map(|(path, text)| (PathBuf::from(path), Arc::from(text)))
     .collect();
-    let mappings = Mappings::compile(&files, &Limits::default()).unwrap();
+    measure(criterion, "own", &files);
+    let mut shipped = Files::new();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    gather(&root, &root.join("mappings"), &mut shipped);
+    if shipped.contains_key(Path::new("mappings/adt.rhai")) {
+        measure(criterion, "shipped", &shipped);
+    }
+}
+
+/// The scripts and tables below a folder.
+fn gather(root: &Path, folder: &Path, files: &mut Files) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            gather(root, &path, files);
+        } else if path.extension().is_some_and(|extension| extension == "rhai" || extension == "csv") {
+            files.insert(path.strip_prefix(root).unwrap().into(), fs::read_to_string(&path).unwrap().into());
+        }
+    }
+}
+
+fn measure(criterion: &mut Criterion, name: &str, files: &Files) {
+    let mappings = Mappings::compile(files, &Limits::default()).unwrap();
     let message = Arc::new(Message::parse(ADMISSION.into(), encoding_rs::WINDOWS_1252).unwrap());
     let context = Context {
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
@@ -116,19 +144,19 @@ fn mapping(criterion: &mut Criterion) {
     };
     match mappings.run("adt", &message, &context).unwrap().mapped {
         Mapped::Outputs(outputs) => {
-            println!("{} bytes", outputs.iter().map(|one| one.bytes().len()).sum::<usize>())
+            println!("{name}: {} bytes", outputs.iter().map(|one| one.bytes().len()).sum::<usize>())
         }
         other => panic!("{other:?}"),
     }
-    criterion.bench_function("mapping/adt", |bencher| {
+    criterion.bench_function(&format!("mapping/adt {name}"), |bencher| {
         bencher.iter(|| black_box(mappings.run("adt", &message, &context).unwrap()));
     });
     let counting = Context { coverage: true, ..context.clone() };
-    criterion.bench_function("mapping/adt with coverage", |bencher| {
+    criterion.bench_function(&format!("mapping/adt {name}, coverage"), |bencher| {
         bencher.iter(|| black_box(mappings.run("adt", &message, &counting).unwrap()));
     });
-    criterion.bench_function("mapping/compile one", |bencher| {
-        bencher.iter(|| black_box(Mappings::compile(&files, &Limits::default()).unwrap()));
+    criterion.bench_function(&format!("mapping/compile {name}"), |bencher| {
+        bencher.iter(|| black_box(Mappings::compile(files, &Limits::default()).unwrap()));
     });
 }
 

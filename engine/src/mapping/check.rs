@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 
 use super::{compile::Unit, engine::functions, fault::Words, handles::PlanHandle};
 use crate::{
-    error::Problem,
+    error::{Problem, Severity},
     fhir::{
         self, Tables,
         elements::{resource_names, type_named},
@@ -182,6 +182,9 @@ impl Checker<'_> {
         if call.name == "table" {
             self.named(call.args.first(), "table", self.tables.names().collect());
         }
+        if matches!(call.name.as_str(), "skip" | "hold" | "reject" | "fail" | "warn") {
+            self.reason(call, position);
+        }
         if matches!(call.name.as_str(), "reference" | "id") {
             self.named(call.args.first(), "resource", resource_names().collect());
         }
@@ -197,6 +200,21 @@ impl Checker<'_> {
         let known: Vec<String> =
             known.filter(|name| name.starts_with(char::is_alphabetic)).cloned().collect();
         self.counted(call, call.args.len(), &counts, &known, position);
+    }
+
+    /// A reason that is put together is withheld when it comes to be shown: better told now.
+    fn reason(&mut self, call: &FnCallExpr, position: Position) {
+        let made = match call.args.first() {
+            Some(Expr::InterpolatedString(..) | Expr::Dot(..) | Expr::Index(..)) => true,
+            Some(Expr::FnCall(inner, _)) => inner.is_operator_call(),
+            _ => false,
+        };
+        if made {
+            let what = format!("the reason of `{}` will be withheld: it may hold patient data", call.name);
+            let mut problem = self.unit.problem(what, position).help("write it out as one text");
+            problem.severity = Severity::Warning;
+            self.problems.push(problem);
+        }
     }
 
     fn imported(&mut self, call: &FnCallExpr, position: Position) {

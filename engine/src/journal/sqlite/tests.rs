@@ -215,3 +215,26 @@ async fn one_batch_keeps_the_order_of_its_changes() {
     let pending = store.pending("record", Sequence(0), 9).await.unwrap();
     assert_eq!((pending.len(), pending[0].state, pending[0].attempts), (1, State::Held, 1));
 }
+
+#[tokio::test]
+async fn p6_no_change_reads_more_than_it_changes() {
+    let directory = Directory::new();
+    let store = SqliteStore::open(&directory.path()).await.unwrap();
+    let mut writer = store.writer.lock().await;
+    let writer = writer.as_mut().unwrap();
+    let rows = write::delivery_rows();
+    for sql in write::SMALL_ROWS.iter().copied().chain([&*rows]) {
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
+        let plan = sqlx::query(explain).fetch_all(&mut *writer).await.unwrap();
+        for row in plan {
+            let step: String = row.get(3);
+            let table = ["pending", "delivery", "message", " p", " d", " m"]
+                .into_iter()
+                .any(|table| step.ends_with(table) || step.contains(&format!("{table} ")));
+            let whole = step.starts_with("SCAN") && table;
+            let part =
+                step.contains("(destination=?)") || step.contains("INDEX delivery_of_message (sequence=?)");
+            assert!(!whole && !part, "{step}\n{sql}");
+        }
+    }
+}

@@ -730,12 +730,15 @@ fn a_mapping_ends_itself_with_a_reason() {
 
 #[test]
 fn a_reason_that_is_put_together_is_warned_of() {
-    let script = "fn map(msg) {\n    if msg.has(\"PID\") { reject(`no ${msg[\"PID-3\"]}`); }\n    skip(\"fine\")\n}";
+    let script =
+        "fn map(msg) {\n    if msg.has(\"PID\") { reject(`no ${msg[\"PID-3\"]}`); }\n    skip(\"fine\")\n}";
     let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", script)]), &Limits::default()).unwrap();
     let warnings: Vec<_> = mappings.warnings().iter().map(ToString::to_string).collect();
     assert_eq!(
         warnings,
-        ["mappings/adt.rhai:2:25: the reason of `reject` will be withheld: it may hold patient data (write it out as one text)"]
+        [
+            "mappings/adt.rhai:2:25: the reason of `reject` will be withheld: it may hold patient data (write it out as one text)"
+        ]
     );
 }
 

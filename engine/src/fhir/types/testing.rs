@@ -5,7 +5,7 @@ use std::{cell::RefCell, path::Path};
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 
-use super::{CONVERTERS, Cx, Finding, Tables, document};
+use super::{CONVERTERS, Cx, Finding, Tables, document, resources};
 use crate::{
     fhir::{Node, Table},
     hl7::{Message, Part},
@@ -55,6 +55,18 @@ pub fn join(pieces: &[&str]) -> String {
         json(document::joined(&parts, cx))
     })
     .0
+}
+
+/// What the repetitions of the field name.
+pub fn name_all(data_type: &str, raw: &str) -> Vec<resources::Named> {
+    let mut found = Vec::new();
+    on("RXX|ROUTE|ROUTE|20260115093000|", &format!("ZZZ|{raw}\r"), |message, cx| {
+        let parts: Vec<_> = message.segment("ZZZ").into_iter().flat_map(|zzz| zzz.repetitions(1)).collect();
+        let parts: Vec<_> = parts.into_iter().filter_map(crate::hl7::Value::part).collect();
+        found = resources::named(data_type, &parts, cx).expect("there is such a data type");
+        String::new()
+    });
+    found
 }
 
 fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {

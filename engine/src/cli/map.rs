@@ -12,7 +12,7 @@ use crate::{
     config::{self, Config, Environment},
     connector::{Payload, Plugin},
     hl7::{Message, batch},
-    mapping::{Context, Limits, Mappings},
+    mapping::{Context, Finding, Limits, Mappings},
     revision::{self, SAMPLE_RECEIVED, Sample},
 };
 
@@ -110,7 +110,7 @@ fn messages(raw: Bytes) -> Vec<Bytes> {
 
 fn remarks(sample: &Sample) {
     for finding in sample.findings() {
-        complain(format_args!("look at: {finding:?}"));
+        complain(format_args!("look at: {}", told(finding)));
     }
     if let Sample::Done(product) = sample {
         for (segment, field) in &product.unread {
@@ -119,10 +119,19 @@ fn remarks(sample: &Sample) {
     }
 }
 
+/// Whoever maps a message on the command line has the message: the code may be shown.
+fn told(finding: &Finding) -> String {
+    match finding {
+        Finding::Unmapped { table, code } => format!("the table {table} has no row for `{code}`"),
+        Finding::Remark(remark) => remark.to_string(),
+        Finding::Doubtful(rule) => (*rule).to_owned(),
+    }
+}
+
 /// Written by hand where the outputs stand, so that their numbers keep their digits.
 fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, sample: &Sample) -> String {
     let message = Message::parse(raw.clone(), charset).ok();
-    let findings: Vec<String> = sample.findings().iter().map(|finding| format!("{finding:?}")).collect();
+    let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
         Sample::Done(product) => {
             product.unread.iter().map(|(segment, field)| format!("{segment}-{field}")).collect()

@@ -6,6 +6,7 @@
 mod check;
 mod client;
 mod demo_record;
+mod inspect;
 mod logging;
 mod map;
 mod mllp_client;
@@ -82,6 +83,8 @@ enum Command {
     Test(test::Arguments),
     /// Show what a mapping makes of messages.
     Map(map::Arguments),
+    /// Show the messages of a file as trees, with the names of segments and fields.
+    Inspect(inspect::Arguments),
     /// Show what a running engine has live, what waits and what failed.
     Status(status::Arguments),
     /// Have a running engine do deliveries again.
@@ -104,6 +107,7 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, &place, plugins),
         Command::Test(arguments) => test::run(&arguments, &place, plugins),
         Command::Map(arguments) => map::run(&arguments, &place, plugins),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &place),
         Command::Replay(arguments) => replay::run(&arguments, &place),
         Command::Reload(arguments) => reload::run(&arguments, &place),

@@ -87,12 +87,21 @@ fn keys(table: &Value, schema: &Value, before: &str, depth: usize) {
             Some(Value::Null) | None => "optional".to_owned(),
             Some(default) => format!("default {default}"),
         };
-        let about = about.split_whitespace().collect::<Vec<_>>().join(" ");
+        let about = about.split_whitespace().collect::<Vec<_>>().join(" ") + words(inner).as_str();
         say(format_args!("  {:<28} {:<24} {about}\n", format!("{before}{key}"), default));
         if depth < 3 {
             keys(inner, schema, &format!("{before}{key}."), depth + 1);
         }
     }
+}
+
+/// The words that a value may be, if they are few and known.
+fn words(value: &Value) -> String {
+    let plain = value.get("enum").and_then(Value::as_array).into_iter().flatten();
+    let described = value.get("oneOf").and_then(Value::as_array).into_iter().flatten();
+    let words: Vec<&str> =
+        plain.chain(described.filter_map(|variant| variant.get("const"))).filter_map(Value::as_str).collect();
+    if words.is_empty() { String::new() } else { format!(" One of {}.", words.join(", ")) }
 }
 
 /// Follows a reference, also one that may be null.

@@ -65,7 +65,7 @@ pub enum Environment {
 /// Where the durable record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// Its file, as written: relative to the configuration directory.
+    /// Its directory, as written: relative to the configuration directory.
     pub path: PathBuf,
 }
 
@@ -107,7 +107,9 @@ pub struct ListenerConfig {
 }
 
 /// How a message is answered that no route takes. It is kept in quarantine either way.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Unmatched {
     /// AA or CA.

@@ -40,7 +40,7 @@ pub(super) struct Head {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JournalTable {
-    /// The file of the journal, relative to the configuration directory.
+    /// The directory of the journal, relative to the configuration directory.
     pub path: PathBuf,
 }
 

@@ -1,8 +1,8 @@
-//! What scripts build: bundles, resources, nodes; and the tables they look codes up in.
+//! What scripts build: bundles, resources and pieces of them; and how they end.
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, Variant};
 use smol_str::SmolStr;
 
 use super::{
@@ -10,7 +10,7 @@ use super::{
     fault::{Verdict, end, fault},
     nodes::{dynamic, node},
     plan::Plan,
-    values::SegmentHandle,
+    values::{FieldHandle, SegmentHandle},
 };
 use crate::fhir::{
     self, Bundle, Node, Object, Resource, Target,
@@ -40,17 +40,6 @@ pub(super) struct ResourceHandle {
 /// A piece of a resource that is not in one yet.
 #[derive(Clone)]
 pub(super) struct NodeHandle(Arc<Node>);
-
-/// A table of the revision, by name.
-#[derive(Clone)]
-struct TableHandle(ImmutableString);
-
-/// What a table says of a code.
-#[derive(Clone)]
-struct RowHandle {
-    table: ImmutableString,
-    row: Arc<fhir::Row>,
-}
 
 impl NodeHandle {
     pub fn wrap(node: Node) -> Dynamic {
@@ -91,12 +80,10 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<BundleHandle>("Bundle");
     engine.register_type_with_name::<ResourceHandle>("Resource");
     engine.register_type_with_name::<NodeHandle>("Element");
-    engine.register_type_with_name::<TableHandle>("Table");
-    engine.register_type_with_name::<RowHandle>("Row");
     register_bundle(engine);
     register_resource(engine);
+    register_values(engine);
     register_node(engine);
-    register_table(engine);
     register_endings(engine);
 }
 
@@ -111,23 +98,6 @@ fn register_bundle(engine: &mut Engine) {
         .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
             put_plan(*out, &plan, segment, None)
         })
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle,
-             plan: PlanHandle,
-             segment: SegmentHandle,
-             system: Dynamic,
-             value: Dynamic| {
-                let identity = Some((text(system)?, text(value)?));
-                put_plan(*out, &plan, segment, identity)
-            },
-        )
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle, resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-                put_new(*out, &resource_type, &text(system)?, &text(value)?)
-            },
-        )
         .register_get("len", |out: &mut BundleHandle| {
             with(|current| {
                 Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
@@ -135,14 +105,79 @@ fn register_bundle(engine: &mut Engine) {
         });
 }
 
+/// What takes a value of any type. Rhai finds a function by the very types of a call; a parameter of any type is
+/// found too, but many times as slowly, and only as the last resort.
+fn register_values(engine: &mut Engine) {
+    taking::<ImmutableString>(engine);
+    taking::<FieldHandle>(engine);
+    taking::<NodeHandle>(engine);
+    taking::<INT>(engine);
+    taking::<bool>(engine);
+    taking::<()>(engine);
+    taking::<Array>(engine);
+    taking::<Map>(engine);
+    taking::<Dynamic>(engine);
+    naming::<ImmutableString>(engine);
+    naming::<FieldHandle>(engine);
+    naming::<INT>(engine);
+    naming::<Dynamic>(engine);
+}
+
+fn taking<T: Variant + Clone>(engine: &mut Engine) {
+    engine
+        .register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
+            change(*resource, &at, Dynamic::from(value), fhir::Path::set)
+        })
+        .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
+            change(*resource, &at, Dynamic::from(value), fhir::Path::add)
+        })
+        .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: T| -> Result<Dynamic> {
+            let mut changed = own.node().clone();
+            if let Node::Object(object) = &mut changed {
+                object.put(name.as_str(), node(Dynamic::from(value))?);
+            }
+            Ok(NodeHandle::wrap(changed))
+        });
+}
+
+/// Identities and codes: the last argument is a text, a value of the message or a number.
+fn naming<T: Variant + Clone>(engine: &mut Engine) {
+    engine
+        .register_fn(
+            "put",
+            |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: T| {
+                put_new(*out, &kind, &system, &text(Dynamic::from(value))?)
+            },
+        )
+        .register_fn(
+            "put",
+            |out: &mut BundleHandle,
+             plan: PlanHandle,
+             segment: SegmentHandle,
+             system: ImmutableString,
+             value: T| {
+                put_plan(*out, &plan, segment, Some((system, text(Dynamic::from(value))?)))
+            },
+        )
+        .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: T| {
+            let (found, value) = (resource_named(&kind)?, text(Dynamic::from(value))?);
+            let id = identity(found, &system, &value)?;
+            let identifier = Some(SmolStr::from(format!("{system}|{value}")));
+            let target = Target { resource_type: found.name.into(), id, identifier };
+            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(target, None)))
+        })
+        .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
+            let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
+            Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
+        })
+        .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
+            let display = node(Dynamic::from(display))?;
+            resource.look(|resource| NodeHandle::wrap(reference(resource.target(), display)))
+        });
+}
+
 fn register_resource(engine: &mut Engine) {
     engine
-        .register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: Dynamic| {
-            change(*resource, &at, value, fhir::Path::set)
-        })
-        .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: Dynamic| {
-            change(*resource, &at, value, fhir::Path::add)
-        })
         .register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
             let path = element(resource.resource_type.name, &at)?;
             resource.look(|resource| path.get(&resource.elements).map_or(Dynamic::UNIT, dynamic))
@@ -167,10 +202,6 @@ fn register_resource(engine: &mut Engine) {
         .register_fn("reference", |resource: &mut ResourceHandle| {
             resource.look(|resource| NodeHandle::wrap(reference(resource.target(), None)))
         })
-        .register_fn("reference", |resource: &mut ResourceHandle, display: Dynamic| {
-            let display = node(display)?;
-            resource.look(|resource| NodeHandle::wrap(reference(resource.target(), display)))
-        })
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))
         })
@@ -187,64 +218,8 @@ fn register_node(engine: &mut Engine) {
                 Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
             })
         })
-        .register_fn("reference", |resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-            let (system, value) = (text(system)?, text(value)?);
-            let found = resource_named(&resource_type)?;
-            let id = identity(found, &system, &value)?;
-            let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(
-                Target { resource_type: found.name.into(), id, identifier },
-                None,
-            )))
-        })
-        .register_fn("id", |resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-            let id = identity(resource_named(&resource_type)?, &text(system)?, &text(value)?)?;
-            Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
-        })
         .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
             own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
-        })
-        .register_fn("with", |own: NodeHandle, name: ImmutableString, value: Dynamic| -> Result<Dynamic> {
-            let mut changed = Arc::unwrap_or_clone(own.0);
-            if let Node::Object(object) = &mut changed {
-                object.put(name.as_str(), node(value)?);
-            }
-            Ok(NodeHandle::wrap(changed))
-        });
-}
-
-fn register_table(engine: &mut Engine) {
-    engine
-        .register_fn("table", |name: ImmutableString| {
-            with(|current| match current.tables.get(&name) {
-                Some(_) => Ok(TableHandle(name)),
-                None => Err(fault("there is no such table")),
-            })
-        })
-        .register_fn("get", |table: &mut TableHandle, code: Dynamic| row(table, &text(code)?, true))
-        .register_fn("has", |table: &mut TableHandle, code: Dynamic| -> Result<bool> {
-            Ok(!row(table, &text(code)?, false)?.is_unit())
-        })
-        .register_indexer_get(|table: &mut TableHandle, code: Dynamic| row(table, &text(code)?, true))
-        .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
-        .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
-        .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
-        .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
-            with(|current| match current.tables.get(&row.table) {
-                Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
-                    Ok(cell(table.cell(&row.row, &column)))
-                }
-                _ => Err(fault("the table has no such column")),
-            })
-        })
-        .register_fn("coding", |row: &mut RowHandle| {
-            let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
-            let row = &row.row;
-            NodeHandle::wrap(Node::object([
-                ("system", part(row.system())),
-                ("code", part(row.code())),
-                ("display", part(row.display())),
-            ]))
         });
 }
 
@@ -424,25 +399,11 @@ fn change(
 }
 
 /// The text of a string, a number or a field.
-fn text(value: Dynamic) -> Result<ImmutableString> {
+pub(super) fn text(value: Dynamic) -> Result<ImmutableString> {
     match node(value)? {
         Some(Node::Text(text) | Node::Decimal(text)) => Ok(text.as_str().into()),
         Some(Node::Integer(number)) => Ok(number.to_string().into()),
         None => Ok(ImmutableString::new()),
         Some(_) => Err(fault("a text is needed here")),
     }
-}
-
-fn row(table: &TableHandle, code: &str, report: bool) -> Result<Dynamic> {
-    with(|current| {
-        let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
-        let row = if report { current.cx(None).look_up(found, code) } else { found.get(code) };
-        Ok(row.map_or(Dynamic::UNIT, |row| {
-            Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })
-        }))
-    })
-}
-
-fn cell(cell: Option<&SmolStr>) -> Dynamic {
-    cell.map_or(Dynamic::UNIT, |text| ImmutableString::from(text.as_str()).into())
 }

@@ -18,6 +18,7 @@ mod engine;
 mod fault;
 mod groups;
 mod handles;
+mod lookups;
 mod nodes;
 mod plan;
 mod run;

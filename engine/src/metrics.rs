@@ -219,7 +219,7 @@ impl Metrics {
         gauge(&self.journal_bytes, &[]).set(i64::try_from(bytes).unwrap_or(i64::MAX));
     }
 
-    /// A mapping ran; `result` is `mapped`, `skip`, `hold`, `reject` or `error`.
+    /// A mapping ran; `result` is `sent`, `filtered`, `held` or `dead`.
     pub fn mapped(&self, mapping: &str, result: &'static str, seconds: f64) {
         histogram(&self.mapping, &[mapping, result]).observe(seconds);
     }
@@ -329,7 +329,7 @@ mod tests {
         metrics.committed(3, 0.001);
         metrics.journal_open(true);
         metrics.journal_bytes(4096);
-        metrics.mapped("adt", "mapped", 0.000_1);
+        metrics.mapped("adt", "sent", 0.000_1);
         metrics.outcome("record", "adt", "delivered");
         metrics.attempt("record", "ok", 0.01);
         metrics.delivered_after("record", 0.2);

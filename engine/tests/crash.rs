@@ -1,6 +1,12 @@
 //! P1, P2, P4: kill -9 at random moments under load loses nothing that was acknowledged and keeps every
 //! patient's order. Short here; `CYCLES=200 cargo test --test crash` for the night.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
 
 mod support;
 

@@ -1,5 +1,11 @@
 //! P8: a configuration change is all or nothing, validated, and takes effect without a restart.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
 
 mod support;
 
@@ -38,7 +44,10 @@ fn p8_a_good_edit_goes_live_and_a_bad_one_changes_nothing() {
     assert_eq!(source.send(&update(1, 0).1).unwrap().code(), "AA");
     wait("the old mapping to serve", || instance.ledger().len() == 1);
     let (_, metrics) = http(instance.admin, "GET", "/metrics", "").unwrap();
-    assert!(metrics.lines().any(|line| line.starts_with("tie_reloads_total{") && line.contains("refused")), "{metrics}");
+    assert!(
+        metrics.lines().any(|line| line.starts_with("tie_reloads_total{") && line.contains("refused")),
+        "{metrics}"
+    );
     assert!(instance.log().contains("mappings/adt.rhai"), "the log names the place");
 
     // Mended, with a visible change.
@@ -55,7 +64,10 @@ fn p8_a_route_that_fails_its_own_test_does_not_go_live() {
     let _engine = instance.start();
     let first = revision(&instance);
     let good = instance.read("mappings/adt.rhai");
-    instance.write("mappings/adt.rhai", &good.replacen("fn map(msg) {", "fn map(msg) {\n    return skip(\"nothing any more\");", 1));
+    instance.write(
+        "mappings/adt.rhai",
+        &good.replacen("fn map(msg) {", "fn map(msg) {\n    return skip(\"nothing any more\");", 1),
+    );
     wait("the edit to be refused", || {
         !instance.status()["last_reload"]["problems"].as_array().is_none_or(Vec::is_empty)
     });
@@ -98,7 +110,10 @@ fn p8_a_storm_of_reloads_under_load_loses_nothing() {
     let (_, message) = http(instance.admin, "GET", "/api/messages/1", "").unwrap();
     let message: serde_json::Value = serde_json::from_str(&message).unwrap();
     let made_by = message["deliveries"][0]["revision"].as_str().unwrap();
-    assert!(seen.iter().any(|revision| revision.starts_with(made_by) || made_by.starts_with(revision.as_str())), "{made_by} was live: {seen:?}");
+    assert!(
+        seen.iter().any(|revision| revision.starts_with(made_by) || made_by.starts_with(revision.as_str())),
+        "{made_by} was live: {seen:?}"
+    );
 }
 
 #[test]

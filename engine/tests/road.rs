@@ -1,5 +1,11 @@
 //! The whole road over real sockets: MLLP in, journal, mapping, FHIR out, as its users would see it.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, clippy::string_slice)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice
+)]
 
 mod support;
 
@@ -23,10 +29,14 @@ fn an_admission_becomes_a_patient_in_the_record() {
     assert_eq!((answer.code(), answer.control_id()), ("AA", control_id.as_str()));
 
     wait("the patient to be in the record", || instance.ledger().contains(&control_id));
-    let (_, found) = http(instance.record, "GET", "/fhir/Patient?family=ZZTEST1", "").unwrap();
+    let (_, found) = http(instance.record, "GET", "/fhir/Patient?identifier=M000001", "").unwrap();
     let found: serde_json::Value = serde_json::from_str(&found).unwrap();
-    let patients: Vec<_> =
-        found["entry"].as_array().unwrap().iter().map(|entry| entry["resource"]["name"][0]["family"].clone()).collect();
+    let patients: Vec<_> = found["entry"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["resource"]["name"][0]["family"].clone())
+        .collect();
     assert!(patients.contains(&"ZZTEST1".into()), "{found}");
 }
 
@@ -70,7 +80,9 @@ fn p2_a_record_that_is_away_gets_everything_when_it_is_back() {
     }
     wait("the attempts to fail", || {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| line.starts_with("tie_delivery_attempts") && line.contains("unavailable"))
+        text.lines().any(|line| {
+            line.starts_with("tie_delivery_attempt_seconds_count") && line.contains("unavailable")
+        })
     });
     let _record = instance.start_record();
     let expected: Vec<_> = (0..5).map(|number| update(3, number).0).collect();
@@ -104,7 +116,7 @@ fn p3_a_replay_repeats_what_a_person_asks_for_and_changes_nothing_in_the_record(
     let _record = instance.start_record();
     let _engine = instance.start();
     let mut source = Mllp::connect(instance.mllp).unwrap();
-    assert_eq!(source.send(&message("adt/a01-admit.hl7")).unwrap().code(), "AA");
+    assert_eq!(source.send(&message("adt/a01-admit-emergency.hl7")).unwrap().code(), "AA");
     wait("the delivery", || instance.ledger().len() == 1);
     let count = || http(instance.record, "GET", "/fhir/Patient?_summary=count", "").unwrap().1;
     let before = count();
@@ -126,7 +138,8 @@ fn p9_no_patient_data_in_anything_that_is_printed_or_served() {
     let pid = format!(
         "PID|1||{canary}1^^^RXX^MR||{canary}2^{canary}3||19700101|1|||{canary}4^^{canary}5||0{canary}6\r"
     );
-    let header = |trigger: &str, id: &str| format!("MSH|^~\\&|PAS|RXX|TIE|RXX|20260301120000||{trigger}|{id}|T|2.4\r");
+    let header =
+        |trigger: &str, id: &str| format!("MSH|^~\\&|PAS|RXX|TIE|RXX|20260301120000||{trigger}|{id}|T|2.4\r");
     let cases = [
         format!("{}EVN|A31|20260301\r{pid}PV1|1|N\r", header("ADT^A31^ADT_A05", "C1")),
         format!("{}{pid}", header("ADT^A40", "C2")),
@@ -141,9 +154,10 @@ fn p9_no_patient_data_in_anything_that_is_printed_or_served() {
     }
     wait("every message to have been tried", || {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
-        text.lines().any(|line| line.starts_with("tie_delivery_attempts"))
+        text.lines().any(|line| line.starts_with("tie_delivery_attempt_seconds_count"))
     });
-    for path in ["/metrics", "/api/status", "/", "/readyz", "/api/messages?control_id=C1", "/api/messages/1"] {
+    for path in ["/metrics", "/api/status", "/", "/readyz", "/api/messages?control_id=C1", "/api/messages/1"]
+    {
         let (_, body) = http(instance.admin, "GET", path, "").unwrap();
         shown += &body;
     }

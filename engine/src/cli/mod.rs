@@ -5,7 +5,9 @@
 
 mod check;
 mod client;
+mod demo;
 mod demo_record;
+mod inspect;
 mod logging;
 mod map;
 mod mllp_client;
@@ -82,6 +84,8 @@ enum Command {
     Test(test::Arguments),
     /// Show what a mapping makes of messages.
     Map(map::Arguments),
+    /// Show the messages of a file as trees, with the names of segments and fields.
+    Inspect(inspect::Arguments),
     /// Show what a running engine has live, what waits and what failed.
     Status(status::Arguments),
     /// Have a running engine do deliveries again.
@@ -92,6 +96,8 @@ enum Command {
     Plugins(plugins::Arguments),
     /// Send messages by MLLP; show the acknowledgements and how long they took.
     Send(send::Arguments),
+    /// Show the whole road at work: an engine, a record and a stream of messages in one process.
+    Demo(demo::Arguments),
     /// Run a small FHIR record in memory, for demonstration and tests only.
     DemoRecord(demo_record::Arguments),
 }
@@ -104,11 +110,13 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, &place, plugins),
         Command::Test(arguments) => test::run(&arguments, &place, plugins),
         Command::Map(arguments) => map::run(&arguments, &place, plugins),
+        Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &place),
         Command::Replay(arguments) => replay::run(&arguments, &place),
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),
         Command::Send(arguments) => return send::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments, &place, plugins),
         Command::DemoRecord(arguments) => return demo_record::run(&arguments),
     };
     ExitCode::from(exit as u8)

@@ -19,6 +19,7 @@ pub mod groups;
 
 mod exercise;
 mod index;
+mod locate;
 mod message;
 mod path;
 mod segment;

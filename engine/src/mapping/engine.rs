@@ -18,7 +18,7 @@ use rhai::{
 use super::{
     Limits, current, drafts,
     fault::{Verdict, fault},
-    groups, handles, lookups, tokens, values,
+    groups, handles, lookups, named, tokens, values,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -55,6 +55,7 @@ pub(super) fn build(limits: &Limits) -> Engine {
     values::register(&mut engine);
     groups::register(&mut engine);
     handles::register(&mut engine);
+    named::register(&mut engine);
     lookups::register(&mut engine);
     drafts::register(&mut engine);
     #[cfg(test)]
@@ -105,6 +106,7 @@ fn package() -> Module {
     BasicBlobPackage::init(&mut package);
     BasicMapPackage::init(&mut package);
     MoreStringPackage::init(&mut package);
+    package.register_lazy_functions();
     package.build_index();
     package
 }

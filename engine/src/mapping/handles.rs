@@ -377,7 +377,8 @@ fn resource_named(name: &str) -> Result<&'static Type> {
     type_named(name).filter(|found| found.is_resource).ok_or_else(|| fault("FHIR R4 has no such resource"))
 }
 
-fn reference(target: Target, display: Option<Node>) -> Node {
+/// A Reference to a resource.
+pub(super) fn reference(target: Target, display: Option<Node>) -> Node {
     Node::object([("reference", Some(target.into())), ("display", display)])
 }
 

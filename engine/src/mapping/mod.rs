@@ -19,6 +19,7 @@ mod fault;
 mod groups;
 mod handles;
 mod lookups;
+mod named;
 mod nodes;
 mod plan;
 mod run;

@@ -118,8 +118,9 @@ struct Supervisor {
 impl Supervisor {
     async fn supervise(mut self, stop: CancellationToken) -> Result<(), Failure> {
         let config_file = self.setup.config_file.clone().unwrap_or_else(|| PathBuf::from("tie.toml"));
-        let mut watch = Watch::begin(&self.setup.home, &config_file)
+        let watch = Watch::begin(&self.setup.home, &config_file)
             .map_err(|error| Failure::Machine(format!("the configuration cannot be watched: {error}")))?;
+        let mut changes = watch.settled();
         self.follow(&self.parts.pipeline.live()).await;
         let journal = self.parts.journal.clone();
         let mut glance = tokio::time::interval(Duration::from_millis(250));
@@ -127,7 +128,7 @@ impl Supervisor {
             tokio::select! {
                 () = stop.cancelled() => break None,
                 reason = journal.closed() => break Some(JournalError::Closed(reason.to_string())),
-                () = watch.changed() => { self.reload().await; }
+                Some(()) = changes.recv() => { self.reload().await; }
                 Some(answer) = self.asked.recv() => {
                     let status = self.reload().await;
                     let _ = answer.send(status); // who asked may have gone

@@ -53,8 +53,23 @@ impl Watch {
         Ok(watch)
     }
 
+    /// Tells of every change once the files have settled, until the receiver is dropped. A task of its own: waiting
+    /// for quiet must not begin anew whenever whoever listens looks at something else.
+    pub fn settled(mut self) -> mpsc::Receiver<()> {
+        let (tell, told) = mpsc::channel(1);
+        tokio::spawn(async move {
+            loop {
+                self.changed().await;
+                if tell.send(()).await.is_err() {
+                    break;
+                }
+            }
+        });
+        told
+    }
+
     /// Waits for a change and for the files to settle. Ends only with a change.
-    pub async fn changed(&mut self) {
+    async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             std::future::pending::<()>().await;
         }

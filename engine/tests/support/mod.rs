@@ -200,7 +200,7 @@ pub fn message(path: &str) -> Vec<u8> {
 pub fn update(patient: usize, number: usize) -> (String, Vec<u8>) {
     let control_id = format!("P{patient:04}N{number:06}");
     let text = format!(
-        "MSH|^~\\&|PAS|RXX|TIE|RXX|20260301120000||ADT^A31^ADT_A05|{control_id}|T|2.4|||AL|NE\r\
+        "MSH|^~\\&|PAS|RXX|TIE|RXX|20260301120000||ADT^A31^ADT_A05|{control_id}|T|2.4\r\
          EVN|A31|20260301120000\r\
          PID|1||M{patient:06}^^^RXX^MR||ZZTEST{patient}^COUNT{number}||19700101|1\r\
          PV1|1|N\r"

@@ -79,7 +79,17 @@ struct Mark {
 /// Where lines begin with the name of a header or trailer and a separator or nothing.
 fn marks(raw: &[u8]) -> Vec<Mark> {
     let starts = std::iter::once(0).chain(memchr2_iter(b'\r', b'\n', raw).map(|at| at + 1));
-    starts.filter_map(|at| mark(raw, at)).collect()
+    let mut enveloped = false;
+    let marks = starts.filter_map(|at| mark(raw, at)).filter(|mark| match &mark.name {
+        b"MSH" => true,
+        b"FHS" | b"BHS" => {
+            enveloped = true;
+            true
+        }
+        // A trailer of nothing is a line of the message that it stands in.
+        _ => enveloped,
+    });
+    marks.collect()
 }
 
 fn mark(raw: &[u8], start: usize) -> Option<Mark> {
@@ -89,8 +99,9 @@ fn mark(raw: &[u8], start: usize) -> Option<Mark> {
     let (name, rest) = raw.get(at..)?.split_first_chunk::<3>()?;
     let known = [b"MSH", b"FHS", b"BHS", b"BTS", b"FTS"].contains(&name);
     let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
-    // An MSH without separators begins no message: it is a line of the one that it stands in.
-    let header = name != b"MSH" || Separators::parse(rest).is_ok();
+    // A header without separators begins nothing: it is a line of the message that it stands in.
+    let trailer = matches!(name, b"BTS" | b"FTS");
+    let header = trailer || Separators::parse(rest).is_ok();
     (known && ends && header).then_some(Mark { at, name: *name })
 }
 
@@ -184,6 +195,8 @@ mod tests {
         check("MSH|^~\\&|1\rPID|1", &["MSH|^~\\&|1\rPID|1"], &[]);
         check("MSH|^~\\&|1\n\nMSH|^~\\&|2\n", &["MSH|^~\\&|1\n\n", "MSH|^~\\&|2\n"], &[]);
         check("MSH|^~\\&|1\rMSH|\rPID|1", &["MSH|^~\\&|1\rMSH|\rPID|1"], &[]);
+        let odd = "MSH|^~\\&|1\rMSH|\rBHS|\rFTS|\rPID|1";
+        check(odd, &[odd], &[]);
         check("", &[], &[]);
     }
 

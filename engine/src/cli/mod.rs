@@ -5,6 +5,7 @@
 
 mod check;
 mod client;
+mod demo;
 mod demo_record;
 mod inspect;
 mod logging;
@@ -95,6 +96,8 @@ enum Command {
     Plugins(plugins::Arguments),
     /// Send messages by MLLP; show the acknowledgements and how long they took.
     Send(send::Arguments),
+    /// Show the whole road at work: an engine, a record and a stream of messages in one process.
+    Demo(demo::Arguments),
     /// Run a small FHIR record in memory, for demonstration and tests only.
     DemoRecord(demo_record::Arguments),
 }
@@ -113,6 +116,7 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),
         Command::Send(arguments) => return send::run(&arguments),
+        Command::Demo(arguments) => demo::run(&arguments, &place, plugins),
         Command::DemoRecord(arguments) => return demo_record::run(&arguments),
     };
     ExitCode::from(exit as u8)

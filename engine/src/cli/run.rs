@@ -53,7 +53,7 @@ fn told(failure: &Failure, place: &Place, format: logging::Format) -> Exit {
     Exit::Wrong
 }
 
-async fn stop_on_signal(stop: CancellationToken) {
+pub(super) async fn stop_on_signal(stop: CancellationToken) {
     let asked = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
         Ok(mut terminate) => {
             tokio::select! {

@@ -94,7 +94,7 @@ fn failed(what: &str) -> ExitCode {
 }
 
 /// The messages of a file. Whatever is in it is sent as far as it can be: the receiver is to judge it.
-fn split(bytes: Bytes) -> Vec<Bytes> {
+pub(super) fn split(bytes: Bytes) -> Vec<Bytes> {
     if bytes.contains(&framing::VT) {
         let mut scanner = Scanner::new(LONGEST);
         let mut buffer = BytesMut::from(bytes.as_ref());
@@ -242,7 +242,7 @@ impl Load {
 }
 
 /// Puts a control id in MSH-10, if there is one.
-fn with_control_id(message: &Bytes, id: &str) -> Bytes {
+pub(super) fn with_control_id(message: &Bytes, id: &str) -> Bytes {
     let Some(&separator) = message.strip_prefix(b"MSH").and_then(|rest| rest.first()) else {
         return message.clone();
     };
@@ -259,7 +259,7 @@ fn with_control_id(message: &Bytes, id: &str) -> Bytes {
 }
 
 /// Whether an answer is positive and for this message, and what it says.
-fn judge(answer: &Bytes, control_id: &str) -> (bool, String) {
+pub(super) fn judge(answer: &Bytes, control_id: &str) -> (bool, String) {
     let parsed = Message::parse(answer.clone(), encoding_rs::UTF_8).ok();
     let Some(said) = parsed.as_ref().and_then(ack::answer) else {
         return (false, "what came back is no acknowledgement".to_owned());

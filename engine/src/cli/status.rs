@@ -67,7 +67,7 @@ fn page(status: &Status) -> String {
         lines.push(format!("listener {:<24} {:<8} {state}{reason}", listener.name, listener.kind));
     }
     for destination in &status.destinations {
-        let mut state = if destination.circuit_open { "STOPPED".to_owned() } else { "open".to_owned() };
+        let mut state = if destination.circuit_open { "STOPPED".to_owned() } else { "delivering".to_owned() };
         if let Some(reason) = &destination.reason {
             state = format!("{state}: {reason}");
         }

@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use memchr::{memchr2, memchr2_iter};
 
+use super::Separators;
+
 /// What a file or frame holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -87,7 +89,9 @@ fn mark(raw: &[u8], start: usize) -> Option<Mark> {
     let (name, rest) = raw.get(at..)?.split_first_chunk::<3>()?;
     let known = [b"MSH", b"FHS", b"BHS", b"BTS", b"FTS"].contains(&name);
     let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
-    (known && ends).then_some(Mark { at, name: *name })
+    // An MSH without separators begins no message: it is a line of the one that it stands in.
+    let header = name != b"MSH" || Separators::parse(rest).is_ok();
+    (known && ends && header).then_some(Mark { at, name: *name })
 }
 
 #[derive(Default)]
@@ -179,15 +183,20 @@ mod tests {
     fn a_lone_message_and_a_heap_of_messages_come_out() {
         check("MSH|^~\\&|1\rPID|1", &["MSH|^~\\&|1\rPID|1"], &[]);
         check("MSH|^~\\&|1\n\nMSH|^~\\&|2\n", &["MSH|^~\\&|1\n\n", "MSH|^~\\&|2\n"], &[]);
+        check("MSH|^~\\&|1\rMSH|\rPID|1", &["MSH|^~\\&|1\rMSH|\rPID|1"], &[]);
         check("", &[], &[]);
     }
 
     #[test]
     fn wrong_counts_cut_files_and_strays_are_told() {
-        check("BHS|^~\\&\rMSH|1\rBTS|3\r", &["MSH|1\r"], &[BatchFault::Messages { stated: 3, found: 1 }]);
+        check(
+            "BHS|^~\\&\rMSH|^~\\&|1\rBTS|3\r",
+            &["MSH|^~\\&|1\r"],
+            &[BatchFault::Messages { stated: 3, found: 1 }],
+        );
         check("FHS|^~\\&\rBHS|^~\\&\rBTS|0\rFTS|2\r", &[], &[BatchFault::Batches { stated: 2, found: 1 }]);
-        check("BHS|^~\\&\rMSH|1\r", &["MSH|1\r"], &[BatchFault::NoTrailer]);
-        check("hello\rMSH|1\r", &["MSH|1\r"], &[BatchFault::Stray { bytes: 6 }]);
-        check("BHS|^~\\&\rPID|1\rMSH|1\rBTS|1", &["MSH|1\r"], &[BatchFault::Stray { bytes: 7 }]);
+        check("BHS|^~\\&\rMSH|^~\\&|1\r", &["MSH|^~\\&|1\r"], &[BatchFault::NoTrailer]);
+        check("hello\rMSH|^~\\&|1\r", &["MSH|^~\\&|1\r"], &[BatchFault::Stray { bytes: 6 }]);
+        check("BHS|^~\\&\rPID|1\rMSH|^~\\&|1\rBTS|1", &["MSH|^~\\&|1\r"], &[BatchFault::Stray { bytes: 7 }]);
     }
 }

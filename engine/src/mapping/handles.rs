@@ -10,12 +10,15 @@ use super::{
     fault::{Verdict, end, fault},
     nodes::{dynamic, node},
     plan::Plan,
-    values::SegmentHandle,
+    values::{FieldHandle, SegmentHandle},
 };
 use crate::fhir::{
     self, Bundle, Node, Object, Resource, Target,
     elements::{Fault, Type, type_named},
-    types::Finding,
+    types::{
+        Finding,
+        resources::{self, Named},
+    },
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -94,6 +97,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<TableHandle>("Table");
     engine.register_type_with_name::<RowHandle>("Row");
     register_bundle(engine);
+    register_named(engine);
     register_resource(engine);
     register_node(engine);
     register_table(engine);
@@ -133,6 +137,46 @@ fn register_bundle(engine: &mut Engine) {
                 Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
             })
         });
+}
+
+/// Puts what a field names into the bundle, and gives references to it.
+fn register_named(engine: &mut Engine) {
+    engine
+        .register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
+            let mut found = refer(*out, &data_type, &[value])?;
+            Ok::<_, Box<EvalAltResult>>(found.pop().unwrap_or(Dynamic::UNIT))
+        })
+        .register_fn(
+            "refer_all",
+            |out: &mut BundleHandle, data_type: ImmutableString, values: rhai::Array| {
+                let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+                refer(*out, &data_type, &values)
+            },
+        );
+}
+
+fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<rhai::Array> {
+    with(|current| {
+        let parts: Vec<_> = values.iter().filter_map(|value| value.find(current).part()).collect();
+        let Some(found) = resources::named(data_type, &parts, &current.cx(None)) else {
+            return Err(fault("this data type names no resource: XCN, XON, HD and PL do"));
+        };
+        let Some(bundle) = current.bundles.get_mut(out.bundle) else {
+            return Err(fault("this bundle is gone"));
+        };
+        let references = found.into_iter().map(|Named { resources, display }| {
+            let display = display.map(Node::Text);
+            let target = resources.last().map(Resource::target);
+            for resource in resources {
+                bundle.put(resource);
+            }
+            NodeHandle::wrap(match target {
+                Some(target) => reference(target, display),
+                None => Node::object([("display", display)]),
+            })
+        });
+        Ok(references.collect())
+    })
 }
 
 fn register_resource(engine: &mut Engine) {

@@ -56,7 +56,6 @@ type Shared = Arc<Mutex<Record>>;
 /// Serves until Ctrl-C or SIGTERM.
 pub(super) async fn serve(listen: SocketAddr, at_most: usize) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
-    println!("The demonstration record is at http://{}/", listener.local_addr()?);
     let shared = empty(at_most);
     let listener = Door { listener, shared: shared.clone() };
     axum::serve(listener, router(shared)).with_graceful_shutdown(stopped()).await

@@ -10,6 +10,9 @@ mod store;
 
 use std::{net::SocketAddr, process::ExitCode};
 
+/// Resources kept unless told otherwise.
+const AT_MOST: usize = 200_000;
+
 /// Run a small FHIR record in memory, for demonstration and tests only.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -17,15 +20,23 @@ pub struct Arguments {
     #[arg(long, default_value = "127.0.0.1:8090", value_name = "ADDRESS")]
     listen: SocketAddr,
     /// Resources kept at most; beyond, the oldest are forgotten.
-    #[arg(long, default_value_t = 200_000, value_name = "NUMBER")]
+    #[arg(long, default_value_t = AT_MOST, value_name = "NUMBER")]
     at_most: usize,
+}
+
+/// Serves beside something else, until the process is told to stop.
+pub(super) async fn serve(listen: SocketAddr) -> std::io::Result<()> {
+    http::serve(listen, AT_MOST).await
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let built = tokio::runtime::Builder::new_multi_thread().enable_all().build();
     let served = match built {
-        Ok(runtime) => runtime.block_on(http::serve(arguments.listen, arguments.at_most)),
+        Ok(runtime) => {
+            println!("The demonstration record is at http://{}/", arguments.listen);
+            runtime.block_on(http::serve(arguments.listen, arguments.at_most))
+        }
         Err(error) => Err(error),
     };
     match served {

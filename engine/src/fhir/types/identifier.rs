@@ -164,12 +164,13 @@ pub fn is_nhs_number(digits: &str) -> bool {
     (11 - sum % 11) % 11 == *check
 }
 
-/// An ODS code by its form: three characters of a trust or board, or five and more of a site or practice.
+/// An ODS code by its form: three characters of a trust or board, or five and six of a site or practice, which have
+/// both letters and digits (`12345` is a practice number of some other series).
 pub fn is_ods_code(code: &str) -> bool {
     let plain = code.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
-    plain
-        && matches!(code.len(), 3 | 5 | 6)
-        && (code.len() == 3 || code.bytes().any(|byte| byte.is_ascii_digit()))
+    let mixed =
+        code.bytes().any(|byte| byte.is_ascii_digit()) && code.bytes().any(|byte| byte.is_ascii_uppercase());
+    plain && (code.len() == 3 || matches!(code.len(), 5 | 6) && mixed)
 }
 
 /// Who assigned an identifier.
@@ -491,6 +492,12 @@ mod tests {
         check("XON", "Identifier", "MALTON GP PRACTICE^^Y06601", ods);
         check("XON", "Identifier", "MALTON^^^^^ODS^^^^Y06601", ods);
         check("XON", "Identifier", "NORTON SURGERY", "");
+        check(
+            "XON",
+            "Identifier",
+            "PRACTICE^^12345",
+            r#"{"system":"urn:tie:organization:RXX","value":"12345"}"#,
+        );
         check(
             "HD",
             "Identifier",

@@ -12,6 +12,7 @@ pub mod document;
 mod identifier;
 mod name;
 mod quantity;
+pub mod resources;
 mod telecom;
 mod text;
 mod time;

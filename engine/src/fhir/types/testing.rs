@@ -5,7 +5,7 @@ use std::{cell::RefCell, path::Path};
 use bytes::Bytes;
 use jiff::tz::TimeZone;
 
-use super::{CONVERTERS, Cx, Finding, Tables, document};
+use super::{CONVERTERS, Cx, Finding, Tables, document, resources};
 use crate::{
     fhir::{Node, Table},
     hl7::{Message, Part},
@@ -23,7 +23,17 @@ pub fn check_with(table: &str, name: &str, to: &str, raw: &str, expected: &str) 
 
 /// The same in a message of another sending facility.
 pub fn check_from(facility: &str, name: &str, raw: &str, expected: &str) {
-    assert_eq!(run_from(facility, None, name, "", raw).0, expected, "{name} of {raw} from {facility}");
+    assert_eq!(
+        run_from(&format!("{facility}|ROUTE|ROUTE|20260115093000|"), None, name, "", raw).0,
+        expected,
+        "{name} of {raw} from {facility}"
+    );
+}
+
+/// The same in a message that was made at another time (MSH-7).
+pub fn check_sent_at(sent: &str, name: &str, raw: &str, expected: &str) {
+    let header = format!("RXX|ROUTE|ROUTE|{sent}|");
+    assert_eq!(run_from(&header, None, name, "", raw).0, expected, "{name} of {raw} sent at {sent}");
 }
 
 /// What the converter reports.
@@ -39,7 +49,7 @@ pub fn findings(table: &str, name: &str, to: &str, raw: &str) -> Vec<String> {
 /// The document that the pieces make.
 pub fn join(pieces: &[&str]) -> String {
     let segments: String = pieces.iter().map(|piece| format!("OBX||ED|||{piece}\r")).collect();
-    on("RXX", &segments, |message, cx| {
+    on("RXX|ROUTE|ROUTE|20260115093000|", &segments, |message, cx| {
         let parts: Vec<Part<'_>> =
             message.segments_named("OBX").filter_map(|obx| obx.field(5).part()).collect();
         json(document::joined(&parts, cx))
@@ -47,15 +57,27 @@ pub fn join(pieces: &[&str]) -> String {
     .0
 }
 
-fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
-    run_from("RXX", table, name, to, raw)
+/// What the repetitions of the field name.
+pub fn name_all(data_type: &str, raw: &str) -> Vec<resources::Named> {
+    let mut found = Vec::new();
+    on("RXX|ROUTE|ROUTE|20260115093000|", &format!("ZZZ|{raw}\r"), |message, cx| {
+        let parts: Vec<_> = message.segment("ZZZ").into_iter().flat_map(|zzz| zzz.repetitions(1)).collect();
+        let parts: Vec<_> = parts.into_iter().filter_map(crate::hl7::Value::part).collect();
+        found = resources::named(data_type, &parts, cx).expect("there is such a data type");
+        String::new()
+    });
+    found
 }
 
-fn run_from(facility: &str, table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
+fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
+    run_from("RXX|ROUTE|ROUTE|20260115093000|", table, name, to, raw)
+}
+
+fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
     let found =
         CONVERTERS.iter().find(|converter| converter.name == name && (to.is_empty() || converter.to == to));
     let convert = found.expect("there is such a converter").convert;
-    on(facility, &format!("ZZZ|{raw}\r"), |message, cx| {
+    on(header, &format!("ZZZ|{raw}\r"), |message, cx| {
         let table = table.map(|table| cx.tables.get(table).expect("there is such a table"));
         let cx = Cx { message, zone: cx.zone, tables: cx.tables, table, findings: cx.findings };
         let part = message.segment("ZZZ").and_then(|segment| segment.field(1).part());
@@ -63,14 +85,8 @@ fn run_from(facility: &str, table: Option<&str>, name: &str, to: &str, raw: &str
     })
 }
 
-fn on(
-    facility: &str,
-    segments: &str,
-    work: impl FnOnce(&Message, &Cx<'_>) -> String,
-) -> (String, Vec<String>) {
-    let raw = format!(
-        "MSH|^~\\&|PAS|{facility}|ROUTE|ROUTE|20260115093000||ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}"
-    );
+fn on(header: &str, segments: &str, work: impl FnOnce(&Message, &Cx<'_>) -> String) -> (String, Vec<String>) {
+    let raw = format!("MSH|^~\\&|PAS|{header}|ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}");
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
     let (zone, tables) = (TimeZone::get("Europe/London").expect("the zone is known"), tables());
     let findings = RefCell::default();

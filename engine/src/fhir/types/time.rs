@@ -3,11 +3,17 @@
 //! Sources: the v2-to-FHIR maps DTM[dateTime], DR[Period]; FHIR R4 data types (a dateTime with a time has an offset).
 //! Promise:  the precision that was sent is the precision that is given; a time that cannot be read is left out and
 //!           reported, never guessed. How times without a zone are read is said in `hl7::time`.
+//! Decided:  the offset of MSH-7 holds for the times of the message that have none.
+
+use jiff::tz::TimeZone;
 
 use super::{Cx, Finding};
 use crate::{
     fhir::{Node, Object},
-    hl7::{Part, Value, time},
+    hl7::{
+        Part, Value,
+        time::{self, Precision, Reading, Time},
+    },
 };
 
 const BIRTH_TIME: &str = "http://hl7.org/fhir/StructureDefinition/patient-birthTime";
@@ -61,11 +67,24 @@ pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     Some(extension.into())
 }
 
-fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<time::Time> {
-    match time::parse(part.text().trim(), cx.zone) {
-        Ok(time) => Some(time),
-        Err(_) => unreadable(cx),
+fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
+    let text = part.text();
+    let Ok(found) = time::parse(text.trim(), cx.zone) else { return unreadable(cx) };
+    if found.reading == Reading::Stated || found.precision <= Precision::Day {
+        return Some(found);
     }
+    match senders_zone(cx) {
+        Some(zone) => time::parse(text.trim(), &zone).ok(),
+        None => Some(found),
+    }
+}
+
+/// The offset of MSH-7, which holds for the whole message, when it is not the one of our own zone at that time: a
+/// sender in our zone keeps its summer and winter.
+fn senders_zone(cx: &Cx<'_>) -> Option<TimeZone> {
+    let sent = time::parse(cx.message.header(7).text()?.trim(), cx.zone).ok()?;
+    let at_home = sent.reading != Reading::Stated || cx.zone.to_offset(sent.timestamp()?) == sent.offset;
+    (!at_home).then(|| TimeZone::fixed(sent.offset))
 }
 
 fn unreadable<T>(cx: &Cx<'_>) -> Option<T> {
@@ -75,7 +94,7 @@ fn unreadable<T>(cx: &Cx<'_>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, findings_of};
+    use super::super::testing::{check, check_sent_at, findings_of};
 
     #[test]
     fn times_have_the_offset_of_the_zone_and_the_precision_that_was_sent() {
@@ -89,6 +108,14 @@ mod tests {
         check("DTM", "instant", "20260115", "");
         check("DTM", "instant", "20260115093000", r#""2026-01-15T09:30:00+00:00""#);
         check("DR", "Period", "20260115^20260116", r#"{"start":"2026-01-15","end":"2026-01-16"}"#);
+    }
+
+    #[test]
+    fn the_offset_of_the_header_holds_for_the_message() {
+        check_sent_at("20260115093000-0500", "DTM", "202601150900", r#""2026-01-15T09:00:00-05:00""#);
+        check_sent_at("20260115093000-0500", "DTM", "20260115090000+0000", r#""2026-01-15T09:00:00+00:00""#);
+        // A sender in London in summer, and a time in winter.
+        check_sent_at("20260715093000+0100", "DTM", "202601150900", r#""2026-01-15T09:00:00+00:00""#);
     }
 
     #[test]

@@ -1,0 +1,217 @@
+//! Data types that are resources of their own: XCN a Practitioner, XON and HD an Organization, PL a chain of Locations.
+//!
+//! Sources: the v2-to-FHIR maps XCN[Practitioner], XON[Organization], HD[Organization], PL[Location]; UK Core; ITK PV1-3.
+//! Promise:  each is kept under its own number, so it is one resource wherever it is named; what has no number is a
+//!           name only.
+//! Decided:  one doctor whom a field repeats under numbers of several kinds is one Practitioner; two numbers of one
+//!           kind are two people, whatever their names. Building, floor, point of care, room and bed (PL.7, 8, 1, 2, 3)
+//!           are part of each other and of the facility (PL.4); by ITK, PL.2 is the ward.
+
+use smol_str::SmolStr;
+
+use super::{Cx, identifier, name, text};
+use crate::{
+    fhir::{Node, Object, Resource, id},
+    hl7::Part,
+};
+
+/// What a part names: resources, of which the last is meant, and how to call it. Without resources a name only.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Named {
+    /// The resources, each part of the one before.
+    pub resources: Vec<Resource>,
+    /// The name for `Reference.display`.
+    pub display: Option<SmolStr>,
+}
+
+/// What the parts of one field name, by the data type `XCN`, `XON`, `HD` or `PL`; nothing for another one.
+pub fn named(data_type: &str, parts: &[Part<'_>], cx: &Cx<'_>) -> Option<Vec<Named>> {
+    let each = |make: fn(Part<'_>, &Cx<'_>) -> Option<Named>| {
+        Some(parts.iter().filter_map(|part| make(*part, cx)).collect())
+    };
+    match data_type {
+        "XCN" => Some(practitioners(parts, cx)),
+        "XON" => each(organization),
+        "HD" => each(facility),
+        "PL" => each(location),
+        _ => None,
+    }
+}
+
+fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
+    let mut found: Vec<Named> = Vec::new();
+    for part in parts {
+        let display = name::xcn_line(*part, cx).as_ref().and_then(Node::as_text).map(SmolStr::new);
+        let number = identifier::xcn(*part, cx);
+        let same = found.iter_mut().find(|one| one.display.is_some() && one.display == display);
+        match (number, same) {
+            (None, Some(_)) => {}
+            (None, None) if display.is_none() => {}
+            (None, None) => found.push(Named { resources: Vec::new(), display }),
+            (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
+            (Some(number), _) => {
+                let human = name::xcn(*part, cx).map(|name| vec![name].into());
+                if let Some(mut doctor) = resource("Practitioner", number) {
+                    doctor.elements.put("name", human);
+                    found.push(Named { resources: vec![doctor], display });
+                }
+            }
+        }
+    }
+    found
+}
+
+fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
+    let title = text::plain(part, cx);
+    let display = title.as_ref().and_then(Node::as_text).map(SmolStr::new);
+    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource("Organization", number))
+    else {
+        return display.map(|display| Named { resources: Vec::new(), display: Some(display) });
+    };
+    found.elements.put("name", title);
+    Some(Named { resources: vec![found], display })
+}
+
+fn facility(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
+    let found = resource("Organization", identifier::hd(part, cx)?)?;
+    Some(Named { resources: vec![found], display: None })
+}
+
+fn location(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
+    let piece = |number| part.component(number).text().map(|text| text.trim().to_owned()).unwrap_or_default();
+    let itk = cx.message.header(21).text().is_some_and(|profile| profile.to_lowercase().starts_with("itk"));
+    let (care, room) =
+        if itk { (("area", "Area"), ("wa", "Ward")) } else { (("wa", "Ward"), ("ro", "Room")) };
+    let levels = [
+        (("bu", "Building"), piece(7)),
+        (("lvl", "Level"), piece(8)),
+        (care, piece(1)),
+        (room, piece(2)),
+        (("bd", "Bed"), piece(3)),
+    ];
+    let site = piece(4);
+    let mut path = if site.is_empty() { cx.facility().into_owned() } else { site.clone() };
+    let mut chain = Vec::new();
+    if !site.is_empty() {
+        chain.push(place(site_system(&site), &site, &site, ("si", "Site"), None)?);
+    }
+    for (kind, label) in levels.into_iter().filter(|(_, label)| !label.is_empty()) {
+        path = format!("{path}/{label}");
+        let above = chain.last().map(|above| (above, place_name(above)));
+        let found = place("urn:tie:location", &path, &label, kind, above)?;
+        chain.push(found);
+    }
+    let described = Some(piece(9)).filter(|text| !text.is_empty()).map(SmolStr::from);
+    let display = described.or_else(|| chain.last().and_then(place_name));
+    (!chain.is_empty()).then_some(Named { resources: chain, display })
+}
+
+fn site_system(site: &str) -> &'static str {
+    let form = site.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit());
+    match site.len() {
+        3 if form => identifier::ODS_ORGANIZATION,
+        4..=9 if form => "https://fhir.nhs.uk/Id/ods-site-code",
+        _ => "urn:tie:location",
+    }
+}
+
+fn place(
+    system: &str,
+    value: &str,
+    label: &str,
+    kind: (&'static str, &'static str),
+    above: Option<(&Resource, Option<SmolStr>)>,
+) -> Option<Resource> {
+    let number = Node::object([("system", Some(system.into())), ("value", Some(value.into()))]);
+    let mut found = resource("Location", number)?;
+    let coding = Node::object([
+        ("system", Some("http://terminology.hl7.org/CodeSystem/location-physical-type".into())),
+        ("code", Some(kind.0.into())),
+        ("display", Some(kind.1.into())),
+    ]);
+    found.elements.put("name", Some(label.into()));
+    found.elements.put("mode", Some("instance".into()));
+    found.elements.put("physicalType", Some(Node::object([("coding", Some(vec![coding].into()))])));
+    let above = above.map(|(above, display)| {
+        Node::object([("reference", Some(above.target().into())), ("display", display.map(Node::Text))])
+    });
+    found.elements.put("partOf", above);
+    Some(found)
+}
+
+fn place_name(place: &Resource) -> Option<SmolStr> {
+    place.elements.get("name").and_then(Node::as_text).map(SmolStr::new)
+}
+
+/// A resource of this type with its profile and identifier; nothing when the number has no system.
+fn resource(resource_type: &'static str, number: Node) -> Option<Resource> {
+    let (system, value) = (number.get("system")?.as_text()?, number.get("value")?.as_text()?);
+    let found = id(resource_type, system, value);
+    let named = SmolStr::from(format!("{system}|{value}"));
+    let profile = Node::text(format!("https://fhir.hl7.org.uk/StructureDefinition/UKCore-{resource_type}"));
+    let mut elements = Object::with_capacity(6);
+    elements.put("meta", Some(Node::object([("profile", Some(vec![profile].into()))])));
+    elements.put("identifier", Some(vec![number].into()));
+    Some(Resource { resource_type: resource_type.into(), id: found, identifier: Some(named), elements })
+}
+
+/// Whether the person known so far has no number of this system yet.
+fn other_kind(known: &Named, number: &Node) -> bool {
+    let Some(Node::Array(numbers)) = known.resources.last().and_then(|one| one.elements.get("identifier"))
+    else {
+        return false;
+    };
+    numbers.iter().all(|one| one.get("system") != number.get("system"))
+}
+
+fn add_number(known: &mut Named, number: Node) {
+    let numbers = known.resources.last_mut().and_then(|one| one.elements.get_mut("identifier"));
+    if let Some(Node::Array(numbers)) = numbers {
+        numbers.push(number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::name_all;
+
+    #[test]
+    fn one_doctor_under_several_kinds_of_number_is_one() {
+        let found = name_all(
+            "XCN",
+            "17^SEACOLE^MARY^^^^^^EPICID~C9999993^SEACOLE^MARY^^^^^^GMC~C9999994^SEACOLE^MARY^^^^^^GMC",
+        );
+        assert_eq!(found.len(), 2);
+        assert_eq!(found[0].resources[0].identifier.as_deref(), Some("urn:tie:authority:RXX:EPICID|17"));
+        assert_eq!(
+            found[1].resources[0].identifier.as_deref(),
+            Some("https://fhir.hl7.org.uk/Id/gmc-number|C9999994")
+        );
+        assert_eq!(found[0].display.as_deref(), Some("MARY SEACOLE"));
+    }
+
+    #[test]
+    fn a_name_without_a_number_is_a_name_only() {
+        let found = name_all("XCN", "^NOBODY^KNOWN~^NOBODY^KNOWN~^^");
+        assert_eq!(found.len(), 1);
+        assert!(found[0].resources.is_empty());
+        assert!(name_all("XON", "NORTON SURGERY")[0].resources.is_empty());
+    }
+
+    #[test]
+    fn the_bed_is_part_of_the_ward_and_the_ward_of_the_site() {
+        let found = name_all("PL", "MAU^WARD7^BED04^RXX01^^^^^By the window");
+        let keys: Vec<_> = found[0].resources.iter().filter_map(|one| one.identifier.as_deref()).collect();
+        assert_eq!(
+            keys,
+            [
+                "https://fhir.nhs.uk/Id/ods-site-code|RXX01",
+                "urn:tie:location|RXX01/MAU",
+                "urn:tie:location|RXX01/MAU/WARD7",
+                "urn:tie:location|RXX01/MAU/WARD7/BED04"
+            ]
+        );
+        assert_eq!(found[0].display.as_deref(), Some("By the window"));
+        assert!(name_all("PL", "^^^").is_empty());
+    }
+}

@@ -40,7 +40,7 @@ pub struct Config {
     pub journal: JournalConfig,
     /// The admin listener.
     pub admin: Admin,
-    /// Bounds for messages and mappings.
+    /// Bounds for mappings.
     pub limits: Limits,
     /// What messages come in by, in the order of the file.
     pub listeners: Vec<ListenerConfig>,
@@ -78,11 +78,9 @@ pub struct Admin {
     pub hosts: Vec<String>,
 }
 
-/// Bounds for messages and mappings.
+/// Bounds for mappings. How long a message may be is its listener's own `longest_message`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// The longest message that is taken.
-    pub message_bytes: usize,
     /// The longest output of one mapping.
     pub output_bytes: usize,
     /// The longest time of one run of a mapping.

@@ -31,7 +31,7 @@ pub(super) struct Head {
     /// Health, metrics, status and replay by HTTP.
     #[serde(default)]
     pub admin: AdminTable,
-    /// Bounds for what messages and mappings may use.
+    /// Bounds for what mappings may use.
     #[serde(default)]
     pub limits: LimitsTable,
 }
@@ -55,12 +55,10 @@ pub(super) struct AdminTable {
     pub hosts: Vec<String>,
 }
 
-/// Bounds for what messages and mappings may use.
+/// Bounds for what mappings may use.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct LimitsTable {
-    /// The longest message that is taken, whatever a listener's own limit.
-    pub message: ByteSize,
     /// The longest output of one mapping.
     pub output: ByteSize,
     /// The longest time that one run of a mapping may take.
@@ -125,12 +123,7 @@ impl Default for AdminTable {
 
 impl Default for LimitsTable {
     fn default() -> Self {
-        Self {
-            message: ByteSize(16_000_000),
-            output: ByteSize(16_000_000),
-            mapping_time: Period::seconds(2),
-            mapping_operations: 5_000_000,
-        }
+        Self { output: ByteSize(16_000_000), mapping_time: Period::seconds(2), mapping_operations: 5_000_000 }
     }
 }
 
@@ -157,18 +150,13 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
     if !reading.problems.is_empty() {
         return Err(reading.problems);
     }
-    let LimitsTable { message, output, mapping_time, mapping_operations } = head.limits;
+    let LimitsTable { output, mapping_time, mapping_operations } = head.limits;
     Ok(Config {
         environment: head.environment,
         zone,
         journal: JournalConfig { path: head.journal.path },
         admin: Admin { listen: head.admin.listen, hosts: head.admin.hosts },
-        limits: Limits {
-            message_bytes: message.bytes(),
-            output_bytes: output.bytes(),
-            mapping_time: mapping_time.0,
-            mapping_operations,
-        },
+        limits: Limits { output_bytes: output.bytes(), mapping_time: mapping_time.0, mapping_operations },
         listeners,
         destinations,
     })

@@ -77,7 +77,6 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(config.zone.iana_name(), Some("Europe/London"));
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8061");
     assert_eq!(config.journal.path, PathBuf::from("var/journal"));
-    assert_eq!(config.limits.message_bytes, 16_000_000);
     let listener = &config.listeners[0];
     assert_eq!((listener.name.as_str(), listener.kind.as_str()), ("hospital", "mllp"));
     assert_eq!((listener.charset.name(), listener.unmatched), ("windows-1252", Unmatched::Error));
@@ -91,7 +90,7 @@ fn everything_can_be_said() {
     let config = parse(
         "environment = 'live'\nzone = 'Europe/Dublin'\njournal.path = 'j'\n\
          [admin]\nlisten = '127.0.0.1:1'\nhosts = ['tie.example']\n\
-         [limits]\nmessage = '1MB'\noutput = '2MB'\nmapping_time = '500ms'\nmapping_operations = 10\n\
+         [limits]\noutput = '2MB'\nmapping_time = '500ms'\nmapping_operations = 10\n\
          [listener.h]\nkind = 'mllp'\ncharset = 'iso-8859-1'\nunmatched = 'reject'\nlisten = 'x'\n\
          [destination.d]\nkind = 'fhir'\nurl = 'x'\ntimeout = '5s'\nconcurrency = 1\n",
     )
@@ -105,13 +104,14 @@ fn everything_can_be_said() {
 #[test]
 fn every_slip_of_the_pen_is_told_with_its_place() {
     check(
-        "enviroment = 'test'\nzone = 'Europe/Lundon'\n[jurnal]\npath = 'j'\n[admin]\nlisten = 'everywhere'\n[limits]\nmessage = 5\n[listner.x]\nkind = 'mllp'\n",
+        "enviroment = 'test'\nzone = 'Europe/Lundon'\n[jurnal]\npath = 'j'\n[admin]\nlisten = 'everywhere'\n[limits]\noutput = 5\nmessage = '1MB'\n[listner.x]\nkind = 'mllp'\n",
         expect![[r#"
             tie.toml:1:1: unknown key `enviroment` (did you mean `environment`?)
             tie.toml:3:2: unknown key `jurnal` (did you mean `journal`?)
             tie.toml:6:10: invalid socket address syntax
-            tie.toml:8:11: expected a size such as "64kB" or "16MB", found integer `5`
-            tie.toml:9:2: unknown key `listner` (did you mean `listener`?)
+            tie.toml:8:10: expected a size such as "64kB" or "16MB", found integer `5`
+            tie.toml:9:1: unknown key `message` (known are `destination`, `listener`, `mapping_operations`, `mapping_time`, `output`)
+            tie.toml:10:2: unknown key `listner` (did you mean `listener`?)
             tie.toml:1:1: the key `environment` is missing"#]],
     );
     check(

@@ -7,6 +7,8 @@
 use bytes::Bytes;
 use memchr::{memchr2, memchr2_iter};
 
+use super::Separators;
+
 /// What a file or frame holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Batch {
@@ -77,7 +79,17 @@ struct Mark {
 /// Where lines begin with the name of a header or trailer and a separator or nothing.
 fn marks(raw: &[u8]) -> Vec<Mark> {
     let starts = std::iter::once(0).chain(memchr2_iter(b'\r', b'\n', raw).map(|at| at + 1));
-    starts.filter_map(|at| mark(raw, at)).collect()
+    let mut enveloped = false;
+    let marks = starts.filter_map(|at| mark(raw, at)).filter(|mark| match &mark.name {
+        b"MSH" => true,
+        b"FHS" | b"BHS" => {
+            enveloped = true;
+            true
+        }
+        // A trailer of nothing is a line of the message that it stands in.
+        _ => enveloped,
+    });
+    marks.collect()
 }
 
 fn mark(raw: &[u8], start: usize) -> Option<Mark> {
@@ -87,7 +99,10 @@ fn mark(raw: &[u8], start: usize) -> Option<Mark> {
     let (name, rest) = raw.get(at..)?.split_first_chunk::<3>()?;
     let known = [b"MSH", b"FHS", b"BHS", b"BTS", b"FTS"].contains(&name);
     let ends = rest.first().is_none_or(|byte| !byte.is_ascii_alphanumeric());
-    (known && ends).then_some(Mark { at, name: *name })
+    // A header without separators begins nothing: it is a line of the message that it stands in.
+    let trailer = matches!(name, b"BTS" | b"FTS");
+    let header = trailer || Separators::parse(rest).is_ok();
+    (known && ends && header).then_some(Mark { at, name: *name })
 }
 
 #[derive(Default)]
@@ -179,15 +194,22 @@ mod tests {
     fn a_lone_message_and_a_heap_of_messages_come_out() {
         check("MSH|^~\\&|1\rPID|1", &["MSH|^~\\&|1\rPID|1"], &[]);
         check("MSH|^~\\&|1\n\nMSH|^~\\&|2\n", &["MSH|^~\\&|1\n\n", "MSH|^~\\&|2\n"], &[]);
+        check("MSH|^~\\&|1\rMSH|\rPID|1", &["MSH|^~\\&|1\rMSH|\rPID|1"], &[]);
+        let odd = "MSH|^~\\&|1\rMSH|\rBHS|\rFTS|\rPID|1";
+        check(odd, &[odd], &[]);
         check("", &[], &[]);
     }
 
     #[test]
     fn wrong_counts_cut_files_and_strays_are_told() {
-        check("BHS|^~\\&\rMSH|1\rBTS|3\r", &["MSH|1\r"], &[BatchFault::Messages { stated: 3, found: 1 }]);
+        check(
+            "BHS|^~\\&\rMSH|^~\\&|1\rBTS|3\r",
+            &["MSH|^~\\&|1\r"],
+            &[BatchFault::Messages { stated: 3, found: 1 }],
+        );
         check("FHS|^~\\&\rBHS|^~\\&\rBTS|0\rFTS|2\r", &[], &[BatchFault::Batches { stated: 2, found: 1 }]);
-        check("BHS|^~\\&\rMSH|1\r", &["MSH|1\r"], &[BatchFault::NoTrailer]);
-        check("hello\rMSH|1\r", &["MSH|1\r"], &[BatchFault::Stray { bytes: 6 }]);
-        check("BHS|^~\\&\rPID|1\rMSH|1\rBTS|1", &["MSH|1\r"], &[BatchFault::Stray { bytes: 7 }]);
+        check("BHS|^~\\&\rMSH|^~\\&|1\r", &["MSH|^~\\&|1\r"], &[BatchFault::NoTrailer]);
+        check("hello\rMSH|^~\\&|1\r", &["MSH|^~\\&|1\r"], &[BatchFault::Stray { bytes: 6 }]);
+        check("BHS|^~\\&\rPID|1\rMSH|^~\\&|1\rBTS|1", &["MSH|^~\\&|1\r"], &[BatchFault::Stray { bytes: 7 }]);
     }
 }

@@ -125,7 +125,7 @@ pub(super) fn decode(
 fn choose(declared: &str, repetition: u8) -> Option<(&'static Encoding, bool)> {
     let names = || declared.split(char::from(repetition)).map(str::trim).filter(|name| !name.is_empty());
     let ascii = |name: &str| {
-        matches!(name.to_ascii_uppercase().as_str(), "ASCII" | "ISO IR6" | "US-ASCII" | "ISO IR-6")
+        ["ASCII", "ISO IR6", "US-ASCII", "ISO IR-6"].iter().any(|one| name.eq_ignore_ascii_case(one))
     };
     match names().find(|name| !ascii(name)) {
         Some(name) => by_name(name).map(|encoding| (encoding, false)),

@@ -6,7 +6,7 @@
 //!           with CR alone, an LF that no segment follows is part of the text it stands in (a line break that
 //!           the sender forgot to escape), and the field goes on behind it.
 
-use memchr::{memchr_iter, memchr2};
+use memchr::memchr2;
 
 /// One segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +89,7 @@ impl Index {
             self.odd(Fault::SecondHeader, line.start, line.end);
         }
         let first_field = self.fields.len();
-        self.fields.extend(memchr_iter(separator, bytes).map(|at| narrow(line.start + at + 1)));
+        push_behind_each(separator, bytes, line.start, &mut self.fields);
         self.entries.push(Entry {
             start: narrow(line.start),
             end: narrow(line.end),
@@ -171,6 +171,28 @@ impl Lines<'_> {
         let segment = behind.get(3) == Some(&self.separator)
             && behind.get(..4).is_some_and(|head| segment_name(head, self.separator).is_some());
         !segment && !matches!(behind.first(), None | Some(b'\r'))
+    }
+}
+
+/// Pushes the place behind each separator. Eight bytes at a time: separators stand too close together in messages for
+/// memchr, which begins anew at each one.
+fn push_behind_each(separator: u8, bytes: &[u8], start: usize, fields: &mut Vec<u32>) {
+    const LOW: u64 = 0x7F7F_7F7F_7F7F_7F7F;
+    let pattern = u64::from_le_bytes([separator; 8]);
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut at = narrow(start);
+    for word in words {
+        let unlike = u64::from_le_bytes(*word) ^ pattern;
+        // The high bit of each byte that is zero, and no other.
+        let mut hits = !(((unlike & LOW) + LOW) | unlike | LOW);
+        while hits != 0 {
+            fields.push(at + hits.trailing_zeros() / 8 + 1);
+            hits &= hits - 1;
+        }
+        at += 8;
+    }
+    for (place, _) in (at..).zip(rest).filter(|(_, byte)| **byte == separator) {
+        fields.push(place + 1);
     }
 }
 

@@ -112,7 +112,9 @@ mod tests {
         let ours = message();
         let theirs = hl7_parser::Message::parse(TEXT).unwrap();
         for offset in TEXT.find("PID").unwrap() + 4..TEXT.len() {
-            if TEXT.as_bytes()[offset] == b'\r' || TEXT.get(..offset).unwrap().rfind('\r').unwrap() + 5 > offset {
+            if TEXT.as_bytes()[offset] == b'\r'
+                || TEXT.get(..offset).unwrap().rfind('\r').unwrap() + 5 > offset
+            {
                 continue;
             }
             let (path, cursor) = (ours.locate(offset).unwrap(), theirs.locate_cursor(offset).unwrap());

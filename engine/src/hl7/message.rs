@@ -68,7 +68,12 @@ impl Message {
         if u32::try_from(text.len()).is_err() {
             return Err(ParseError::TooLong);
         }
-        let head = Head::find(text.as_bytes())?;
+        // Decoded text may have its header elsewhere; the same bytes have not.
+        let head = if (text.as_ptr(), text.len()) == (raw.as_ptr(), raw.len()) {
+            head
+        } else {
+            Head::find(text.as_bytes())?
+        };
         let separators = head.separators;
         let end = text.trim_end_matches(is_trailing_junk).len();
         let mut index = index::build(text.as_bytes(), head.start, end, separators.field);

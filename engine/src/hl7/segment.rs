@@ -8,7 +8,7 @@ use super::{
     Message, Value,
     index::Entry,
     separators::Separators,
-    value::{Split, split},
+    value::{Split, before, split},
 };
 
 /// One segment of a message. `Debug` prints its name only.
@@ -73,11 +73,14 @@ impl<'m> Segment<'m> {
     /// One repetition, from 1, of the n-th field.
     pub fn repetition(self, n: usize, repetition: usize) -> Value<'m> {
         let separators = self.separators_at(n);
+        let separator = (n != 0).then_some(separators.repetition);
         let raw = self.raw_field(n);
-        let pieces = if n == 0 { split(raw, None) } else { split(raw, Some(separators.repetition)) };
-        let Some(skip) = repetition.checked_sub(1) else { return Value::Absent };
-        let mut pieces = pieces;
-        pieces.nth(skip).map_or(Value::Absent, |piece| Value::new(piece, separators))
+        let piece = match repetition {
+            0 => None,
+            1 => Some(before(raw, separator)),
+            _ => split(raw, separator).nth(repetition - 1),
+        };
+        piece.map_or(Value::Absent, |piece| Value::new(piece, separators))
     }
 
     /// All repetitions of the n-th field, absent ones between others too; nothing when the field is absent.

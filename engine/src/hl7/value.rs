@@ -144,11 +144,12 @@ impl<'m> Part<'m> {
     }
 
     fn nth(self, raw: &'m str, separator: Option<u8>, n: usize) -> Value<'m> {
-        let Some(skip) = n.checked_sub(1) else { return Value::Absent };
-        match split(raw, separator).nth(skip) {
-            Some(piece) => Value::new(piece, self.separators),
-            None => Value::Absent,
-        }
+        let piece = match n {
+            0 => None,
+            1 => Some(before(raw, separator)),
+            _ => split(raw, separator).nth(n - 1),
+        };
+        piece.map_or(Value::Absent, |piece| Value::new(piece, self.separators))
     }
 }
 
@@ -166,7 +167,7 @@ impl Separators {
 }
 
 /// What stands before the first separator.
-fn before(raw: &str, separator: Option<u8>) -> &str {
+pub(super) fn before(raw: &str, separator: Option<u8>) -> &str {
     let end = separator.and_then(|separator| memchr(separator, raw.as_bytes()));
     end.and_then(|end| raw.get(..end)).unwrap_or(raw)
 }

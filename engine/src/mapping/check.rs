@@ -82,18 +82,6 @@ pub(super) fn check(
     for function in unit.ast.iter_functions() {
         own.entry(function.name.to_owned()).or_default().insert(function.params.len());
     }
-    for (name, counts) in &own {
-        let native = functions().get(name);
-        let taken = |count: &usize| {
-            native.is_some_and(|native| native.contains(count) || native.contains(&(count + 1)))
-        };
-        if counts.iter().any(taken) {
-            let what = format!(
-                "a function cannot be called `{name}`: it would answer every `.{name}(…)` in its script"
-            );
-            problems.push(unit.problem(what, definition(unit, name)));
-        }
-    }
     signatures.insert(unit.name.clone(), own);
     let imports = unit.imports.iter().map(|(alias, path, _)| (alias.as_str(), path.as_str())).collect();
     let mut checker =
@@ -250,17 +238,15 @@ impl Checker<'_> {
         }
     }
 
-    /// A call on something: its object counts as an argument of native functions, not of the script's own.
+    /// A call on something: its object counts as an argument. Functions of scripts are not called so.
     fn method(&mut self, object: &Expr, link: &Expr) {
         let Expr::MethodCall(call, position) = link else { return };
-        let mut counts: BTreeSet<usize> = functions()
+        let counts: BTreeSet<usize> = functions()
             .get(call.name.as_str())
             .into_iter()
             .flatten()
             .filter_map(|count| count.checked_sub(1))
             .collect();
-        let own = self.signatures.get(&self.unit.name);
-        counts.extend(own.and_then(|own| own.get(call.name.as_str())).into_iter().flatten());
         let known: Vec<String> =
             functions().keys().filter(|name| name.starts_with(char::is_alphabetic)).cloned().collect();
         // `call` runs a closure and `curry` makes one, with any number of arguments.
@@ -316,12 +302,6 @@ impl Checker<'_> {
     fn say(&mut self, what: impl Into<String>, position: Position) {
         self.problems.push(self.unit.problem(what, position));
     }
-}
-
-/// Where a function begins.
-fn definition(unit: &Unit, name: &str) -> Position {
-    let found = unit.ast.shared_lib().iter_script_fn_info().find(|(_, _, own, _, _)| *own == name);
-    found.map_or(Position::NONE, |(_, _, _, _, function)| function.body.start_position())
 }
 
 fn call<'a>(node: Option<&'a ASTNode<'a>>) -> Option<(&'a FnCallExpr, Position)> {

@@ -26,7 +26,7 @@ use super::{
     nodes,
     plan::{Cell, Plan, PlanFault},
     run::Script,
-    tokens,
+    tokens::{self, Functions, Renames},
     values::MessageHandle,
 };
 use crate::{
@@ -54,6 +54,7 @@ pub(super) struct Unit {
     pub ast: AST,
     /// Alias, path, place.
     pub imports: Vec<(String, String, Position)>,
+    functions: Functions,
 }
 
 impl Unit {
@@ -118,7 +119,7 @@ pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Pr
         if !whole {
             continue; // what it imports is missing or at fault, and has been told
         }
-        match module(unit, &constants, &done.engine) {
+        match module(unit, &renames(unit, &units), &constants, &done.engine) {
             Ok(module) => drop(ready.0.write().insert(unit.name.clone(), module.into())),
             // Rhai stops at its first fault, which may be one that the checks have told better.
             Err(problem) if problems.iter().any(|known| same_line(known, &problem)) => {}
@@ -172,12 +173,20 @@ fn read_units(files: &Files, loader: &Engine, problems: &mut Vec<Problem>) -> Ve
     {
         let file = path.to_string_lossy().into_owned();
         let below: Vec<_> = path.with_extension("").components().skip(1).filter_map(name_of).collect();
-        tokens::begin();
+        tokens::begin(Renames::default());
         match loader.compile(text.as_ref()) {
             Ok(mut ast) => {
                 ast.set_source(file.as_str());
-                let mut unit =
-                    Unit { name: below.join("/"), file, text: text.clone(), ast, imports: Vec::new() };
+                let names = ast.iter_functions().map(|function| function.name.to_owned()).collect();
+                let functions = Functions { names, mark: units.len() };
+                let mut unit = Unit {
+                    name: below.join("/"),
+                    file,
+                    text: text.clone(),
+                    ast,
+                    imports: Vec::new(),
+                    functions,
+                };
                 read_top(&mut unit, problems);
                 units.push(unit);
             }
@@ -290,9 +299,18 @@ fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope
     constants
 }
 
+/// What the script may call by names that are given anew.
+fn renames(unit: &Unit, units: &[Unit]) -> Renames {
+    let imports = unit.imports.iter().filter_map(|(alias, path, _)| {
+        let found = units.iter().find(|other| other.name == *path)?;
+        Some((alias.clone(), found.functions.clone()))
+    });
+    Renames { own: unit.functions.clone(), imports: imports.collect() }
+}
+
 /// Compiles the script with its constants in scope, into a module that others can import.
-fn module(unit: &Unit, constants: &Scope<'_>, engine: &Engine) -> Result<Module, Problem> {
-    tokens::begin();
+fn module(unit: &Unit, renames: &Renames, constants: &Scope<'_>, engine: &Engine) -> Result<Module, Problem> {
+    tokens::begin(renames.clone());
     let mut ast = engine.compile_with_scope(constants, unit.text.as_ref()).map_err(|error| {
         let problem = at(Problem::error(error.err_type().to_string()), &unit.file, error.position());
         match error.err_type() {
@@ -323,19 +341,18 @@ fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
     let mut scope = Scope::new();
     scope.push_constant("msg", MessageHandle);
     for (number, unit) in units.iter().enumerate().filter(|(_, unit)| unit.is_mapping()) {
-        if !unit
-            .ast
-            .iter_functions()
-            .any(|function| function.name == tokens::MAP && function.params.len() == 1)
-        {
+        if !unit.ast.iter_functions().any(|function| function.name == "map" && function.params.len() == 1) {
             let problem = Problem::error("a mapping needs `fn map(msg)`").at(&unit.file, 0, 0);
             problems.push(problem.help("put what only other scripts use into mappings/lib/"));
             continue;
         }
         let Some(module) = ready.0.read().get(&unit.name).cloned() else { continue };
         done.engine.register_static_module(format!("m{number}"), module);
-        tokens::begin();
-        match done.engine.compile_with_scope(&scope, format!("m{number}::{}(msg)", tokens::MAP)) {
+        tokens::begin(Renames::default());
+        match done
+            .engine
+            .compile_with_scope(&scope, format!("m{number}::{}(msg)", unit.functions.inside("map")))
+        {
             Ok(call) => {
                 drop(done.scripts.insert(unit.name.clone(), Script { file: unit.file.clone(), call }))
             }

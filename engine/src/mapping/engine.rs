@@ -8,7 +8,7 @@ use std::{
 };
 
 use rhai::{
-    Dynamic, Engine, INT, OptimizationLevel,
+    Dynamic, Engine, INT, Module, OptimizationLevel,
     packages::{
         BasicArrayPackage, BasicBlobPackage, BasicMapPackage, BasicMathPackage, BitFieldPackage, CorePackage,
         LogicPackage, MoreStringPackage, Package,
@@ -18,7 +18,7 @@ use rhai::{
 use super::{
     Limits, current, drafts,
     fault::{Verdict, fault},
-    groups, handles, tokens, values,
+    groups, handles, lookups, named, tokens, values,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -30,9 +30,7 @@ const WITHHELD: [&str; 6] = ["sleep", "exit", "eval", "print", "debug", "Fn"];
 /// An engine with everything that scripts may call.
 pub(super) fn build(limits: &Limits) -> Engine {
     let mut engine = Engine::new_raw();
-    for package in packages() {
-        engine.register_global_module(package);
-    }
+    engine.register_global_module(package().into());
     for word in ["eval", "Fn"] {
         engine.disable_symbol(word);
     }
@@ -57,6 +55,8 @@ pub(super) fn build(limits: &Limits) -> Engine {
     values::register(&mut engine);
     groups::register(&mut engine);
     handles::register(&mut engine);
+    named::register(&mut engine);
+    lookups::register(&mut engine);
     drafts::register(&mut engine);
     #[cfg(test)]
     engine.register_fn("test_panic", || -> bool { panic!("on purpose") });
@@ -95,15 +95,18 @@ pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
     })
 }
 
-fn packages() -> [rhai::Shared<rhai::Module>; 8] {
-    [
-        CorePackage::new().as_shared_module(),
-        BitFieldPackage::new().as_shared_module(),
-        LogicPackage::new().as_shared_module(),
-        BasicMathPackage::new().as_shared_module(),
-        BasicArrayPackage::new().as_shared_module(),
-        BasicBlobPackage::new().as_shared_module(),
-        BasicMapPackage::new().as_shared_module(),
-        MoreStringPackage::new().as_shared_module(),
-    ]
+/// Rhai's packages but the one with the clock, as one module: every module is another place to look a call up in.
+fn package() -> Module {
+    let mut package = Module::new();
+    CorePackage::init(&mut package);
+    BitFieldPackage::init(&mut package);
+    LogicPackage::init(&mut package);
+    BasicMathPackage::init(&mut package);
+    BasicArrayPackage::init(&mut package);
+    BasicBlobPackage::init(&mut package);
+    BasicMapPackage::init(&mut package);
+    MoreStringPackage::init(&mut package);
+    package.register_lazy_functions();
+    package.build_index();
+    package
 }

@@ -1,8 +1,8 @@
-//! What scripts build: bundles, resources, nodes; and the tables they look codes up in.
+//! What scripts build: bundles, resources and pieces of them; and how they end.
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, Variant};
 use smol_str::SmolStr;
 
 use super::{
@@ -15,10 +15,7 @@ use super::{
 use crate::fhir::{
     self, Bundle, Node, Object, Resource, Target,
     elements::{Fault, Type, type_named},
-    types::{
-        Finding,
-        resources::{self, Named},
-    },
+    types::Finding,
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -43,17 +40,6 @@ pub(super) struct ResourceHandle {
 /// A piece of a resource that is not in one yet.
 #[derive(Clone)]
 pub(super) struct NodeHandle(Arc<Node>);
-
-/// A table of the revision, by name.
-#[derive(Clone)]
-struct TableHandle(ImmutableString);
-
-/// What a table says of a code.
-#[derive(Clone)]
-struct RowHandle {
-    table: ImmutableString,
-    row: Arc<fhir::Row>,
-}
 
 impl NodeHandle {
     pub fn wrap(node: Node) -> Dynamic {
@@ -94,13 +80,10 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<BundleHandle>("Bundle");
     engine.register_type_with_name::<ResourceHandle>("Resource");
     engine.register_type_with_name::<NodeHandle>("Element");
-    engine.register_type_with_name::<TableHandle>("Table");
-    engine.register_type_with_name::<RowHandle>("Row");
     register_bundle(engine);
-    register_named(engine);
     register_resource(engine);
+    register_values(engine);
     register_node(engine);
-    register_table(engine);
     register_endings(engine);
 }
 
@@ -115,23 +98,6 @@ fn register_bundle(engine: &mut Engine) {
         .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
             put_plan(*out, &plan, segment, None)
         })
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle,
-             plan: PlanHandle,
-             segment: SegmentHandle,
-             system: Dynamic,
-             value: Dynamic| {
-                let identity = Some((text(system)?, text(value)?));
-                put_plan(*out, &plan, segment, identity)
-            },
-        )
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle, resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-                put_new(*out, &resource_type, &text(system)?, &text(value)?)
-            },
-        )
         .register_get("len", |out: &mut BundleHandle| {
             with(|current| {
                 Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
@@ -139,54 +105,79 @@ fn register_bundle(engine: &mut Engine) {
         });
 }
 
-/// Puts what a field names into the bundle, and gives references to it.
-fn register_named(engine: &mut Engine) {
-    engine
-        .register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
-            let mut found = refer(*out, &data_type, &[value])?;
-            Ok::<_, Box<EvalAltResult>>(found.pop().unwrap_or(Dynamic::UNIT))
-        })
-        .register_fn(
-            "refer_all",
-            |out: &mut BundleHandle, data_type: ImmutableString, values: rhai::Array| {
-                let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
-                refer(*out, &data_type, &values)
-            },
-        );
+/// What takes a value of any type. Rhai finds a function by the very types of a call; a parameter of any type is
+/// found too, but many times as slowly, and only as the last resort.
+fn register_values(engine: &mut Engine) {
+    taking::<ImmutableString>(engine);
+    taking::<FieldHandle>(engine);
+    taking::<NodeHandle>(engine);
+    taking::<INT>(engine);
+    taking::<bool>(engine);
+    taking::<()>(engine);
+    taking::<Array>(engine);
+    taking::<Map>(engine);
+    taking::<Dynamic>(engine);
+    naming::<ImmutableString>(engine);
+    naming::<FieldHandle>(engine);
+    naming::<INT>(engine);
+    naming::<Dynamic>(engine);
 }
 
-fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<rhai::Array> {
-    with(|current| {
-        let parts: Vec<_> = values.iter().filter_map(|value| value.find(current).part()).collect();
-        let Some(found) = resources::named(data_type, &parts, &current.cx(None)) else {
-            return Err(fault("this data type names no resource: XCN, XON, HD and PL do"));
-        };
-        let Some(bundle) = current.bundles.get_mut(out.bundle) else {
-            return Err(fault("this bundle is gone"));
-        };
-        let references = found.into_iter().map(|Named { resources, display }| {
-            let display = display.map(Node::Text);
-            let target = resources.last().map(Resource::target);
-            for resource in resources {
-                bundle.put(resource);
+fn taking<T: Variant + Clone>(engine: &mut Engine) {
+    engine
+        .register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
+            change(*resource, &at, Dynamic::from(value), fhir::Path::set)
+        })
+        .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
+            change(*resource, &at, Dynamic::from(value), fhir::Path::add)
+        })
+        .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: T| -> Result<Dynamic> {
+            let mut changed = own.node().clone();
+            if let Node::Object(object) = &mut changed {
+                object.put(name.as_str(), node(Dynamic::from(value))?);
             }
-            NodeHandle::wrap(match target {
-                Some(target) => reference(target, display),
-                None => Node::object([("display", display)]),
-            })
+            Ok(NodeHandle::wrap(changed))
         });
-        Ok(references.collect())
-    })
+}
+
+/// Identities and codes: the last argument is a text, a value of the message or a number.
+fn naming<T: Variant + Clone>(engine: &mut Engine) {
+    engine
+        .register_fn(
+            "put",
+            |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: T| {
+                put_new(*out, &kind, &system, &text(Dynamic::from(value))?)
+            },
+        )
+        .register_fn(
+            "put",
+            |out: &mut BundleHandle,
+             plan: PlanHandle,
+             segment: SegmentHandle,
+             system: ImmutableString,
+             value: T| {
+                put_plan(*out, &plan, segment, Some((system, text(Dynamic::from(value))?)))
+            },
+        )
+        .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: T| {
+            let (found, value) = (resource_named(&kind)?, text(Dynamic::from(value))?);
+            let id = identity(found, &system, &value)?;
+            let identifier = Some(SmolStr::from(format!("{system}|{value}")));
+            let target = Target { resource_type: found.name.into(), id, identifier };
+            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(target, None)))
+        })
+        .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
+            let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
+            Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
+        })
+        .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
+            let display = node(Dynamic::from(display))?;
+            resource.look(|resource| NodeHandle::wrap(reference(resource.target(), display)))
+        });
 }
 
 fn register_resource(engine: &mut Engine) {
     engine
-        .register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: Dynamic| {
-            change(*resource, &at, value, fhir::Path::set)
-        })
-        .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: Dynamic| {
-            change(*resource, &at, value, fhir::Path::add)
-        })
         .register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
             let path = element(resource.resource_type.name, &at)?;
             resource.look(|resource| path.get(&resource.elements).map_or(Dynamic::UNIT, dynamic))
@@ -211,10 +202,6 @@ fn register_resource(engine: &mut Engine) {
         .register_fn("reference", |resource: &mut ResourceHandle| {
             resource.look(|resource| NodeHandle::wrap(reference(resource.target(), None)))
         })
-        .register_fn("reference", |resource: &mut ResourceHandle, display: Dynamic| {
-            let display = node(display)?;
-            resource.look(|resource| NodeHandle::wrap(reference(resource.target(), display)))
-        })
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))
         })
@@ -231,64 +218,8 @@ fn register_node(engine: &mut Engine) {
                 Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
             })
         })
-        .register_fn("reference", |resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-            let (system, value) = (text(system)?, text(value)?);
-            let found = resource_named(&resource_type)?;
-            let id = identity(found, &system, &value)?;
-            let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(
-                Target { resource_type: found.name.into(), id, identifier },
-                None,
-            )))
-        })
-        .register_fn("id", |resource_type: ImmutableString, system: Dynamic, value: Dynamic| {
-            let id = identity(resource_named(&resource_type)?, &text(system)?, &text(value)?)?;
-            Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
-        })
         .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
             own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
-        })
-        .register_fn("with", |own: NodeHandle, name: ImmutableString, value: Dynamic| -> Result<Dynamic> {
-            let mut changed = Arc::unwrap_or_clone(own.0);
-            if let Node::Object(object) = &mut changed {
-                object.put(name.as_str(), node(value)?);
-            }
-            Ok(NodeHandle::wrap(changed))
-        });
-}
-
-fn register_table(engine: &mut Engine) {
-    engine
-        .register_fn("table", |name: ImmutableString| {
-            with(|current| match current.tables.get(&name) {
-                Some(_) => Ok(TableHandle(name)),
-                None => Err(fault("there is no such table")),
-            })
-        })
-        .register_fn("get", |table: &mut TableHandle, code: Dynamic| row(table, &text(code)?, true))
-        .register_fn("has", |table: &mut TableHandle, code: Dynamic| -> Result<bool> {
-            Ok(!row(table, &text(code)?, false)?.is_unit())
-        })
-        .register_indexer_get(|table: &mut TableHandle, code: Dynamic| row(table, &text(code)?, true))
-        .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
-        .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
-        .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
-        .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
-            with(|current| match current.tables.get(&row.table) {
-                Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
-                    Ok(cell(table.cell(&row.row, &column)))
-                }
-                _ => Err(fault("the table has no such column")),
-            })
-        })
-        .register_fn("coding", |row: &mut RowHandle| {
-            let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
-            let row = &row.row;
-            NodeHandle::wrap(Node::object([
-                ("system", part(row.system())),
-                ("code", part(row.code())),
-                ("display", part(row.display())),
-            ]))
         });
 }
 
@@ -446,7 +377,8 @@ fn resource_named(name: &str) -> Result<&'static Type> {
     type_named(name).filter(|found| found.is_resource).ok_or_else(|| fault("FHIR R4 has no such resource"))
 }
 
-fn reference(target: Target, display: Option<Node>) -> Node {
+/// A Reference to a resource.
+pub(super) fn reference(target: Target, display: Option<Node>) -> Node {
     Node::object([("reference", Some(target.into())), ("display", display)])
 }
 
@@ -468,25 +400,11 @@ fn change(
 }
 
 /// The text of a string, a number or a field.
-fn text(value: Dynamic) -> Result<ImmutableString> {
+pub(super) fn text(value: Dynamic) -> Result<ImmutableString> {
     match node(value)? {
         Some(Node::Text(text) | Node::Decimal(text)) => Ok(text.as_str().into()),
         Some(Node::Integer(number)) => Ok(number.to_string().into()),
         None => Ok(ImmutableString::new()),
         Some(_) => Err(fault("a text is needed here")),
     }
-}
-
-fn row(table: &TableHandle, code: &str, report: bool) -> Result<Dynamic> {
-    with(|current| {
-        let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
-        let row = if report { current.cx(None).look_up(found, code) } else { found.get(code) };
-        Ok(row.map_or(Dynamic::UNIT, |row| {
-            Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })
-        }))
-    })
-}
-
-fn cell(cell: Option<&SmolStr>) -> Dynamic {
-    cell.map_or(Dynamic::UNIT, |text| ImmutableString::from(text.as_str()).into())
 }

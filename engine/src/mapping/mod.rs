@@ -18,6 +18,8 @@ mod engine;
 mod fault;
 mod groups;
 mod handles;
+mod lookups;
+mod named;
 mod nodes;
 mod plan;
 mod run;

@@ -202,6 +202,10 @@ fn register_value(engine: &mut Engine) {
         })
         .register_fn("to_string", |value: &mut FieldHandle| value.text())
         .register_fn("to_debug", |value: &mut FieldHandle| value.text())
+        .register_fn("or", |value: &mut FieldHandle, other: ImmutableString| -> Result<ImmutableString> {
+            let text = value.text()?;
+            Ok(if text.is_empty() { other } else { text })
+        })
         .register_fn("or", |value: &mut FieldHandle, other: Dynamic| -> Result<Dynamic> {
             let text = value.text()?;
             Ok(if text.is_empty() { other } else { text.into() })

@@ -13,6 +13,7 @@
 
 mod counters;
 mod open;
+mod place;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -35,6 +36,7 @@ use super::{
     store::{Change, Committed, Store, StoreError, Stored, StoredDelivery},
 };
 use counters::Counters;
+use place::Place;
 
 /// Log pages (8 kB each) that make a checkpoint worth its time: 64 MB.
 const CHECKPOINT_PAGES: i64 = 8000;
@@ -60,6 +62,7 @@ pub struct SqliteStore {
     /// Written since the length of the log was last looked at.
     unlooked_bytes: AtomicU64,
     database: PathBuf,
+    place: Place,
     /// Held for its lock.
     _lock: parking_lot::Mutex<Option<File>>,
 }
@@ -79,7 +82,9 @@ impl Store for SqliteStore {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
-        write::commit(self, writer, batch).await
+        let committed = write::commit(self, writer, batch).await?;
+        self.place.check()?;
+        Ok(committed)
     }
 
     async fn maintain(&self, idle: bool) -> Result<(), StoreError> {

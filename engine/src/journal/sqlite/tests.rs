@@ -101,6 +101,25 @@ async fn another_programs_database_is_refused() {
 }
 
 #[tokio::test]
+async fn p1_nothing_is_promised_once_the_files_are_removed_or_replaced() {
+    let remove: fn(&Path) = |path| std::fs::remove_dir_all(path).unwrap();
+    let replace: fn(&Path) = |path| {
+        std::fs::copy(path.join("journal.sqlite"), path.join("copy")).unwrap();
+        std::fs::rename(path.join("copy"), path.join("journal.sqlite")).unwrap();
+    };
+    let lose_the_log: fn(&Path) = |path| std::fs::remove_file(path.join("journal.sqlite-wal")).unwrap();
+    for (harm, told) in [(remove, "was removed"), (replace, "was replaced"), (lose_the_log, "was removed")] {
+        let directory = Directory::new();
+        let journal = conformance::journal(&directory).await;
+        journal.append(message(1, &[("adt", "record")])).await.unwrap();
+        harm(&directory.path());
+        let refused = journal.append(message(2, &[("adt", "record")])).await.unwrap_err();
+        assert!(refused.to_string().contains(told), "{refused}");
+        assert!(journal.is_closed());
+    }
+}
+
+#[tokio::test]
 async fn only_the_owner_may_read_the_files() {
     let directory = Directory::new();
     let journal = conformance::journal(&directory).await;

@@ -1,0 +1,89 @@
+//! Code tables for scripts: a table by name, its rows by code. A code without a row is reported.
+
+use std::sync::Arc;
+
+use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Variant};
+use smol_str::SmolStr;
+
+use super::{
+    current::with,
+    fault::fault,
+    handles::{NodeHandle, text},
+    values::FieldHandle,
+};
+use crate::fhir::{self, Node};
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// A table of the revision, by name.
+#[derive(Clone)]
+struct TableHandle(ImmutableString);
+
+/// What a table says of a code.
+#[derive(Clone)]
+struct RowHandle {
+    table: ImmutableString,
+    row: Arc<fhir::Row>,
+}
+
+/// Gives scripts the tables.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<TableHandle>("Table");
+    engine.register_type_with_name::<RowHandle>("Row");
+    coding::<ImmutableString>(engine);
+    coding::<FieldHandle>(engine);
+    coding::<Dynamic>(engine);
+    engine
+        .register_fn("table", |name: ImmutableString| {
+            with(|current| match current.tables.get(&name) {
+                Some(_) => Ok(TableHandle(name)),
+                None => Err(fault("there is no such table")),
+            })
+        })
+        .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
+        .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
+        .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
+        .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
+            with(|current| match current.tables.get(&row.table) {
+                Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
+                    Ok(cell(table.cell(&row.row, &column)))
+                }
+                _ => Err(fault("the table has no such column")),
+            })
+        })
+        .register_fn("coding", |row: &mut RowHandle| {
+            let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
+            let row = &row.row;
+            NodeHandle::wrap(Node::object([
+                ("system", part(row.system())),
+                ("code", part(row.code())),
+                ("display", part(row.display())),
+            ]))
+        });
+}
+
+/// Looks up a code of one type.
+fn coding<T: Variant + Clone>(engine: &mut Engine) {
+    engine
+        .register_fn("get", |table: &mut TableHandle, code: T| row(table, &text(Dynamic::from(code))?, true))
+        .register_fn("has", |table: &mut TableHandle, code: T| -> Result<bool> {
+            Ok(!row(table, &text(Dynamic::from(code))?, false)?.is_unit())
+        })
+        .register_indexer_get(|table: &mut TableHandle, code: T| {
+            row(table, &text(Dynamic::from(code))?, true)
+        });
+}
+
+fn row(table: &TableHandle, code: &str, report: bool) -> Result<Dynamic> {
+    with(|current| {
+        let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
+        let row = if report { current.cx(None).look_up(found, code) } else { found.get(code) };
+        Ok(row.map_or(Dynamic::UNIT, |row| {
+            Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })
+        }))
+    })
+}
+
+fn cell(cell: Option<&SmolStr>) -> Dynamic {
+    cell.map_or(Dynamic::UNIT, |text| ImmutableString::from(text.as_str()).into())
+}

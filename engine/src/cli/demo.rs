@@ -66,12 +66,9 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
         Ok(prepared) => prepared,
         Err(exit) => return exit,
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            complain(format_args!("tie: the runtime cannot be started: {error}"));
-            return Exit::Unreachable;
-        }
+        Err(exit) => return exit,
     };
     let setup = Setup {
         home: place.home.clone(),

@@ -132,6 +132,14 @@ impl Place {
     }
 }
 
+/// The threads that everything asynchronous runs on.
+fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+        complain(format_args!("tie: the runtime cannot be started: {error}"));
+        Exit::Unreachable
+    })
+}
+
 /// Prints on stdout. Whoever reads may stop reading: that is no fault.
 fn say(text: impl std::fmt::Display) {
     let _ = write!(std::io::stdout().lock(), "{text}");

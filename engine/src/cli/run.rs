@@ -13,12 +13,9 @@ use crate::{
 
 pub(super) fn run(place: &Place, format: logging::Format, plugins: &'static [Plugin]) -> Exit {
     logging::begin(format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match super::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            complain(format_args!("tie: the runtime cannot be started: {error}"));
-            return Exit::Unreachable;
-        }
+        Err(exit) => return exit,
     };
     let setup = Setup {
         home: place.home.clone(),

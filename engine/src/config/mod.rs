@@ -26,6 +26,7 @@ use crate::{
     error::Problem,
 };
 
+pub use crate::intake::{Environment, Unmatched};
 pub use schema::schema;
 pub use snapshot::{Files, Snapshot, mappings, snapshot};
 
@@ -46,20 +47,6 @@ pub struct Config {
     pub listeners: Vec<ListenerConfig>,
     /// Where messages go, in the order of the file.
     pub destinations: Vec<DestinationConfig>,
-}
-
-/// What an instance is for.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Environment {
-    /// Real patients.
-    Live,
-    /// Trying things out.
-    Test,
-    /// Learning.
-    Training,
 }
 
 /// Where the durable record is.
@@ -104,21 +91,6 @@ pub struct ListenerConfig {
     pub options: Options,
 }
 
-/// How a message is answered that no route takes. It is kept in quarantine either way.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
-)]
-#[serde(rename_all = "lowercase")]
-pub enum Unmatched {
-    /// AA or CA.
-    Accept,
-    /// AE or CE.
-    #[default]
-    Error,
-    /// AR or CR.
-    Reject,
-}
-
 /// A system that messages go to.
 #[derive(Debug, Clone, PartialEq)]
 pub struct DestinationConfig {
@@ -132,17 +104,6 @@ pub struct DestinationConfig {
     pub concurrency: usize,
     /// What the connector reads itself.
     pub options: Options,
-}
-
-impl Environment {
-    /// The word for pages, logs and mappings.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Live => "live",
-            Self::Test => "test",
-            Self::Training => "training",
-        }
-    }
 }
 
 impl Config {

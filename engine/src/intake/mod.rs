@@ -56,22 +56,26 @@ pub struct Settings {
     pub environment: Environment,
 }
 
-/// How a message that no route takes is answered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+/// How a message that no route takes is answered. It is kept in quarantine either way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
 pub enum Unmatched {
-    /// AA: the sender need not know.
-    #[default]
+    /// AA or CA: the sender need not know.
     Accept,
-    /// AE.
+    /// AE or CE.
+    #[default]
     Error,
-    /// AR.
+    /// AR or CR.
     Reject,
 }
 
 /// What an instance is for. Hazard H11: a live instance rejects messages that MSH-11 marks as test or training (`T`,
 /// `D`). The other way round nothing is rejected, since most test feeds say `P`: what keeps live data out of a test
 /// instance is that no live system is told its address.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Deserialize, serde::Serialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// Real patients.
     Live,
@@ -79,6 +83,17 @@ pub enum Environment {
     Test,
     /// People learn with it.
     Training,
+}
+
+impl Environment {
+    /// The word for pages, logs and mappings.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Live => "live",
+            Self::Test => "test",
+            Self::Training => "training",
+        }
+    }
 }
 
 /// The engine's side of one listener.

@@ -7,7 +7,7 @@ use prometheus::Registry;
 use super::{Failure, Setup};
 use crate::{
     clock::Clock,
-    config::{self, ListenerConfig},
+    config::ListenerConfig,
     intake::{self, Reception},
     journal::{Journal, sqlite::SqliteStore},
     metrics::Metrics,
@@ -54,16 +54,8 @@ impl Parts {
         let settings = intake::Settings {
             listener: listener.name.clone(),
             charset: listener.charset,
-            unmatched: match listener.unmatched {
-                config::Unmatched::Accept => intake::Unmatched::Accept,
-                config::Unmatched::Error => intake::Unmatched::Error,
-                config::Unmatched::Reject => intake::Unmatched::Reject,
-            },
-            environment: match revision.config.environment {
-                config::Environment::Live => intake::Environment::Live,
-                config::Environment::Test => intake::Environment::Test,
-                config::Environment::Training => intake::Environment::Training,
-            },
+            unmatched: listener.unmatched,
+            environment: revision.config.environment,
         };
         Reception::new(
             settings,

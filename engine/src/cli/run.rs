@@ -11,9 +11,21 @@ use crate::{
     supervisor::{self, Failure, Setup},
 };
 
+/// Of every thread, since any may run a mapping. A script can nest lists as deep as they may have items, and dropping
+/// or writing such a value goes down as deep; a stack that is too small would end the whole engine, again after every
+/// restart. Only addresses are taken, no memory, until it is used.
+const STACK_BYTES: usize = 256 << 20;
+/// Mappings take one each and are bounded by themselves; the others read names and pack long bodies.
+const BLOCKING_THREADS: usize = 64;
+
 pub(super) fn run(place: &Place, format: logging::Format, plugins: &'static [Plugin]) -> Exit {
     logging::begin(format);
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_stack_size(STACK_BYTES)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
             complain(format_args!("tie: the runtime cannot be started: {error}"));

@@ -123,11 +123,7 @@ impl Default for AdminTable {
 
 impl Default for LimitsTable {
     fn default() -> Self {
-        Self {
-            output: ByteSize(16_000_000),
-            mapping_time: Period::seconds(2),
-            mapping_operations: 5_000_000,
-        }
+        Self { output: ByteSize(16_000_000), mapping_time: Period::seconds(2), mapping_operations: 5_000_000 }
     }
 }
 
@@ -160,11 +156,7 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
         zone,
         journal: JournalConfig { path: head.journal.path },
         admin: Admin { listen: head.admin.listen, hosts: head.admin.hosts },
-        limits: Limits {
-            output_bytes: output.bytes(),
-            mapping_time: mapping_time.0,
-            mapping_operations,
-        },
+        limits: Limits { output_bytes: output.bytes(), mapping_time: mapping_time.0, mapping_operations },
         listeners,
         destinations,
     })

@@ -89,8 +89,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let counters = seed(&mut writer).await.map_err(failed)?;
     // The name of a new file must survive a power cut as well as its content.
     sync_directory(directory)?;
-    let place =
-        Place::of(&database).map_err(|error| OpenError::File { path: database.clone(), error })?;
+    let place = Place::of(&database).map_err(|error| OpenError::File { path: database.clone(), error })?;
     Ok(SqliteStore {
         place,
         writer: tokio::sync::Mutex::new(Some(writer)),

@@ -23,7 +23,8 @@ impl Place {
     pub(super) fn of(database: &Path) -> io::Result<Self> {
         let mut log = database.as_os_str().to_owned();
         log.push("-wal");
-        let files = [(database.to_owned(), OnceLock::from(identity(database)?)), (log.into(), OnceLock::new())];
+        let files =
+            [(database.to_owned(), OnceLock::from(identity(database)?)), (log.into(), OnceLock::new())];
         Ok(Self { files })
     }
 

@@ -117,7 +117,10 @@ fn p3_a_replay_repeats_what_a_person_asks_for_and_changes_nothing_in_the_record(
     let _engine = instance.start();
     let mut source = Mllp::connect(instance.mllp).unwrap();
     assert_eq!(source.send(&message("adt/a01-admit-emergency.hl7")).unwrap().code(), "AA");
-    wait("the delivery", || instance.ledger().len() == 1);
+    wait("the delivery's outcome", || {
+        let (_, message) = http(instance.admin, "GET", "/api/messages/1", "").unwrap();
+        message.contains("\"delivered\"")
+    });
     let count = || http(instance.record, "GET", "/fhir/Patient?_summary=count", "").unwrap().1;
     let before = count();
 

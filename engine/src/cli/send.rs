@@ -313,10 +313,11 @@ mod tests {
 
     #[test]
     fn plain_batch_and_framed_files_are_split_into_messages() {
-        assert_eq!(parts("MSH|1\nPID|1\n"), ["MSH|1\rPID|1\r"]);
-        assert_eq!(parts("MSH|1\r\nPID|1\r\nMSH|2\r\n"), ["MSH|1\rPID|1\r", "MSH|2\r"]);
-        assert_eq!(parts("FHS|^~\\&\rBHS|^~\\&\rMSH|1\rMSH|2\rBTS|2\rFTS|1\r"), ["MSH|1\r", "MSH|2\r"]);
-        assert_eq!(parts("\x0BMSH|1\rPID|a\x1C\r\x0BMSH|2\r\x1C\r"), ["MSH|1\rPID|a", "MSH|2\r"]);
+        let (one, two) = ("MSH|^~\\&|1\rPID|1\r", "MSH|^~\\&|2\r");
+        assert_eq!(parts(&one.replace('\r', "\n")), [one]);
+        assert_eq!(parts(&format!("{one}{two}").replace('\r', "\r\n")), [one, two]);
+        assert_eq!(parts(&format!("FHS|^~\\&\rBHS|^~\\&\r{one}{two}BTS|2\rFTS|1\r")), [one, two]);
+        assert_eq!(parts(&format!("\x0B{one}\x1C\r\x0B{two}\x1C\r")), [one, two]);
         assert_eq!(parts("nothing known\n"), ["nothing known\r"], "the receiver is to judge it");
         assert!(parts("").is_empty());
     }

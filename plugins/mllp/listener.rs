@@ -188,9 +188,10 @@ impl Source for Listener {
                     continue;
                 }
             };
-            let connection = Connection::new(socket, address, self.shared.clone(), inbox.clone());
+            let (shared, inbox) = (self.shared.clone(), inbox.clone());
+            let connection = Connection::new(socket, address, shared, inbox, stop.clone());
             match self.shared.refusal(address, served.len()) {
-                None => drop(served.spawn(connection.serve(stop.clone()))),
+                None => drop(served.spawn(connection.serve())),
                 Some(refusal) if turned_away.len() < TURN_AWAY_AT_ONCE => {
                     turned_away.spawn(connection.turn_away(refusal));
                 }
@@ -217,6 +218,7 @@ struct Connection {
     peer: Peer,
     shared: Arc<Shared>,
     inbox: Inbox,
+    stop: CancellationToken,
     scanner: Scanner,
     buffer: BytesMut,
     /// When the frame in hand began.
@@ -238,7 +240,13 @@ enum End {
 }
 
 impl Connection {
-    fn new(socket: TcpStream, address: SocketAddr, shared: Arc<Shared>, inbox: Inbox) -> Self {
+    fn new(
+        socket: TcpStream,
+        address: SocketAddr,
+        shared: Arc<Shared>,
+        inbox: Inbox,
+        stop: CancellationToken,
+    ) -> Self {
         // A small answer must not wait for more to send.
         let _ = socket.set_nodelay(true);
         Self {
@@ -247,6 +255,7 @@ impl Connection {
             scanner: Scanner::new(shared.longest),
             shared,
             inbox,
+            stop,
             buffer: BytesMut::new(),
             began: None,
             blocks: None,
@@ -255,15 +264,16 @@ impl Connection {
         }
     }
 
-    async fn serve(mut self, stop: CancellationToken) {
+    async fn serve(mut self) {
         self.inbox.notice(Notice::Connected);
-        if let End::Refused = self.converse(&stop).await {
+        if let End::Refused = self.converse().await {
             self.linger().await;
         }
         self.inbox.notice(Notice::Disconnected);
     }
 
-    async fn converse(&mut self, stop: &CancellationToken) -> End {
+    async fn converse(&mut self) -> End {
+        let stop = self.stop.clone();
         let mut last_byte = Instant::now();
         let mut finish = None;
         loop {
@@ -335,10 +345,11 @@ impl Connection {
             (false, Some(_)) => self.began = None,
             (true, Some(_)) | (false, None) => {}
         }
-        if self.buffer.is_empty() {
-            // Big buffers are not kept for the next message.
+        if self.buffer.is_empty() || (self.blocks.is_some() && self.buffer.len() + READ_BYTES <= BLOCK_BYTES)
+        {
+            // Big buffers are not kept for the next message, not even by a sender that never pauses.
             self.blocks = None;
-            self.buffer = BytesMut::new();
+            self.buffer = BytesMut::from(&*self.buffer);
         }
         None
     }
@@ -413,8 +424,15 @@ impl Connection {
         let Some(answer) = answer else { return true };
         match framing::frame(&answer) {
             Ok(framed) => {
-                let written = timeout(self.shared.frame_time, self.socket.write_all(&framed)).await;
-                matches!(written, Ok(Ok(())))
+                let stop = self.stop.clone();
+                tokio::select! {
+                    biased;
+                    written = timeout(self.shared.frame_time, self.socket.write_all(&framed)) => {
+                        matches!(written, Ok(Ok(())))
+                    }
+                    // A peer that takes no answer must not hold up a stop.
+                    () = async { stop.cancelled().await; sleep(FINISH).await } => false,
+                }
             }
             Err(error) => {
                 tracing::error!(%error, "an acknowledgement cannot be framed");

@@ -50,6 +50,13 @@ enum Exit {
 const CODES: &str = "Exit codes: 0 all is well; 1 what was checked or asked for is wrong; 2 the command line makes \
                      no sense; 3 something could not be read, written or reached.";
 
+/// Of every thread, since any may run a mapping. A script can nest lists as deep as they may have items, and dropping
+/// or writing such a value goes down as deep; a stack that is too small would end the whole engine, again after every
+/// restart. Only addresses are taken, no memory, until it is used.
+const STACK_BYTES: usize = 256 << 20;
+/// Mappings take one each and are bounded by themselves; the others read names and pack long bodies.
+const BLOCKING_THREADS: usize = 64;
+
 /// TIE, the trust integration engine: HL7 v2 in, FHIR R4 out, nothing lost.
 #[derive(Debug, Parser)]
 #[command(name = "tie", version, after_help = CODES, propagate_version = true)]
@@ -134,7 +141,9 @@ impl Place {
 
 /// The threads that everything asynchronous runs on.
 fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+    let mut threads = tokio::runtime::Builder::new_multi_thread();
+    threads.enable_all().thread_stack_size(STACK_BYTES).max_blocking_threads(BLOCKING_THREADS);
+    threads.build().map_err(|error| {
         complain(format_args!("tie: the runtime cannot be started: {error}"));
         Exit::Unreachable
     })

@@ -42,6 +42,8 @@ pub struct Element {
     pub codes: Option<&'static HashSet<&'static str>>,
     /// `deceased[x]` for one shape of a choice.
     pub choice: Option<&'static str>,
+    /// Its type, looked up once.
+    kind: OnceLock<Option<&'static Type>>,
 }
 
 /// What is wrong with a node; the path is made of element names and indices, never of values.
@@ -115,7 +117,8 @@ impl Type {
     /// The first fault.
     pub fn check(&'static self, object: &Object) -> Result<(), Fault> {
         for (name, node) in object.iter() {
-            if let Some(base) = name.strip_prefix('_') {
+            if name.as_bytes().first() == Some(&b'_') {
+                let base = name.trim_start_matches('_');
                 self.element(base).ok_or_else(|| Fault::at(base, self.unknown(base)))?;
                 continue;
             }
@@ -168,13 +171,32 @@ impl Type {
 }
 
 impl Element {
+    /// An element that stands in no type: the `_name` twin of a primitive.
+    pub(super) fn twin() -> Self {
+        Self {
+            name: "_",
+            required: false,
+            many: false,
+            type_name: "Element",
+            targets: Vec::new(),
+            codes: None,
+            choice: None,
+            kind: OnceLock::new(),
+        }
+    }
+
+    /// Its type; none for primitives.
+    pub fn kind(&self) -> Option<&'static Type> {
+        *self.kind.get_or_init(|| type_named(self.type_name))
+    }
+
     /// The node as this element writes it: a text that is a number becomes one where numbers are asked for, and
     /// a single value becomes a list of one where, below this element, lists are asked for.
     #[must_use]
     pub fn shaped(&self, node: Node) -> Node {
         match node {
             Node::Array(nodes) => Node::Array(nodes.into_iter().map(|node| self.shaped(node)).collect()),
-            Node::Object(object) => match type_named(self.type_name) {
+            Node::Object(object) => match self.kind() {
                 Some(found) => Node::Object(found.shaped(object)),
                 None => Node::Object(object),
             },
@@ -226,7 +248,7 @@ impl Element {
             self.check_target(object)?;
         }
         // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
-        match type_named(self.type_name) {
+        match self.kind() {
             Some(found) if !node.is_empty() => found.check(object),
             _ => Ok(()),
         }
@@ -384,6 +406,7 @@ fn read_element(
         targets,
         codes: None,
         choice: None,
+        kind: OnceLock::new(),
     };
     for word in words {
         match word.strip_prefix('@') {

@@ -4,6 +4,8 @@
 //! is there. `[n]` counts from 0 as in FHIRPath; `(url)` picks the extension of that url and makes it when it
 //! is missing. A repeating element on the way must say which one; at the end it may stand for all of them.
 
+use std::sync::OnceLock;
+
 use smol_str::SmolStr;
 
 use super::{
@@ -65,7 +67,7 @@ impl Path {
                 return Err(PathError(format!("`{name}` repeats: say which one, e.g. `{name}[0]`")));
             }
             at = found
-                .and_then(|element| type_named(element.type_name))
+                .and_then(Element::kind)
                 .ok_or_else(|| PathError(format!("`{name}` has no elements of its own")))?;
             rest = next;
         }
@@ -236,8 +238,7 @@ fn has_url(node: &Node, url: &str) -> bool {
 fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static Element>, bool), PathError> {
     if let Some(base) = name.strip_prefix('_') {
         let element = at.element(base).ok_or_else(|| PathError(at.unknown(base)))?;
-        let twin = type_named("Element").and_then(|_| ELEMENT_TWIN.get_or_init(twin).as_ref());
-        return Ok((twin, element.many));
+        return Ok((Some(TWIN.get_or_init(Element::twin)), element.many));
     }
     let element = at.element(name).ok_or_else(|| PathError(at.unknown(name)))?;
     match which {
@@ -251,20 +252,8 @@ fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static
     }
 }
 
-static ELEMENT_TWIN: std::sync::OnceLock<Option<Element>> = std::sync::OnceLock::new();
-
 /// What `_birthDate` takes: an object with an id and extensions.
-fn twin() -> Option<Element> {
-    Some(Element {
-        name: "_",
-        required: false,
-        many: false,
-        type_name: "Element",
-        targets: Vec::new(),
-        codes: None,
-        choice: None,
-    })
-}
+static TWIN: OnceLock<Element> = OnceLock::new();
 
 /// Splits the first step off: its name, which one, and what follows the dot.
 fn step(text: &str) -> Option<(&str, Which, Option<&str>)> {

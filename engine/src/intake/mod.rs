@@ -240,7 +240,12 @@ fn told(refusal: Refusal) -> (&'static str, String, bool) {
             ("too_large", format!("the message is longer than {limit_bytes} bytes"), true)
         }
         Refusal::Incomplete { waited } => {
-            ("incomplete", format!("the message did not end within {} s", waited.as_secs()), true)
+            let waited = waited.as_secs();
+            (
+                "incomplete",
+                format!("the message was broken off: no end of its frame came in {waited} s"),
+                true,
+            )
         }
         Refusal::NotFramed => ("not_framed", "the bytes are not framed as a message".to_owned(), true),
         Refusal::TooManyConnections { limit } => {

@@ -304,7 +304,7 @@ async fn what_is_refused_gets_a_reason_and_its_head_is_kept() {
         (
             Refusal::Incomplete { waited },
             GOOD.as_bytes(),
-            "the message did not end within 30 s",
+            "the message was broken off: no end of its frame came in 30 s",
             Some(GOOD.len()),
         ),
         (Refusal::NotFramed, b"GET / HTTP/1.1", "the bytes are not framed as a message", Some(14)),

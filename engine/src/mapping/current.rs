@@ -43,7 +43,7 @@ pub(super) struct Coverage {
 thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
     static PATHS: RefCell<HashMap<SmolStr, Rc<Path>>> = RefCell::default();
-    static ELEMENTS: RefCell<HashMap<(&'static str, SmolStr), Rc<fhir::Path>>> = RefCell::default();
+    static ELEMENTS: RefCell<HashMap<&'static str, HashMap<SmolStr, Rc<fhir::Path>>>> = RefCell::default();
 }
 
 /// Paths that a thread keeps parsed.
@@ -100,15 +100,15 @@ pub(super) fn path(text: &str) -> Result<Rc<Path>> {
 /// A path to an element of a type, parsed once by each thread.
 pub(super) fn element(type_name: &'static str, text: &str) -> Result<Rc<fhir::Path>> {
     ELEMENTS.with_borrow_mut(|elements| {
-        let key = (type_name, SmolStr::new(text));
-        if let Some(path) = elements.get(&key) {
+        let elements = elements.entry(type_name).or_default();
+        if let Some(path) = elements.get(text) {
             return Ok(path.clone());
         }
         if elements.len() >= KEPT_PATHS {
             elements.clear();
         }
         let path = Rc::new(fhir::Path::parse(type_name, text).map_err(|error| fault(error.to_string()))?);
-        elements.insert(key, path.clone());
+        elements.insert(text.into(), path.clone());
         Ok(path)
     })
 }

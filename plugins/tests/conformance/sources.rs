@@ -369,3 +369,15 @@ async fn p6_large_messages_on_many_connections_share_one_memory_budget() {
     let done = tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(senders)).await;
     assert!(done.expect("all get their turn").into_iter().all(|good| good));
 }
+
+#[tokio::test]
+async fn p10_a_peer_that_takes_no_answer_does_not_hold_up_a_stop() {
+    let running = Running::start("longest_message = \"64MiB\"\nframe_time = \"10m\"\n").await;
+    let mut deaf = running.connect().await;
+    // More than the system's buffers take: the answer repeats it.
+    deaf.write_all(&frame(&"z".repeat(40_000_000))).await.unwrap();
+    running.accepted(1).await;
+    running.stop.cancel();
+    let ended = tokio::time::timeout(Duration::from_secs(20), running.source).await;
+    ended.expect("the source ends").unwrap().unwrap();
+}

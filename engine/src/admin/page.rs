@@ -9,7 +9,7 @@ use super::{DestinationStatus, ReloadResult, Status};
 const STYLE: &str = "body{font:15px/1.5 system-ui,sans-serif;margin:2rem auto;max-width:60rem;padding:0 1rem;color:#212b32}\
 h1{font-size:1.4rem}h2{font-size:1.1rem;margin-top:2rem}table{border-collapse:collapse;width:100%}\
 th,td{text-align:left;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d8dde0;vertical-align:top}\
-td.n{text-align:right}.bad{color:#b10e1e;font-weight:600}.good{color:#006747}code{font-size:.9em}";
+td.n,th.n{text-align:right}.bad{color:#b10e1e;font-weight:600}.good{color:#006747}code{font-size:.9em}";
 
 /// States in the order of the columns.
 const STATES: [&str; 5] = ["ready", "retrying", "parked", "held", "dead"];
@@ -75,11 +75,12 @@ fn head(page: &mut String, status: &Status, now: Timestamp) {
 fn destinations(page: &mut String, destinations: &[DestinationStatus]) {
     *page += "<h2>Destinations</h2><table><tr><th>name<th>kind<th>state";
     for state in STATES {
-        line(page, format_args!("<th>{state}"));
+        line(page, format_args!("<th class=\"n\">{state}"));
     }
-    *page += "<th>oldest</tr>";
+    *page += "<th class=\"n\">oldest</tr>";
     for destination in destinations {
-        let (class, word) = if destination.circuit_open { ("bad", "stopped") } else { ("good", "open") };
+        let (class, word) =
+            if destination.circuit_open { ("bad", "stopped") } else { ("good", "delivering") };
         let reason =
             destination.reason.as_deref().map(|reason| format!(": {}", escape(reason))).unwrap_or_default();
         let (name, kind) = (escape(&destination.name), escape(&destination.kind));
@@ -89,7 +90,7 @@ fn destinations(page: &mut String, destinations: &[DestinationStatus]) {
             line(page, format_args!("<td class=\"n\">{number}"));
         }
         let oldest = destination.oldest_seconds.map(age).unwrap_or_default();
-        line(page, format_args!("<td>{oldest}</tr>"));
+        line(page, format_args!("<td class=\"n\">{oldest}</tr>"));
     }
     *page += "</table>";
 }

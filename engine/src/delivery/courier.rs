@@ -164,9 +164,11 @@ impl Courier {
         }
     }
 
-    /// Whether the destination is given anything, as long as the courier runs.
-    pub fn standing(&self) -> watch::Receiver<Standing> {
-        self.shown.subscribe()
+    /// Where the courier is to show whether the destination is given anything.
+    #[must_use]
+    pub fn showing(mut self, shown: watch::Sender<Standing>) -> Self {
+        self.shown = shown;
+        self
     }
 
     /// Delivers until `stop`; then lets what is in flight finish within the grace, and returns.

@@ -206,11 +206,11 @@ impl Intake for Reception {
 
     async fn refuse(&self, head: Bytes, refusal: Refusal, peer: &Peer) -> Option<Bytes> {
         let now = self.clock.now();
-        let (word, text, keep) = told(refusal);
+        let Told { word, text, keep, code } = told(refusal);
         let listener = self.settings.listener.as_str();
         self.metrics.refused(listener, word);
         tracing::warn!(listener, %peer, reason = %text, "input is refused");
-        let verdict = Verdict::Rejected(Reason::new(ErrorCode::Internal, text.clone()));
+        let verdict = Verdict::Rejected(Reason::new(code, text.clone()));
         if keep && !head.is_empty() && !self.journal.is_closed() {
             let kept = head.slice(..head.len().min(KEPT_HEAD_BYTES));
             let admitted = admit::refused(&self.settings, kept, head.len(), text, verdict.clone());
@@ -233,28 +233,43 @@ impl Intake for Reception {
     }
 }
 
-/// A refusal: its word for metrics, its text, and whether there may be something to keep.
-fn told(refusal: Refusal) -> (&'static str, String, bool) {
-    match refusal {
+/// A refusal as it is told.
+struct Told {
+    /// For metrics.
+    word: &'static str,
+    /// For the sender and the quarantine.
+    text: String,
+    /// Whether there may be something to keep.
+    keep: bool,
+    /// 207 only where the same bytes may be taken another time: senders repeat what is answered with it.
+    code: ErrorCode,
+}
+
+fn told(refusal: Refusal) -> Told {
+    let (word, text, keep, code) = match refusal {
         Refusal::TooLarge { limit_bytes } => {
-            ("too_large", format!("the message is longer than {limit_bytes} bytes"), true)
+            let text = format!("the message is longer than {limit_bytes} bytes");
+            ("too_large", text, true, ErrorCode::ValueTooLong)
         }
         Refusal::Incomplete { waited } => {
-            let waited = waited.as_secs();
-            (
-                "incomplete",
-                format!("the message was broken off: no end of its frame came in {waited} s"),
-                true,
-            )
+            let seconds = waited.as_secs();
+            let text = format!("the message was broken off: no end of its frame came in {seconds} s");
+            ("incomplete", text, true, ErrorCode::SegmentSequence)
         }
-        Refusal::NotFramed => ("not_framed", "the bytes are not framed as a message".to_owned(), true),
+        Refusal::NotFramed => {
+            let text = "the bytes are not framed as a message".to_owned();
+            ("not_framed", text, true, ErrorCode::SegmentSequence)
+        }
         Refusal::TooManyConnections { limit } => {
-            ("too_many_connections", format!("the listener already serves {limit} connections"), false)
+            let text = format!("the listener already serves {limit} connections");
+            ("too_many_connections", text, false, ErrorCode::Internal)
         }
         Refusal::PeerNotAllowed => {
-            ("peer_not_allowed", "this address is not on the listener's list".to_owned(), false)
+            let text = "this address is not on the listener's list".to_owned();
+            ("peer_not_allowed", text, false, ErrorCode::Internal)
         }
-    }
+    };
+    Told { word, text, keep, code }
 }
 
 /// A rejection is worse than an error, the first of two equals stands.

@@ -83,6 +83,8 @@ pub enum Failure {
 /// # Errors
 /// Why it did not start, or why it stopped by itself.
 pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
+    // Before the first look, so that no edit can come between.
+    let changes = setup.watch()?;
     let revision = Arc::new(setup.build().await.map_err(Failure::Configuration)?);
     let parts = Parts::open(&setup, revision.clone()).await?;
     let admin_stop = CancellationToken::new();
@@ -100,7 +102,8 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
     tracing::info!(%address, revision = revision.short(), "the admin listener serves");
     let gauges = tokio::spawn(gauges::feed(Arc::new(parts.clone())));
 
-    let ended = Supervisor { setup, parts, surface, tasks: Tasks::default(), asked }.supervise(stop).await;
+    let ended =
+        Supervisor { setup, parts, surface, tasks: Tasks::default(), asked, changes }.supervise(stop).await;
     gauges.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, admin).await;
@@ -113,14 +116,11 @@ struct Supervisor {
     surface: Arc<Surface>,
     tasks: Tasks,
     asked: mpsc::Receiver<oneshot::Sender<ReloadStatus>>,
+    changes: mpsc::Receiver<()>,
 }
 
 impl Supervisor {
     async fn supervise(mut self, stop: CancellationToken) -> Result<(), Failure> {
-        let config_file = self.setup.config_file.clone().unwrap_or_else(|| PathBuf::from("tie.toml"));
-        let watch = Watch::begin(&self.setup.home, &config_file)
-            .map_err(|error| Failure::Machine(format!("the configuration cannot be watched: {error}")))?;
-        let mut changes = watch.settled();
         self.follow(&self.parts.pipeline.live()).await;
         let journal = self.parts.journal.clone();
         let mut glance = tokio::time::interval(Duration::from_millis(250));
@@ -128,7 +128,7 @@ impl Supervisor {
             tokio::select! {
                 () = stop.cancelled() => break None,
                 reason = journal.closed() => break Some(JournalError::Closed(reason.to_string())),
-                Some(()) = changes.recv() => { self.reload().await; }
+                Some(()) = self.changes.recv() => { self.reload().await; }
                 Some(answer) = self.asked.recv() => {
                     let status = self.reload().await;
                     let _ = answer.send(status); // who asked may have gone
@@ -191,6 +191,13 @@ impl Supervisor {
 }
 
 impl Setup {
+    fn watch(&self) -> Result<mpsc::Receiver<()>, Failure> {
+        let config_file = self.config_file.as_deref().unwrap_or(Path::new("tie.toml"));
+        let watch = Watch::begin(&self.home, config_file)
+            .map_err(|error| Failure::Machine(format!("the configuration cannot be watched: {error}")))?;
+        Ok(watch.settled())
+    }
+
     /// Everything that can be said of the configuration without running it: parse, check, build, test.
     async fn build(&self) -> Result<Revision, Vec<Problem>> {
         let (home, config_file, plugins) = (self.home.clone(), self.config_file.clone(), self.plugins);

@@ -14,11 +14,13 @@ use super::parts::Parts;
 use crate::{
     admin::ListenerStatus,
     config::{Config, DestinationConfig, ListenerConfig},
+    connector::Destination,
     delivery::{Courier, Settings, Standing},
     revision::Revision,
 };
 
-/// A listener that could not serve is tried again after this pause: its address may become free.
+/// A listener that could not serve is tried again after this pause, since its address may become free; so is a courier
+/// that ended by a fault.
 const TRY_AGAIN: Duration = Duration::from_secs(2);
 /// After a stop, a delivery in flight has this long to finish.
 const GRACE: Duration = Duration::from_secs(10);
@@ -27,7 +29,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub struct Tasks {
     listeners: BTreeMap<String, Task<ListenerConfig, Arc<Mutex<Serving>>>>,
-    couriers: BTreeMap<String, Task<DestinationConfig, watch::Receiver<Standing>>>,
+    couriers: BTreeMap<String, Task<DestinationConfig, watch::Sender<Standing>>>,
 }
 
 struct Task<C, V> {
@@ -118,33 +120,46 @@ fn courier(
     config: &DestinationConfig,
     revision: &Revision,
     parts: &Parts,
-) -> Option<Task<DestinationConfig, watch::Receiver<Standing>>> {
+) -> Option<Task<DestinationConfig, watch::Sender<Standing>>> {
     let destination = revision.destinations.get(&config.name)?.clone();
+    let view = watch::Sender::new(Standing::Closed);
+    let stop = CancellationToken::new();
+    let handle = tokio::spawn(carry(config.clone(), destination, parts.clone(), view.clone(), stop.clone()));
+    Some(Task { config: config.clone(), view, stop, handle })
+}
+
+/// Delivers until stopped. A courier that ends by a fault is followed by another: what it had in hand is in the
+/// journal. With a closed journal there is nothing to follow; the supervisor stops the engine then.
+async fn carry(
+    config: DestinationConfig,
+    destination: Arc<dyn Destination>,
+    parts: Parts,
+    view: watch::Sender<Standing>,
+    stop: CancellationToken,
+) {
     let settings = Settings {
         timeout: config.timeout,
         concurrency: config.concurrency,
         grace: GRACE,
         ..Settings::default()
     };
-    let courier = Courier::new(
-        config.name.as_str(),
-        destination,
-        settings,
-        parts.journal.clone(),
-        parts.pipeline.clone(),
-        parts.metrics.clone(),
-        parts.clock.clone(),
-    );
-    let view = courier.standing();
-    let stop = CancellationToken::new();
-    let (ended, name) = (stop.clone(), config.name.clone());
-    let handle = tokio::spawn(async move {
-        // A closed journal stops the whole engine: the supervisor sees it by itself.
-        if let Err(error) = courier.run(ended).await {
-            tracing::error!(destination = name, %error, "the courier has ended");
+    while !stop.is_cancelled() && !parts.journal.is_closed() {
+        let courier = Courier::new(
+            config.name.as_str(),
+            destination.clone(),
+            settings,
+            parts.journal.clone(),
+            parts.pipeline.clone(),
+            parts.metrics.clone(),
+            parts.clock.clone(),
+        );
+        let Err(error) = courier.showing(view.clone()).run(stop.clone()).await else { continue };
+        tracing::error!(destination = config.name, %error, "the courier has ended");
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = tokio::time::sleep(TRY_AGAIN) => {}
         }
-    });
-    Some(Task { config: config.clone(), view, stop, handle })
+    }
 }
 
 fn listener(

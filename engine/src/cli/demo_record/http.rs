@@ -54,11 +54,16 @@ struct Away {
 type Shared = Arc<Mutex<Record>>;
 
 /// Serves until Ctrl-C or SIGTERM.
-pub(super) async fn serve(listen: SocketAddr, at_most: usize) -> io::Result<()> {
+/// Serves until `stop`.
+pub(super) async fn serve(
+    listen: SocketAddr,
+    at_most: usize,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let listener = TcpListener::bind(listen).await?;
     let shared = empty(at_most);
     let listener = Door { listener, shared: shared.clone() };
-    axum::serve(listener, router(shared)).with_graceful_shutdown(stopped()).await
+    axum::serve(listener, router(shared)).with_graceful_shutdown(stop).await
 }
 
 fn empty(at_most: usize) -> Shared {
@@ -79,21 +84,6 @@ fn router(shared: Shared) -> Router {
         .route("/$away", post(go_away))
         .layer(DefaultBodyLimit::max(BODY_BYTES))
         .with_state(shared)
-}
-
-async fn stopped() {
-    let terminated = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        () = terminated => {}
-    }
 }
 
 /// Takes connections, or closes them when the record is away without a word.

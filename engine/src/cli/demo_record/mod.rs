@@ -24,9 +24,9 @@ pub struct Arguments {
     at_most: usize,
 }
 
-/// Serves beside something else, until the process is told to stop.
+/// Serves beside something else until it is dropped.
 pub(super) async fn serve(listen: SocketAddr) -> std::io::Result<()> {
-    http::serve(listen, AT_MOST).await
+    http::serve(listen, AT_MOST, std::future::pending()).await
 }
 
 /// Runs the command.
@@ -35,7 +35,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     let served = match built {
         Ok(runtime) => {
             println!("The demonstration record is at http://{}/", arguments.listen);
-            runtime.block_on(http::serve(arguments.listen, arguments.at_most))
+            runtime.block_on(http::serve(arguments.listen, arguments.at_most, stopped()))
         }
         Err(error) => Err(error),
     };
@@ -45,5 +45,20 @@ pub fn run(arguments: &Arguments) -> ExitCode {
             eprintln!("tie: cannot serve at {}: {error}", arguments.listen);
             ExitCode::from(3)
         }
+    }
+}
+
+async fn stopped() {
+    let terminated = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        () = terminated => {}
     }
 }

@@ -72,6 +72,11 @@ fn p8_a_route_that_fails_its_own_test_does_not_go_live() {
         !instance.status()["last_reload"]["problems"].as_array().is_none_or(Vec::is_empty)
     });
     assert_eq!(revision(&instance), first);
+
+    // Put back as it was: nothing is refused any more, and the status says so.
+    instance.write("mappings/adt.rhai", &good);
+    wait("the file to be as it was", || instance.status()["last_reload"]["result"] == "unchanged");
+    assert_eq!(revision(&instance), first);
 }
 
 #[test]

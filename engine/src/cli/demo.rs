@@ -1,7 +1,7 @@
 //! `tie demo`: the whole road at work, to watch. What `./ops/demo` runs.
 //!
 //! Promises: everything is real but the hospital: the engine of `tie run` with the given configuration, real
-//! sockets, the journal on disk, the record of `tie demo-record`. Half-way through, the record goes away on purpose.
+//! sockets, the journal on disk, the record of `tie demo-record`. A third of the way, the record goes away on purpose.
 //! With `--seconds` it ends by itself, and ends well only if the record has every message that was acknowledged.
 //! Left to others: proof under kill -9 (`engine/tests/crash.rs`).
 
@@ -20,7 +20,6 @@ use super::{
     Exit, Place, client, complain, demo_record, mllp_client::Client, report, run as engine, say, send,
 };
 use crate::{
-    clock::SystemClock,
     config,
     connector::Plugin,
     hl7::framing,
@@ -70,14 +69,8 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    let setup = Setup {
-        home: place.home.clone(),
-        config_file: place.config.clone(),
-        plugins,
-        clock: Arc::new(SystemClock),
-    };
     let show = Show { arguments, admin, ledger: Arc::default(), began: Instant::now() };
-    let exit = runtime.block_on(show.run(setup, samples));
+    let exit = runtime.block_on(show.run(place.setup(plugins), samples));
     runtime.shutdown_timeout(Duration::from_secs(2));
     exit
 }

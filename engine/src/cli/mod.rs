@@ -24,14 +24,17 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
 };
 
 use clap::{Parser, Subcommand};
 
 use crate::{
+    clock::SystemClock,
     config::{self, Snapshot},
     connector::Plugin,
     error::Problem,
+    supervisor::Setup,
 };
 
 /// How a command ended.
@@ -132,6 +135,16 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
 impl Place {
     fn snapshot(&self) -> Result<Snapshot, Vec<Problem>> {
         config::snapshot(&self.home, self.config.as_deref())
+    }
+
+    /// What an engine here is started with.
+    fn setup(&self, plugins: &'static [Plugin]) -> Setup {
+        Setup {
+            home: self.home.clone(),
+            config_file: self.config.clone(),
+            plugins,
+            clock: Arc::new(SystemClock),
+        }
     }
 
     fn config_file(&self) -> PathBuf {

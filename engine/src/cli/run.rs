@@ -1,14 +1,13 @@
 //! `tie run`: the engine, until it is told to stop.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{Exit, Place, complain, logging, report};
 use crate::{
-    clock::SystemClock,
     connector::Plugin,
-    supervisor::{self, Failure, Setup},
+    supervisor::{self, Failure},
 };
 
 pub(super) fn run(place: &Place, format: logging::Format, plugins: &'static [Plugin]) -> Exit {
@@ -17,12 +16,7 @@ pub(super) fn run(place: &Place, format: logging::Format, plugins: &'static [Plu
         Ok(runtime) => runtime,
         Err(exit) => return exit,
     };
-    let setup = Setup {
-        home: place.home.clone(),
-        config_file: place.config.clone(),
-        plugins,
-        clock: Arc::new(SystemClock),
-    };
+    let setup = place.setup(plugins);
     let ended = runtime.block_on(async {
         let stop = CancellationToken::new();
         tokio::spawn(stop_on_signal(stop.clone()));

@@ -75,10 +75,7 @@ impl Surface {
 
     /// A change of the configuration ended so.
     pub fn reloaded(&self, status: ReloadStatus) {
-        // A wake-up without a difference must not hide why the last edit was refused.
-        if status.result != ReloadResult::Unchanged {
-            self.seen.lock().last_reload = Some(status);
-        }
+        self.seen.lock().last_reload = Some(status);
     }
 
     /// No more messages are taken.

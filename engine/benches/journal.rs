@@ -129,7 +129,12 @@ fn message(number: u64) -> NewMessage {
             sending_application: "PAS".to_owned(),
             sending_facility: "RXX".to_owned(),
             patient: format!("rxx|{patient}"),
+            nhs_number: String::new(),
+            local_number: patient.to_string(),
+            visit: format!("V{number}"),
+            orders: Vec::new(),
         },
+        flag: None,
         disposition: Disposition::Routed(vec![NewDelivery {
             route: "adt".to_owned(),
             destination: "record".to_owned(),

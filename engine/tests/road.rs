@@ -105,7 +105,8 @@ fn what_no_route_takes_is_kept_and_answered_with_a_reason() {
     // The connection lives on.
     assert_eq!(source.send(&update(4, 0).1).unwrap().code(), "AA");
 
-    let (status, found) = http(instance.admin, "GET", "/api/messages?control_id=MENU1", "").unwrap();
+    let (status, found) =
+        http(instance.admin, "POST", "/api/search", r#"{"key":{"control_id":"MENU1"}}"#).unwrap();
     assert_eq!(status, 200);
     assert!(found.contains("quarantine"), "{found}");
 }
@@ -159,14 +160,17 @@ fn p9_no_patient_data_in_anything_that_is_printed_or_served() {
         let (_, text) = http(instance.admin, "GET", "/metrics", "").unwrap();
         text.lines().any(|line| line.starts_with("tie_delivery_attempt_seconds_count"))
     });
-    for path in ["/metrics", "/api/status", "/", "/readyz", "/api/messages?control_id=C1", "/api/messages/1"]
-    {
+    for path in ["/metrics", "/api/status", "/", "/readyz", "/api/messages/1"] {
         let (_, body) = http(instance.admin, "GET", path, "").unwrap();
         shown += &body;
     }
     shown += &instance.log();
-    let (_, out, err) = instance.tie(&["status"]);
-    shown += &(out + &err);
+    for command in
+        [&["status"][..], &["search", "--since", "1h"], &["search", "--control-id", "C1", "--json"]]
+    {
+        let (_, out, err) = instance.tie(command);
+        shown += &(out + &err);
+    }
     assert!(shown.contains("C1"), "the places that were searched do speak of the messages");
     if let Some(at) = shown.find(canary) {
         panic!("patient data shown: …{}…", &shown[at.saturating_sub(300)..(at + 40).min(shown.len())]);

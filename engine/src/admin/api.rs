@@ -5,18 +5,17 @@ use std::time::Duration;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Query, Request, State},
+    extract::{DefaultBodyLimit, Path, Request, State},
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
 use prometheus::TextEncoder;
-use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    Found, MessageView, ReplayAnswer, ReplayRequest, Site, guard, page,
+    MessageView, ReplayAnswer, ReplayRequest, Site, guard, page, search,
     view::{Delivery, ReplayedDelivery},
 };
 use crate::journal::{self, JournalError, Requeue, Sequence};
@@ -28,8 +27,6 @@ pub(super) type Refusal = (StatusCode, Json<Value>);
 pub(super) const BODY_BYTES: usize = 64 << 10;
 /// The longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What a search gives at most.
-const FOUND: usize = 100;
 /// What one replay may put back at most.
 const REPLAYED: usize = 1_000_000;
 
@@ -40,7 +37,7 @@ pub(super) fn router(site: Site) -> Router {
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics))
         .route("/api/status", get(status))
-        .route("/api/messages", get(messages))
+        .route("/api/search", post(search::search))
         .route("/api/messages/{sequence}", get(message))
         .route("/api/replay", post(replay))
         .route("/api/reload", post(reload))
@@ -99,24 +96,6 @@ async fn metrics(State(site): State<Site>) -> Response {
 
 async fn status(State(site): State<Site>) -> Response {
     Json(site.engine.status().await).into_response()
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Search {
-    control_id: String,
-}
-
-async fn messages(
-    State(site): State<Site>,
-    search: Result<Query<Search>, axum::extract::rejection::QueryRejection>,
-) -> Result<Json<Value>, Refusal> {
-    let Ok(Query(search)) = search else {
-        return Err(refusal(StatusCode::BAD_REQUEST, "say which: /api/messages?control_id=…"));
-    };
-    let found = site.engine.find(&search.control_id, FOUND).await.map_err(unavailable)?;
-    let found: Vec<Found> = found.into_iter().map(Found::from).collect();
-    Ok(Json(json!({ "messages": found })))
 }
 
 async fn message(
@@ -187,6 +166,6 @@ fn asked(request: ReplayRequest, at: jiff::Timestamp) -> Requeue {
 }
 
 #[allow(clippy::needless_pass_by_value)] // for map_err
-fn unavailable(error: JournalError) -> Refusal {
+pub(super) fn unavailable(error: JournalError) -> Refusal {
     refusal(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }

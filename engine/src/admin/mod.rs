@@ -10,6 +10,7 @@
 mod api;
 mod guard;
 mod page;
+mod search;
 mod socket;
 mod view;
 
@@ -20,8 +21,9 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{DeliveryRecord, JournalError, Requeue, Requeued, Sequence, Summary};
+use crate::journal::{DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence, Summary};
 
+pub use search::{SearchAnswer, SearchKey, SearchRequest};
 pub use view::{
     Counts, Delivery, DestinationStatus, Found, JournalStatus, ListenerStatus, MessageView, Readiness,
     ReloadResult, ReloadStatus, ReplayAnswer, ReplayRequest, ReplayedDelivery, RevisionStatus, RouteStatus,
@@ -37,11 +39,17 @@ pub trait Engine: Send + Sync + 'static {
     /// Everything at a glance; as far as it can be told when something is broken.
     async fn status(&self) -> Status;
 
-    /// The messages with this MSH-10, the newest first.
+    /// Messages, the newest first: see [`crate::journal::Journal::search`].
     ///
     /// # Errors
     /// When the journal cannot be read.
-    async fn find(&self, control_id: &str, limit: usize) -> Result<Vec<Summary>, JournalError>;
+    async fn search(&self, query: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, JournalError>;
+
+    /// When the oldest message was received that the journal still has.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    async fn oldest(&self) -> Result<Option<jiff::Timestamp>, JournalError>;
 
     /// One message with its deliveries.
     ///

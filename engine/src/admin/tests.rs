@@ -12,7 +12,7 @@ use tokio::{
 use super::*;
 use crate::{
     error::Problem,
-    journal::{DeliveryId, Keys, State},
+    journal::{DeliveryId, Keys, NEWEST, State},
 };
 
 /// Answers from memory; notes what it was asked to change.
@@ -38,10 +38,15 @@ fn summary() -> Summary {
             sending_application: "PAS".to_owned(),
             sending_facility: "RXX".to_owned(),
             patient: "rxx|canary".to_owned(),
+            nhs_number: "canary".to_owned(),
+            local_number: "canary".to_owned(),
+            visit: "canary".to_owned(),
+            orders: vec!["canary".to_owned()],
         },
         size_bytes: 321,
         hash: [0xab; 32],
         quarantine: Some("no route takes it".to_owned()),
+        flag: Some("same control id as message 3, other content".to_owned()),
     }
 }
 
@@ -111,11 +116,24 @@ impl Engine for Memory {
     async fn status(&self) -> Status {
         everything()
     }
-    async fn find(&self, control_id: &str, _: usize) -> Result<Vec<Summary>, JournalError> {
+    async fn search(&self, query: &Query<'_>, before: Sequence, _: usize) -> Result<Page, JournalError> {
         if self.broken {
             return Err(JournalError::Read("the disk is gone".to_owned()));
         }
-        Ok([summary()].into_iter().filter(|found| found.keys.control_id == control_id).collect())
+        // As a store that looks at one message in a call.
+        let page = |messages, next| Ok(Page { messages, next });
+        let found = match before {
+            NEWEST => page(Vec::new(), Some(Sequence(8))),
+            Sequence(8) => page(vec![summary()], Some(Sequence(7))),
+            _ => page(Vec::new(), None),
+        };
+        found.map(|mut found: Page| {
+            found.messages.retain(|one| query.key.is_none_or(|key| key.value() == one.keys.control_id));
+            found
+        })
+    }
+    async fn oldest(&self) -> Result<Option<Timestamp>, JournalError> {
+        Ok(Some(at(-50)))
     }
     async fn message(
         &self,
@@ -249,12 +267,22 @@ async fn the_page_shows_the_status_and_lets_no_markup_through() {
 #[tokio::test]
 async fn messages_are_found_without_what_could_tell_a_patient() {
     let server = server(false).await;
-    let (status, found) = server.json("/api/messages?control_id=C%3C1%3E").await;
+    let (status, found) =
+        server.post("/api/search", JSON, r#"{"key":{"control_id":"C<1>"},"state":"dead"}"#).await;
     assert_eq!(status, 200);
+    assert_eq!(found["messages"][0]["deliveries"][0]["state"], "dead");
+    assert_eq!((&found["next"], &found["oldest"]), (&Value::Null, &json!(at(-50))));
     assert_eq!(found["messages"][0]["sequence"], 7);
     assert_eq!(found["messages"][0]["quarantine"], "no route takes it");
-    assert_eq!(server.json("/api/messages?control_id=other").await.1, json!({ "messages": [] }));
-    assert_eq!(server.json("/api/messages").await.0, 400);
+    let one = server.post("/api/search", JSON, r#"{"limit":1}"#).await.1;
+    assert_eq!((one["messages"].as_array().unwrap().len(), &one["next"]), (1, &json!(7)));
+    let other = server.post("/api/search", JSON, r#"{"key":{"control_id":"other"}}"#).await.1;
+    assert_eq!(other["messages"], json!([]));
+    for senseless in [r#"{"key":{"nhs_number":"canary"}}"#, r#"{"key":{"name":"canary"}}"#, "canary"] {
+        let (status, refused) = server.post("/api/search", JSON, senseless).await;
+        assert_eq!(status, 400);
+        assert!(!refused.to_string().contains("canary"), "{refused}");
+    }
     let (status, message) = server.json("/api/messages/7").await;
     assert_eq!(status, 200);
     assert_eq!((&message["control_id"], &message["sha256"]), (&json!("C<1>"), &json!("ab".repeat(32))));
@@ -271,7 +299,7 @@ async fn messages_are_found_without_what_could_tell_a_patient() {
 async fn a_journal_that_cannot_be_read_is_told() {
     let server = server(true).await;
     assert_eq!(
-        server.json("/api/messages?control_id=1").await,
+        server.post("/api/search", JSON, "{}").await,
         (503, json!({ "error": "the journal could not be read: the disk is gone" }))
     );
 }

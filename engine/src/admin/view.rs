@@ -170,6 +170,8 @@ pub struct Found {
     pub sha256: String,
     /// Why it is in quarantine, if it is.
     pub quarantine: Option<String>,
+    /// A remark for a person.
+    pub flag: Option<String>,
 }
 
 /// A message with what became of it.
@@ -278,7 +280,8 @@ impl Readiness {
 
 impl From<Summary> for Found {
     fn from(summary: Summary) -> Self {
-        let Summary { sequence, received, listener, peer, keys, size_bytes, hash, quarantine } = summary;
+        let Summary { sequence, received, listener, peer, keys, size_bytes, hash, quarantine, flag } =
+            summary;
         Self {
             sequence: sequence.0,
             received,
@@ -291,6 +294,7 @@ impl From<Summary> for Found {
             size_bytes,
             sha256: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
             quarantine,
+            flag,
         }
     }
 }

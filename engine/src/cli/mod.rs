@@ -16,6 +16,7 @@ mod reload;
 mod replay;
 mod report;
 mod run;
+mod search;
 mod send;
 mod status;
 mod test;
@@ -98,6 +99,8 @@ enum Command {
     Inspect(inspect::Arguments),
     /// Show what a running engine has live, what waits and what failed.
     Status(status::Arguments),
+    /// Find messages in the journal of a running engine, the newest first.
+    Search(search::Arguments),
     /// Have a running engine do deliveries again.
     Replay(replay::Arguments),
     /// Have a running engine read its configuration again now.
@@ -122,6 +125,7 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Map(arguments) => map::run(&arguments, &place, plugins),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &place),
+        Command::Search(arguments) => search::run(&arguments, &place),
         Command::Replay(arguments) => replay::run(&arguments, &place),
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),

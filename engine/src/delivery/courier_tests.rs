@@ -225,6 +225,7 @@ impl World {
             peer: "192.0.2.1".to_owned(),
             raw: Bytes::from(format!("MSH|^~\\&|||||||ADT^A01|{id}")),
             keys: Keys { control_id: id.to_owned(), ..Keys::default() },
+            flag: None,
             disposition: Disposition::Routed(vec![delivery]),
         };
         self.journal.append(message).await.unwrap()

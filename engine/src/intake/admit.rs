@@ -173,7 +173,7 @@ fn keys(message: &Message) -> Keys {
         trigger: message.trigger().to_string(),
         sending_application: header(3),
         sending_facility: header(4),
-        patient: String::new(),
+        ..Keys::default()
     }
 }
 

@@ -140,7 +140,8 @@ impl Reception {
             };
             notes.push((class, quarantined, replaced));
             let (listener, peer) = (self.settings.listener.clone(), peer.0.clone());
-            messages.push(NewMessage { received: now, listener, peer, raw, keys, disposition });
+            let flag = None;
+            messages.push(NewMessage { received: now, listener, peer, raw, keys, flag, disposition });
         }
         match self.journal.append_all(messages).await {
             Ok(sequences) => {

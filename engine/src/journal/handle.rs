@@ -11,8 +11,8 @@ use tokio::sync::watch;
 
 use super::{
     Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter, JournalError,
-    Key, Loaded, NewMessage, Outcome, Output, Pending, Requeue, Requeued, Sequence, State, Stats, Summary,
-    Tip, Work,
+    Key, Loaded, NewMessage, Outcome, Output, Page, Pending, Query, Requeue, Requeued, Sequence, State,
+    Stats, Summary, Tip, Work,
     body::{self, Body, Flaw},
     committer::Committer,
     store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
@@ -21,6 +21,8 @@ use crate::metrics::Metrics;
 
 /// Deliveries put back in one transaction: intake must not wait for a long replay.
 const REQUEUE_STEP: usize = 500;
+/// Beyond every message: where a search begins.
+pub const NEWEST: Sequence = Sequence(i64::MAX);
 /// Ids shown of a replay.
 const SHOWN: usize = 100;
 
@@ -221,7 +223,29 @@ impl Journal {
     /// # Errors
     /// `Read`.
     pub async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, JournalError> {
-        Ok(self.store.find(key, limit).await?)
+        let query = Query { key: Some(key), ..Query::default() };
+        let mut found = Vec::new();
+        let mut before = Some(NEWEST);
+        while let Some(place) = before.filter(|_| found.len() < limit) {
+            let page = self.search(&query, place, limit - found.len()).await?;
+            found.extend(page.messages);
+            before = page.next;
+        }
+        Ok(found)
+    }
+
+    /// Messages that a query takes, of a lower sequence than `before`, the newest first, at most `limit`. Looks at a
+    /// bounded number of messages: there may be more from [`Page::next`] on, even if none is in this page.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn search(
+        &self,
+        query: &Query<'_>,
+        before: Sequence,
+        limit: usize,
+    ) -> Result<Page, JournalError> {
+        Ok(self.store.search(query, before, limit).await?)
     }
 
     /// Every delivery of a message, pending and ended.
@@ -307,9 +331,9 @@ impl From<Damage> for JournalError {
 }
 
 async fn append(message: NewMessage) -> Change {
-    let NewMessage { received, listener, peer, raw, keys, disposition } = message;
+    let NewMessage { received, listener, peer, raw, keys, flag, disposition } = message;
     let body = Body::pack_async(raw).await;
-    Change::Append(Append { received, listener, peer, keys, disposition: sound(disposition), body })
+    Change::Append(Append { received, listener, peer, keys, flag, disposition: sound(disposition), body })
 }
 
 fn sequence(committed: Committed) -> Result<Sequence, JournalError> {

@@ -22,10 +22,10 @@ mod tests;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use handle::Journal;
+pub use handle::{Journal, NEWEST};
 pub use readings::{
-    Audit, Count, Damage, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Requeue, Requeued, Stats,
-    Summary, Tip, Work,
+    Audit, Count, Damage, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Page, Query, Requeue,
+    Requeued, Stats, Summary, Tip, Work,
 };
 
 use crate::connector::{ErrorClass, Payload};
@@ -49,6 +49,8 @@ pub struct NewMessage {
     pub raw: Bytes,
     /// What it can be found by.
     pub keys: Keys,
+    /// A remark for a person, such as `same control id as message 41, other content`; without patient data.
+    pub flag: Option<String>,
     /// What is to become of it.
     pub disposition: Disposition,
 }
@@ -66,6 +68,14 @@ pub struct Keys {
     pub sending_facility: String,
     /// The key that orders one patient's messages: assigning authority and identifier.
     pub patient: String,
+    /// The patient's NHS number: ten digits.
+    pub nhs_number: String,
+    /// The patient's number at the sender, as the sender writes it.
+    pub local_number: String,
+    /// PV1-19.
+    pub visit: String,
+    /// Placer, filler and accession numbers, each once.
+    pub orders: Vec<String>,
 }
 
 /// What is to become of an accepted message.

@@ -73,6 +73,8 @@ pub struct Summary {
     pub hash: [u8; 32],
     /// Why it is in quarantine, if it is.
     pub quarantine: Option<String>,
+    /// A remark for a person.
+    pub flag: Option<String>,
 }
 
 /// A delivery as it stands, ended or not.
@@ -107,13 +109,67 @@ pub struct Exchange {
     pub detail: Option<Bytes>,
 }
 
+/// Which messages a search means. What is not set matches all.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Query<'a> {
+    /// Received at or after this time.
+    pub since: Option<Timestamp>,
+    /// Received before this time.
+    pub until: Option<Timestamp>,
+    /// The listener's name.
+    pub listener: Option<&'a str>,
+    /// MSH-9 as `ADT^A01`.
+    pub trigger: Option<&'a str>,
+    /// Only messages in quarantine.
+    pub quarantined: bool,
+    /// What it has.
+    pub key: Option<Key<'a>>,
+    /// With a delivery of this route; the same delivery must be to `destination` and stand in `state`.
+    pub route: Option<&'a str>,
+    /// With a delivery to this destination.
+    pub destination: Option<&'a str>,
+    /// With a delivery that stands so.
+    pub state: Option<State>,
+}
+
+/// A part of what a search finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Page {
+    /// The newest first.
+    pub messages: Vec<Summary>,
+    /// Go on with what is before this; none if everything has been looked at.
+    pub next: Option<Sequence>,
+}
+
 /// What a message can be found by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Key<'a> {
     /// MSH-10.
     ControlId(&'a str),
     /// The patient key of [`Keys::patient`].
     Patient(&'a str),
+    /// The NHS number: ten digits.
+    NhsNumber(&'a str),
+    /// The patient's number at the sender.
+    LocalNumber(&'a str),
+    /// PV1-19.
+    Visit(&'a str),
+    /// A placer, filler or accession number.
+    Order(&'a str),
+}
+
+impl<'a> Key<'a> {
+    /// What is looked for.
+    pub fn value(self) -> &'a str {
+        match self {
+            Self::ControlId(value)
+            | Self::Patient(value)
+            | Self::NhsNumber(value)
+            | Self::LocalNumber(value)
+            | Self::Visit(value)
+            | Self::Order(value) => value,
+        }
+    }
 }
 
 /// How many deliveries of one destination stand in one state.

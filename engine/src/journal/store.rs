@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    Count, DeliveryId, DeliveryRecord, Disposition, Key, Keys, Pending, Sequence, State, Stats, Summary,
-    body::Body, readings::Audit, readings::Filter,
+    Count, DeliveryId, DeliveryRecord, Disposition, Keys, Page, Pending, Query, Sequence, State, Stats,
+    Summary, body::Body, readings::Audit, readings::Filter,
 };
 use crate::connector::ErrorClass;
 
@@ -47,6 +47,8 @@ pub struct Append {
     pub peer: String,
     /// What it can be found by.
     pub keys: Keys,
+    /// A remark for a person.
+    pub flag: Option<String>,
     /// What is to become of it.
     pub disposition: Disposition,
     /// The bytes.
@@ -143,8 +145,9 @@ pub trait Store: Send + Sync + 'static {
     /// One message without its bytes.
     async fn summary(&self, sequence: Sequence) -> Result<Option<Summary>, StoreError>;
 
-    /// Messages with a key, the newest first.
-    async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, StoreError>;
+    /// Messages that a query takes, of a lower sequence than `before`, the newest first, at most `limit`. A store looks
+    /// at a bounded number of messages in one call and says where to go on.
+    async fn search(&self, query: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, StoreError>;
 
     /// Every delivery of a message, pending and ended, by destination and route.
     async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError>;

@@ -10,8 +10,8 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::{
-    Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Key, Pending, Sequence, State,
-    Stats, Summary,
+    Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending, Query, Sequence,
+    State, Stats, Summary,
     conformance::{id, message, outcome, over},
     sqlite::SqliteStore,
     store::{Change, Committed, Store, StoreError, Stored, StoredDelivery},
@@ -88,8 +88,8 @@ impl Store for Hindered {
         self.inner.summary(sequence).await
     }
 
-    async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        self.inner.find(key, limit).await
+    async fn search(&self, q: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, StoreError> {
+        self.inner.search(q, before, limit).await
     }
 
     async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError> {

@@ -16,7 +16,7 @@ use crate::{
         RevisionStatus, RouteStatus, Status,
     },
     delivery::Standing,
-    journal::{Count, DeliveryRecord, JournalError, Key, Requeue, Requeued, Sequence, Summary},
+    journal::{Count, DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence, Summary},
 };
 
 /// The face of the engine.
@@ -203,8 +203,13 @@ impl admin::Engine for Surface {
         }
     }
 
-    async fn find(&self, control_id: &str, limit: usize) -> Result<Vec<Summary>, JournalError> {
-        self.parts.journal.find(Key::ControlId(control_id), limit).await
+    async fn search(&self, query: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, JournalError> {
+        self.parts.journal.search(query, before, limit).await
+    }
+
+    async fn oldest(&self) -> Result<Option<Timestamp>, JournalError> {
+        let Some(first) = self.parts.journal.stats().await?.first else { return Ok(None) };
+        Ok(self.parts.journal.message(first).await?.map(|message| message.received))
     }
 
     async fn message(

@@ -3,6 +3,7 @@
 //! Not here: what only one store can be asked (its own files, locks, schema).
 
 mod model;
+mod searching;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
+pub(crate) use searching::a_search_finds_what_a_filter_over_everything_would;
 
 use super::{
     Count, DeliveryId, Disposition, Filter, Journal, JournalError, Key, Keys, NewDelivery, NewMessage,
@@ -59,7 +61,12 @@ pub(crate) fn message(number: i64, to: &[(&str, &str)]) -> NewMessage {
             sending_application: "PAS".to_owned(),
             sending_facility: "RXX".to_owned(),
             patient: format!("x|{}", number % 3),
+            nhs_number: format!("999000{:04}", number % 5),
+            local_number: format!("x{}", number % 3),
+            visit: format!("V{number}"),
+            orders: vec![format!("P{number}"), format!("\"F{}'\\", number % 7)],
         },
+        flag: None,
         disposition: Disposition::Routed(deliveries.collect()),
     }
 }
@@ -96,7 +103,10 @@ pub(crate) fn replay(states: &[State]) -> Requeue {
 
 pub(crate) async fn p1_what_was_appended_is_there_after_a_reopen(home: &dyn Home) {
     let journal = journal(home).await;
-    let new = message(7, &[("adt", "record"), ("adt", "archive")]);
+    let new = NewMessage {
+        flag: Some("same control id as message 3, other content".to_owned()),
+        ..message(7, &[("adt", "record"), ("adt", "archive")])
+    };
     let sequence = journal.append(new.clone()).await.unwrap();
     let mut quarantined = message(8, &[]);
     quarantined.raw = Bytes::from_static(b"\0junk\xff");
@@ -128,7 +138,7 @@ pub(crate) async fn p1_what_was_appended_is_there_after_a_reopen(home: &dyn Home
     assert_eq!(work.output, None);
     let summary = journal.message(sequence).await.unwrap().unwrap();
     assert_eq!((summary.keys, summary.size_bytes), (new.keys, new.raw.len()));
-    assert_eq!((summary.peer.as_str(), summary.quarantine), ("192.0.2.1", None));
+    assert_eq!((summary.peer.as_str(), summary.quarantine, summary.flag), ("192.0.2.1", None, new.flag));
     let kept = journal.quarantine(10, Sequence(0)).await.unwrap();
     assert_eq!(kept.len(), 1);
     assert_eq!((kept[0].sequence, kept[0].quarantine.as_deref()), (second, Some("no MSH")));
@@ -347,6 +357,19 @@ pub(crate) async fn messages_are_found_by_their_keys_however_many_there_are(home
     assert_eq!(journal.find(Key::Patient("x|0"), 5).await.unwrap().len(), 5);
     assert_eq!(journal.find(Key::ControlId("unheard-of"), 10).await.unwrap(), []);
     assert_eq!(journal.find(Key::ControlId(""), 10).await.unwrap(), []);
+    // Of the numbers 3, 3, 100 … 699, 3: by every other key, written behind the intake or not yet.
+    for (key, expected) in [
+        (Key::NhsNumber("9990000003"), 3 + 120),
+        (Key::LocalNumber("x1"), 200),
+        (Key::Visit("V3"), 3),
+        (Key::Visit("V100"), 1),
+        (Key::Order("P699"), 1),
+        (Key::Order("\"F3'\\"), 3 + 86),
+        (Key::Order("P"), 0),
+        (Key::Order(""), 0),
+    ] {
+        assert_eq!(journal.find(key, 1000).await.unwrap().len(), expected, "{key:?}");
+    }
 }
 
 pub(crate) async fn counts_follow_every_change_and_survive_a_reopen(home: &dyn Home) {
@@ -439,6 +462,7 @@ macro_rules! conforms {
         test!(a_replay_makes_ready_again_and_is_audited);
         test!(a_long_replay_goes_in_steps);
         test!(messages_are_found_by_their_keys_however_many_there_are);
+        test!(a_search_finds_what_a_filter_over_everything_would);
         test!(counts_follow_every_change_and_survive_a_reopen);
         test!(p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other);
         test!(a_closed_journal_says_so);

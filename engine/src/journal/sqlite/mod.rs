@@ -15,6 +15,7 @@ mod counters;
 mod open;
 mod place;
 mod read;
+mod search;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -32,7 +33,7 @@ use tokio::sync::Mutex;
 pub use open::OpenError;
 
 use super::{
-    Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Pending, Sequence, State, Stats, Summary,
+    Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Query, Sequence, State, Stats, Summary,
     store::{Change, Committed, Store, StoreError, Stored, StoredDelivery},
 };
 use counters::Counters;
@@ -129,8 +130,8 @@ impl Store for SqliteStore {
         read::summary(&self.readers, sequence).await
     }
 
-    async fn find(&self, key: Key<'_>, limit: usize) -> Result<Vec<Summary>, StoreError> {
-        read::find(&self.readers, key, limit).await
+    async fn search(&self, query: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, StoreError> {
+        search::search(&self.readers, query, before, limit).await
     }
 
     async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::{AssertSqlSafe, SqlitePool, sqlite::SqliteRow};
 
-use super::{SqliteStore, column, counters::Counters, instant, number, state};
+use super::{SqliteStore, column, counters::Counters, instant, number, search, state};
 use crate::{
     connector::ErrorClass,
     journal::{
@@ -19,31 +19,28 @@ use crate::{
 macro_rules! summary_columns {
     () => {
         "m.sequence, m.received, m.listener, m.peer, m.control_id, m.trigger_event, m.sending_application,
-         m.sending_facility, m.patient, m.size_bytes, m.hash, m.quarantine"
+         m.sending_facility, m.patient, m.nhs_number, m.local_number, m.visit, m.orders, m.size_bytes, m.hash,
+         m.quarantine, m.flag"
     };
 }
+
+/// The destinations that something is owed to. The table begins with them: go from one to the next instead of reading
+/// it all.
+macro_rules! to_destination {
+    () => {
+        "to_destination (name) AS (
+            SELECT min(destination) FROM pending
+            UNION ALL
+            SELECT (SELECT min(destination) FROM pending WHERE destination > name)
+            FROM to_destination WHERE name IS NOT NULL)"
+    };
+}
+pub(super) use {summary_columns, to_destination};
 
 /// The columns of a [`DeliveryRecord`], of `delivery d`.
 const DELIVERY: &str =
     "d.sequence, d.route, d.destination, d.state, d.lanes, d.at, d.attempts, d.first_attempt,
     d.revision, d.reason, d.class";
-
-/// Messages with a key: those in the search table, and those that have come since it was last filled.
-macro_rules! found_by {
-    ($kind:literal, $column:literal, $value:literal) => {
-        concat!(
-            "SELECT sequence FROM search WHERE kind = ",
-            $kind,
-            " AND value = ",
-            $value,
-            " UNION ALL SELECT sequence FROM message WHERE ",
-            $column,
-            " = ",
-            $value,
-            " AND sequence > (SELECT value FROM mark WHERE name = 'searched')"
-        )
-    };
-}
 
 pub(super) async fn pending(
     readers: &SqlitePool,
@@ -90,8 +87,8 @@ pub(super) async fn messages(
     let rows = sqlx::query(MESSAGES).bind(json(sequences)?).fetch_all(readers).await?;
     let stored = |row: &SqliteRow| {
         let summary = one_summary(row)?;
-        let codec = u8::try_from(column::<i64>(row, 12)?).ok().and_then(Codec::from_number);
-        let packed: Vec<u8> = column(row, 13)?;
+        let codec = u8::try_from(column::<i64>(row, 17)?).ok().and_then(Codec::from_number);
+        let packed: Vec<u8> = column(row, 18)?;
         let body =
             codec.map(|codec| Body { codec, size_bytes: summary.size_bytes, hash: summary.hash, packed });
         Ok(Stored { summary, body })
@@ -126,49 +123,16 @@ pub(super) async fn summary(readers: &SqlitePool, sequence: Sequence) -> Result<
     row.as_ref().map(one_summary).transpose()
 }
 
-pub(super) async fn find(
-    readers: &SqlitePool,
-    key: Key<'_>,
-    limit: usize,
-) -> Result<Vec<Summary>, StoreError> {
-    const BY_CONTROL_ID: &str = concat!(
-        "SELECT ",
-        summary_columns!(),
-        " FROM message m WHERE m.sequence IN (",
-        found_by!("1", "control_id", "?1"),
-        ") ORDER BY m.sequence DESC LIMIT ?2"
-    );
-    const BY_PATIENT: &str = concat!(
-        "SELECT ",
-        summary_columns!(),
-        " FROM message m WHERE m.sequence IN (",
-        found_by!("2", "patient", "?1"),
-        ") ORDER BY m.sequence DESC LIMIT ?2"
-    );
-    let (sql, value) = match key {
-        Key::ControlId(value) => (BY_CONTROL_ID, value),
-        Key::Patient(value) => (BY_PATIENT, value),
-    };
-    // No message is found by a key that it does not have.
-    if value.is_empty() {
-        return Ok(Vec::new());
-    }
-    let rows = sqlx::query(sql).bind(value).bind(many(limit)).fetch_all(readers).await?;
-    rows.iter().map(one_summary).collect()
-}
-
 pub(super) async fn deliveries(
     readers: &SqlitePool,
     sequence: Sequence,
 ) -> Result<Vec<DeliveryRecord>, StoreError> {
-    // The table begins with the destination: go from one to the next instead of reading it all.
-    const UNFINISHED: &str = "WITH RECURSIVE to_destination (name) AS (
-            SELECT min(destination) FROM pending
-            UNION ALL
-            SELECT (SELECT min(destination) FROM pending WHERE destination > name)
-            FROM to_destination WHERE name IS NOT NULL)
-        SELECT p.destination, p.sequence, p.route, p.lanes, p.received, p.state, p.attempts, p.first_attempt
-        FROM to_destination CROSS JOIN pending p ON p.destination = name AND p.sequence = ?";
+    const UNFINISHED: &str = concat!(
+        "WITH RECURSIVE ",
+        to_destination!(),
+        " SELECT p.destination, p.sequence, p.route, p.lanes, p.received, p.state, p.attempts, p.first_attempt
+        FROM to_destination CROSS JOIN pending p ON p.destination = name AND p.sequence = ?"
+    );
     let mut transaction = readers.begin().await?;
     let known = format!("SELECT {DELIVERY} FROM delivery d WHERE d.sequence = ?");
     let known = sqlx::query(AssertSqlSafe(known)).bind(sequence.0).fetch_all(&mut *transaction).await?;
@@ -250,7 +214,7 @@ fn selection(filter: &Filter, place: &str) -> String {
         sql.push_str(" AND d.sequence = ?4");
     }
     if filter.control_id.is_some() {
-        sql.push_str(concat!(" AND d.sequence IN (", found_by!("1", "control_id", "?5"), ")"));
+        sql.push_str(&format!(" AND d.sequence IN ({})", search::found_by(Key::ControlId(""), "?5")));
     }
     sql.push_str(" ORDER BY d.sequence, d.route, d.destination LIMIT ?6");
     sql
@@ -349,8 +313,8 @@ pub(super) async fn stats(store: &SqliteStore) -> Result<Stats, StoreError> {
     })
 }
 
-fn one_summary(row: &SqliteRow) -> Result<Summary, StoreError> {
-    let hash: &[u8] = column(row, 10)?;
+pub(super) fn one_summary(row: &SqliteRow) -> Result<Summary, StoreError> {
+    let hash: &[u8] = column(row, 14)?;
     Ok(Summary {
         sequence: Sequence(column(row, 0)?),
         received: instant(column(row, 1)?)?,
@@ -362,11 +326,16 @@ fn one_summary(row: &SqliteRow) -> Result<Summary, StoreError> {
             sending_application: column(row, 6)?,
             sending_facility: column(row, 7)?,
             patient: column(row, 8)?,
+            nhs_number: column(row, 9)?,
+            local_number: column(row, 10)?,
+            visit: column(row, 11)?,
+            orders: orders(column(row, 12)?)?,
         },
-        size_bytes: usize::try_from(column::<i64>(row, 9)?).unwrap_or(usize::MAX),
+        size_bytes: usize::try_from(column::<i64>(row, 13)?).unwrap_or(usize::MAX),
         // A hash of another length is damage: it will match nothing.
         hash: hash.try_into().unwrap_or_default(),
-        quarantine: column(row, 11)?,
+        quarantine: column(row, 15)?,
+        flag: column(row, 16)?,
     })
 }
 
@@ -416,11 +385,19 @@ fn lanes(text: &str) -> Result<Vec<String>, StoreError> {
     serde_json::from_str(text).map_err(|_| StoreError("the lanes of a delivery cannot be read".to_owned()))
 }
 
+fn orders(text: &str) -> Result<Vec<String>, StoreError> {
+    match text {
+        "" => Ok(Vec::new()),
+        list => serde_json::from_str(list)
+            .map_err(|_| StoreError("the order numbers of a message cannot be read".to_owned())),
+    }
+}
+
 fn count(number: i64) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn many(limit: usize) -> i64 {
+pub(super) fn many(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 

@@ -191,6 +191,7 @@ async fn one_batch_keeps_the_order_of_its_changes() {
         listener: new.listener,
         peer: new.peer,
         keys: new.keys,
+        flag: new.flag,
         disposition: new.disposition,
         body: Body::pack(&new.raw),
     };

@@ -31,8 +31,9 @@ struct Rows {
 
 static MESSAGES: Rows = Rows {
     head: "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
-           sending_facility, patient, quarantine, codec, size_bytes, hash, body) VALUES ",
-    columns: 14,
+           sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec, size_bytes,
+           hash, body) VALUES ",
+    columns: 19,
     tail: "",
     sizes: [const { OnceLock::new() }; 9],
 };
@@ -313,6 +314,15 @@ const SEARCH: &str = "INSERT OR IGNORE INTO search (kind, value, sequence)
     SELECT 1, control_id, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND control_id <> ''
     UNION ALL
     SELECT 2, patient, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND patient <> ''
+    UNION ALL
+    SELECT 3, nhs_number, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND nhs_number <> ''
+    UNION ALL
+    SELECT 4, local_number, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND local_number <> ''
+    UNION ALL
+    SELECT 5, visit, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND visit <> ''
+    UNION ALL
+    SELECT 6, o.value, m.sequence FROM message m CROSS JOIN json_each(m.orders) o
+    WHERE m.sequence > ?1 AND m.sequence <= ?2 AND m.orders <> ''
     ORDER BY 1, 2, 3";
 
 /// The length of the log in pages.
@@ -365,11 +375,21 @@ fn bind_message(query: Query<'_>, (sequence, append): (i64, Append)) -> Query<'_
         .bind(append.keys.sending_application)
         .bind(append.keys.sending_facility)
         .bind(append.keys.patient)
+        .bind(append.keys.nhs_number)
+        .bind(append.keys.local_number)
+        .bind(append.keys.visit)
+        .bind(orders(&append.keys.orders))
+        .bind(append.flag)
         .bind(quarantine)
         .bind(i64::from(append.body.codec.number()))
         .bind(append.body.size_bytes as i64)
         .bind(append.body.hash.to_vec())
         .bind(append.body.packed)
+}
+
+/// Most messages have none: an empty text is shorter than an empty list.
+fn orders(orders: &[String]) -> String {
+    if orders.is_empty() { String::new() } else { serde_json::Value::from(orders).to_string() }
 }
 
 fn bind_delivery(query: Query<'_>, record: Record) -> Query<'_> {

@@ -13,12 +13,19 @@ CREATE TABLE message (
   sending_application TEXT    NOT NULL,
   sending_facility    TEXT    NOT NULL,
   patient             TEXT    NOT NULL,
+  nhs_number          TEXT    NOT NULL,
+  local_number        TEXT    NOT NULL,
+  visit               TEXT    NOT NULL,
+  orders              TEXT    NOT NULL, -- a JSON list; empty for none
+  flag                TEXT,             -- a remark for a person
   quarantine          TEXT,             -- why no route or parser could take it
   codec               INTEGER NOT NULL, -- 0 plain, 1 zstd
   size_bytes          INTEGER NOT NULL, -- unpacked
   hash                BLOB    NOT NULL, -- SHA-256 of the unpacked bytes
   body                BLOB    NOT NULL
 ) STRICT;
+-- Times rise nearly always: a page at the end is written, whatever the size of the table.
+CREATE INDEX message_received ON message (received);
 CREATE INDEX message_quarantined ON message (sequence) WHERE quarantine IS NOT NULL;
 
 -- What is owed and not ended: small rows, read by destination in order of arrival.
@@ -56,7 +63,8 @@ CREATE TABLE delivery (
 CREATE UNIQUE INDEX delivery_of_message ON delivery (sequence, route, destination);
 CREATE INDEX delivery_for_a_person ON delivery (state, sequence, destination) WHERE state IN (2, 3, 6);
 
--- What messages are found by: 1 control id, 2 patient. Filled in sorted steps behind the intake, up to `mark`.
+-- What messages are found by: 1 control id, 2 patient, 3 NHS number, 4 local number, 5 visit, 6 order. Filled in sorted
+-- steps behind the intake, up to `mark`.
 CREATE TABLE search (
   kind     INTEGER NOT NULL,
   value    TEXT    NOT NULL,

@@ -1,0 +1,133 @@
+//! Searches, compared with a filter over everything that was stored.
+
+use bytes::Bytes;
+use jiff::Timestamp;
+
+use super::{Home, at, id, journal, message, outcome};
+use crate::journal::{Disposition, Journal, Key, NEWEST, NewMessage, Query, Sequence, State};
+
+/// What is known of a stored message.
+struct Kept {
+    sequence: Sequence,
+    received: Timestamp,
+    listener: String,
+    trigger: String,
+    orders: Vec<String>,
+    quarantined: bool,
+    deliveries: Vec<(&'static str, &'static str, State)>,
+}
+
+pub(crate) async fn a_search_finds_what_a_filter_over_everything_would(home: &dyn Home) {
+    let journal = journal(home).await;
+    let mut kept = Vec::new();
+    for number in 0..400 {
+        kept.push(store(&journal, number).await);
+    }
+    let time = |second: Option<i64>| second.map(at);
+    let mut found = 0;
+    for (since, until) in [(None, None), (Some(100), None), (None, Some(90)), (Some(60), Some(170))] {
+        for (listener, trigger) in [(None, None), (Some("ward"), None), (Some("hospital"), Some("ADT^A08"))] {
+            for (route, destination, state) in [
+                (None, None, None),
+                (Some("adt"), None, None),
+                (None, Some("archive"), None),
+                (None, None, Some(State::Dead)),
+                (Some("adt"), None, Some(State::Ready)),
+                (None, Some("record"), Some(State::Retrying)),
+                (Some("copy"), Some("archive"), Some(State::Delivered)),
+                (Some("copy"), Some("record"), None),
+            ] {
+                for (key, quarantined) in [(None, false), (None, true), (Some(Key::Order("O3")), false)] {
+                    let (since, until) = (time(since), time(until));
+                    let query = Query {
+                        since,
+                        until,
+                        listener,
+                        trigger,
+                        quarantined,
+                        key,
+                        route,
+                        destination,
+                        state,
+                    };
+                    let expected: Vec<_> =
+                        kept.iter().rev().filter(|one| takes(&query, one)).map(|one| one.sequence).collect();
+                    assert_eq!(all(&journal, &query).await, expected, "{query:?}");
+                    found += expected.len();
+                }
+            }
+        }
+    }
+    assert!(found > 1000, "the queries find something: {found}");
+    let nobody = Query { listener: Some("nobody"), ..Query::default() };
+    assert_eq!(all(&journal, &nobody).await, []);
+    assert!(journal.search(&Query::default(), Sequence(0), 5).await.unwrap().messages.is_empty());
+    assert!(journal.search(&Query::default(), NEWEST, 0).await.unwrap().messages.is_empty());
+}
+
+async fn store(journal: &Journal, number: i64) -> Kept {
+    let deliveries: &[(&str, &str)] = match number % 5 {
+        0 => &[],
+        1 => &[("adt", "record")],
+        2 => &[("copy", "archive")],
+        _ => &[("adt", "record"), ("copy", "archive")],
+    };
+    let mut new = NewMessage { raw: Bytes::from(format!("MSH|{number}")), ..message(number, deliveries) };
+    // The clock of this machine was put back once.
+    new.received = at(if number < 200 { number } else { number - 150 });
+    if number % 3 == 0 {
+        new.listener = "ward".to_owned();
+    }
+    if number % 2 == 0 {
+        new.keys.trigger = "ADT^A08".to_owned();
+    }
+    new.keys.orders = vec![format!("O{}", number % 4), format!("P{number}")];
+    let quarantined = deliveries.is_empty();
+    if quarantined {
+        new.disposition = Disposition::Quarantined { reason: "no route takes it".to_owned() };
+    }
+    let (received, listener, trigger, orders) =
+        (new.received, new.listener.clone(), new.keys.trigger.clone(), new.keys.orders.clone());
+    let sequence = journal.append(new).await.unwrap();
+    let states = [State::Ready, State::Delivered, State::Dead, State::Retrying, State::Held, State::Filtered];
+    let mut stand = Vec::new();
+    for (place, (route, destination)) in deliveries.iter().enumerate() {
+        let state = states[(number as usize / 5 + place) % states.len()];
+        if state != State::Ready {
+            journal.record(outcome(&id(sequence, route, destination), state, 1)).await.unwrap();
+        }
+        stand.push((*route, *destination, state));
+    }
+    let deliveries = stand.into_iter().collect();
+    Kept { sequence, received, listener, trigger, orders, quarantined, deliveries }
+}
+
+fn takes(query: &Query<'_>, one: &Kept) -> bool {
+    let asks_for_delivery = query.route.is_some() || query.destination.is_some() || query.state.is_some();
+    let delivery = one.deliveries.iter().any(|(route, destination, state)| {
+        query.route.is_none_or(|asked| asked == *route)
+            && query.destination.is_none_or(|asked| asked == *destination)
+            && query.state.is_none_or(|asked| asked == *state)
+    });
+    query.since.is_none_or(|since| one.received >= since)
+        && query.until.is_none_or(|until| one.received < until)
+        && query.listener.is_none_or(|listener| one.listener == listener)
+        && query.trigger.is_none_or(|trigger| one.trigger == trigger)
+        && (!query.quarantined || one.quarantined)
+        && query.key.is_none_or(|key| one.orders.iter().any(|order| order == key.value()))
+        && (!asks_for_delivery || delivery)
+}
+
+/// Everything, in small pages.
+async fn all(journal: &Journal, query: &Query<'_>) -> Vec<Sequence> {
+    let mut found = Vec::new();
+    let mut before = Some(NEWEST);
+    while let Some(place) = before {
+        let page = journal.search(query, place, 7).await.unwrap();
+        assert!(page.messages.len() <= 7);
+        assert!(page.next.is_none_or(|next| next < place), "a search goes on");
+        found.extend(page.messages.into_iter().map(|one| one.sequence));
+        before = page.next;
+    }
+    found
+}

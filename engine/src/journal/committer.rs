@@ -148,6 +148,8 @@ impl Task {
             let (changes, waiting, close) = sort(&mut gathered);
             if let Err(error) = self.commit(changes, waiting).await {
                 tracing::error!(%error, "the journal is closed: nothing more can be made durable");
+                // Never let go of: a store that closes syncs once more, and what failed must not be tried again.
+                std::mem::forget(self.store.clone());
                 return self.refuse_all();
             }
             if let Some(done) = close {

@@ -2,6 +2,10 @@
 //! std alone so that a fault of the engine's codec cannot hide behind itself.
 #![allow(dead_code)] // each test binary uses its part
 
+pub mod hostile;
+pub mod machine;
+pub mod senders;
+
 use std::{
     fs,
     io::{ErrorKind, Read, Write},
@@ -108,19 +112,37 @@ timeout = "5s"
     /// Starts the engine and waits until it is ready.
     pub fn start(&self) -> Process {
         let mut process = self.spawn();
+        self.until_ready(&mut process);
+        process
+    }
+
+    /// Waits until an engine that was started is ready.
+    pub fn until_ready(&self, process: &mut Process) {
         wait("the engine to be ready", || {
             if let Some(status) = process.0.try_wait().unwrap() {
                 panic!("the engine ended with {status}:\n{}", self.log());
             }
             http(self.admin, "GET", "/readyz", "").is_some_and(|(status, _)| status == 200)
         });
-        process
     }
 
     /// Starts the engine without waiting. Everything it prints goes to `engine.log`.
     pub fn spawn(&self) -> Process {
+        self.spawn_under(None)
+    }
+
+    /// The same beneath another program, such as `strace`, which gets the command as its last arguments.
+    pub fn spawn_under(&self, above: Option<Command>) -> Process {
         let log = fs::File::options().create(true).append(true).open(self.path("engine.log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_tie"))
+        let tie = env!("CARGO_BIN_EXE_tie");
+        let mut command = match above {
+            Some(mut above) => {
+                above.arg(tie);
+                above
+            }
+            None => Command::new(tie),
+        };
+        let child = command
             .arg("--home")
             .arg(self.home.path())
             .args(["run", "--log-format", "json"])
@@ -184,6 +206,11 @@ timeout = "5s"
     }
 }
 
+/// How much a test does: what the environment says (`ops/torture`), or little.
+pub fn effort(variable: &str, little: u64) -> u64 {
+    std::env::var(variable).map_or(little, |text| text.parse().expect("a number"))
+}
+
 /// The top of the checkout.
 pub fn top() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -215,8 +242,13 @@ impl Mllp {
     pub fn connect(port: u16) -> std::io::Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(stream))
+        Ok(Self::over(stream))
+    }
+
+    /// Reads acknowledgements from a connection that something else writes to.
+    pub fn over(stream: TcpStream) -> Self {
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self(stream)
     }
 
     /// Sends one message and waits for its acknowledgement.

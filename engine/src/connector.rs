@@ -50,6 +50,12 @@ pub trait Destination: Send + Sync {
         false
     }
 
+    /// Which of these resources, each named `Type/id`, the receiver does not hold; none if it cannot be asked at all.
+    /// For reconciliation, away from the road.
+    async fn missing(&self, _resources: &[String]) -> Option<Result<Vec<String>, DeliveryError>> {
+        None
+    }
+
     /// How many deliveries at once are of use, such as the number of connections; the engine starts no more.
     fn at_once(&self) -> usize {
         usize::MAX

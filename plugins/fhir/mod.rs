@@ -7,6 +7,7 @@
 //! Left to others: queue, retries, time-outs (engine), connections and TLS (client).
 
 mod answer;
+mod missing;
 mod table;
 
 use std::{
@@ -164,6 +165,10 @@ impl Destination for FhirServer {
         self.judge(&reply, method == Method::PUT)
     }
 
+    async fn missing(&self, resources: &[String]) -> Option<Result<Vec<String>, DeliveryError>> {
+        Some(self.not_held(resources).await)
+    }
+
     fn repeats_are_safe(&self) -> bool {
         self.repeats == Repeats::Safe
     }
@@ -195,27 +200,35 @@ impl FhirServer {
         outbound: &Outbound,
         bearer: Option<&HeaderValue>,
     ) -> Result<Reply, DeliveryError> {
-        let mut request = Request::new(outbound.payload.bytes().clone());
+        let mut request = self.request(method, uri, bearer);
+        *request.body_mut() = outbound.payload.bytes().clone();
+        let headers = request.headers_mut();
+        headers.insert(header::CONTENT_TYPE, ACCEPT.clone());
+        headers.insert(PREFER_NAME.clone(), PREFER.clone());
+        if let Ok(id) = HeaderValue::from_str(&outbound.control_id) {
+            headers.insert(REQUEST_ID.clone(), id);
+        }
+        self.client
+            .send(request, &outbound.left, self.reply_bytes)
+            .await
+            .map_err(|Fault { failure, reason }| self.error(sign(failure), &reason))
+    }
+
+    /// A request without a body, with the headers that every request to this server has.
+    fn request(&self, method: &Method, uri: &Uri, bearer: Option<&HeaderValue>) -> Request<Bytes> {
+        let mut request = Request::new(Bytes::new());
         *request.method_mut() = method.clone();
         *request.uri_mut() = uri.clone();
         let headers = request.headers_mut();
         headers.insert(header::ACCEPT, ACCEPT.clone());
-        headers.insert(header::CONTENT_TYPE, ACCEPT.clone());
-        headers.insert(PREFER_NAME.clone(), PREFER.clone());
         headers.insert(header::USER_AGENT, AGENT.clone());
-        if let Ok(id) = HeaderValue::from_str(&outbound.control_id) {
-            headers.insert(REQUEST_ID.clone(), id);
-        }
         for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
         if let Some(bearer) = bearer {
             headers.insert(header::AUTHORIZATION, bearer.clone());
         }
-        self.client
-            .send(request, &outbound.left, self.reply_bytes)
-            .await
-            .map_err(|Fault { failure, reason }| self.error(sign(failure), &reason))
+        request
     }
 
     /// The `Authorization` header, fetched at first use and when it is to be renewed.

@@ -15,7 +15,7 @@ use prometheus::TextEncoder;
 use serde_json::{Value, json};
 
 use super::{
-    MessageView, ReplayAnswer, ReplayRequest, Site, guard, page, search,
+    MessageView, ReplayAnswer, ReplayRequest, Site, guard, page, search, trace,
     view::{Delivery, ReplayedDelivery},
 };
 use crate::journal::{self, JournalError, Requeue, Sequence};
@@ -39,6 +39,7 @@ pub(super) fn router(site: Site) -> Router {
         .route("/api/status", get(status))
         .route("/api/search", post(search::search))
         .route("/api/messages/{sequence}", get(message))
+        .route("/api/trace", post(trace::trace))
         .route("/api/replay", post(replay))
         .route("/api/reload", post(reload))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })

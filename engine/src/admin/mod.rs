@@ -12,6 +12,7 @@ mod guard;
 mod page;
 mod search;
 mod socket;
+mod trace;
 mod view;
 
 use std::{io, net::SocketAddr, sync::Arc};
@@ -21,9 +22,13 @@ use prometheus::Registry;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence, Summary};
+use crate::{
+    connector::Payload,
+    journal::{DeliveryId, DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence, Summary},
+};
 
 pub use search::{SearchAnswer, SearchKey, SearchRequest};
+pub use trace::{CONTROL_IDS, Trace, TraceAnswer, TraceRequest, TracedDelivery, TracedMessage};
 pub use view::{
     Counts, Delivery, DestinationStatus, Found, JournalStatus, ListenerStatus, MessageView, Readiness,
     ReloadResult, ReloadStatus, ReplayAnswer, ReplayRequest, ReplayedDelivery, RevisionStatus, RouteStatus,
@@ -59,6 +64,18 @@ pub trait Engine: Send + Sync + 'static {
         &self,
         sequence: Sequence,
     ) -> Result<Option<(Summary, Vec<DeliveryRecord>)>, JournalError>;
+
+    /// The messages with this MSH-10, the newest first, each with its deliveries.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    async fn trace(&self, control_id: &str) -> Result<Vec<(Summary, Vec<DeliveryRecord>)>, JournalError>;
+
+    /// What a delivery sent.
+    ///
+    /// # Errors
+    /// When the journal cannot be read, or what it kept is damaged.
+    async fn sent(&self, delivery: &DeliveryId) -> Result<Vec<Payload>, JournalError>;
 
     /// Does deliveries again, or says which it would do.
     ///

@@ -64,6 +64,10 @@ fn record() -> DeliveryRecord {
     }
 }
 
+fn delivered() -> DeliveryRecord {
+    DeliveryRecord { state: State::Delivered, class: None, ..record() }
+}
+
 fn everything() -> Status {
     Status {
         version: "0.1.0".to_owned(),
@@ -140,6 +144,15 @@ impl Engine for Memory {
         sequence: Sequence,
     ) -> Result<Option<(Summary, Vec<DeliveryRecord>)>, JournalError> {
         Ok((sequence == Sequence(7)).then(|| (summary(), vec![record()])))
+    }
+    async fn trace(&self, control_id: &str) -> Result<Vec<(Summary, Vec<DeliveryRecord>)>, JournalError> {
+        let found = [summary()].into_iter().filter(|found| found.keys.control_id == control_id);
+        Ok(found.map(|summary| (summary, vec![delivered()])).collect())
+    }
+    async fn sent(&self, delivery: &DeliveryId) -> Result<Vec<Payload>, JournalError> {
+        assert_eq!(delivery.destination, "record");
+        let (resource_type, id) = ("Patient".to_owned(), "0b9c1a4e-3f5d-5e6a-8b7c-9d0e1f2a3b4c".to_owned());
+        Ok(vec![Payload::FhirResource { resource_type, id, json: bytes::Bytes::from_static(b"canary") }])
     }
     async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError> {
         self.asked.lock().unwrap().push(request.clone());
@@ -323,6 +336,27 @@ async fn a_replay_is_handed_on_with_who_and_why() {
         (asked.filter.states, asked.filter.destination.as_deref()),
         (vec![State::Dead], Some("record"))
     );
+}
+
+#[tokio::test]
+async fn many_messages_are_traced_at_once_without_what_could_tell_a_patient() {
+    let server = server(false).await;
+    let trace = async |asked: Value| server.post("/api/trace", JSON, &asked.to_string()).await;
+    let (status, answer) = trace(json!({ "control_ids": ["C<1>", "other"], "written_to": "record" })).await;
+    assert_eq!(status, 200, "{answer}");
+    let traces = serde_json::from_value::<TraceAnswer>(answer.clone()).unwrap().traces;
+    assert_eq!((traces[1].control_id.as_str(), traces[1].messages.len()), ("other", 0));
+    let delivery = &traces[0].messages[0].deliveries[0];
+    assert_eq!(delivery.delivery.state, State::Delivered);
+    assert_eq!(delivery.written, ["Patient/0b9c1a4e-3f5d-5e6a-8b7c-9d0e1f2a3b4c"]);
+    assert!(!answer.to_string().contains("canary"));
+    // The names of resources only for who asks.
+    for nobody in [json!({ "control_ids": ["C<1>"] }), json!({ "control_ids": ["C<1>"], "written_to": "x" })]
+    {
+        assert!(!trace(nobody).await.1.to_string().contains("Patient/"));
+    }
+    let many: Vec<_> = (0..=CONTROL_IDS).map(|number| number.to_string()).collect();
+    assert_eq!(trace(json!({ "control_ids": many })).await.0, 400);
 }
 
 #[tokio::test]

@@ -12,6 +12,7 @@ mod logging;
 mod map;
 mod mllp_client;
 mod plugins;
+mod reconcile;
 mod reload;
 mod replay;
 mod report;
@@ -103,6 +104,8 @@ enum Command {
     Search(search::Arguments),
     /// Have a running engine do deliveries again.
     Replay(replay::Arguments),
+    /// Compare a sender's list with what a running engine knows, and with what receivers have.
+    Reconcile(reconcile::Arguments),
     /// Have a running engine read its configuration again now.
     Reload(reload::Arguments),
     /// Show the connectors and what can be configured.
@@ -127,6 +130,7 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Status(arguments) => status::run(&arguments, &place),
         Command::Search(arguments) => search::run(&arguments, &place),
         Command::Replay(arguments) => replay::run(&arguments, &place),
+        Command::Reconcile(arguments) => reconcile::run(&arguments, &place, plugins),
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),
         Command::Send(arguments) => return send::run(&arguments),

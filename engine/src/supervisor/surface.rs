@@ -15,9 +15,16 @@ use crate::{
         self, DestinationStatus, JournalStatus, ListenerStatus, Readiness, ReloadResult, ReloadStatus,
         RevisionStatus, RouteStatus, Status,
     },
+    connector::Payload,
     delivery::Standing,
-    journal::{Count, DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence, Summary},
+    journal::{
+        Count, DeliveryId, DeliveryRecord, JournalError, Key, Page, Query, Requeue, Requeued, Sequence,
+        Summary,
+    },
 };
+
+/// Messages of one control id that are traced, the newest first.
+const TRACED: usize = 100;
 
 /// The face of the engine.
 pub struct Surface {
@@ -220,6 +227,19 @@ impl admin::Engine for Surface {
             Some(summary) => Ok(Some((summary, self.parts.journal.deliveries(sequence).await?))),
             None => Ok(None),
         }
+    }
+
+    async fn trace(&self, control_id: &str) -> Result<Vec<(Summary, Vec<DeliveryRecord>)>, JournalError> {
+        let mut traced = Vec::new();
+        for summary in self.parts.journal.find(Key::ControlId(control_id), TRACED).await? {
+            let deliveries = self.parts.journal.deliveries(summary.sequence).await?;
+            traced.push((summary, deliveries));
+        }
+        Ok(traced)
+    }
+
+    async fn sent(&self, delivery: &DeliveryId) -> Result<Vec<Payload>, JournalError> {
+        Ok(self.parts.journal.exchange(delivery).await?.map_or_else(Vec::new, |exchange| exchange.output))
     }
 
     async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError> {

@@ -53,7 +53,6 @@ struct Away {
 
 type Shared = Arc<Mutex<Record>>;
 
-/// Serves until Ctrl-C or SIGTERM.
 /// Serves until `stop`.
 pub(super) async fn serve(
     listen: SocketAddr,
@@ -78,7 +77,7 @@ fn router(shared: Shared) -> Router {
         .route("/fhir/metadata", get(metadata))
         .route("/fhir/_history", get(history))
         .route("/fhir/{kind}", get(search).post(create).put(update_by_condition))
-        .route("/fhir/{kind}/{id}", get(read).put(update))
+        .route("/fhir/{kind}/{id}", get(read).put(update).delete(delete))
         .layer(from_fn_with_state(shared.clone(), away_or_on))
         .route("/$ledger", get(ledger))
         .route("/$away", post(go_away))
@@ -279,12 +278,17 @@ async fn read(State(shared): State<Shared>, Path(name): Path<Name>) -> Response 
     }
 }
 
+async fn delete(State(shared): State<Shared>, Path(name): Path<Name>) -> Response {
+    shared.lock().store.delete(&name);
+    StatusCode::NO_CONTENT.into_response()
+}
+
 async fn search(
     State(shared): State<Shared>,
     Path(kind): Path<String>,
     Query(query): Query<HashMap<String, String>>,
 ) -> Response {
-    let known = ["identifier", "_id", "_summary", "_count", "_format"];
+    let known = ["identifier", "_id", "_summary", "_count", "_format", "_elements"];
     if let Some(strange) = query.keys().find(|key| !known.contains(&key.as_str())) {
         let why = format!("no search by {strange} here");
         return answer(Refused { status: 400, code: "not-supported", why });
@@ -292,7 +296,7 @@ async fn search(
     let record = shared.lock();
     let mut names = record.store.search(&kind, query.get("identifier").map(String::as_str));
     if let Some(id) = query.get("_id") {
-        names.retain(|(_, known)| known == id);
+        names.retain(|(_, known)| id.split(',').any(|id| id == known));
     }
     let count = query.get("_count").and_then(|count| count.parse().ok()).unwrap_or(FOUND);
     let count = if query.get("_summary").is_some_and(|summary| summary == "count") { 0 } else { count };

@@ -242,6 +242,14 @@ impl Store {
         Written { name, created, version }
     }
 
+    /// Forgets a resource, if it is there.
+    pub(super) fn delete(&mut self, name: &Name) {
+        self.forget_identifiers(name);
+        if self.resources.remove(name).is_some() {
+            self.age.retain(|known| known != name);
+        }
+    }
+
     fn let_go(&mut self) {
         if let Some(oldest) = self.age.pop_front() {
             self.forget_identifiers(&oldest);

@@ -116,6 +116,15 @@ timeout = "5s"
         process
     }
 
+    /// The same with more in its environment.
+    pub fn start_with(&self, environment: &[(&str, &str)]) -> Process {
+        let mut above = Command::new("env");
+        above.args(environment.iter().map(|(name, value)| format!("{name}={value}")));
+        let mut process = self.spawn_under(Some(above));
+        self.until_ready(&mut process);
+        process
+    }
+
     /// Waits until an engine that was started is ready.
     pub fn until_ready(&self, process: &mut Process) {
         wait("the engine to be ready", || {

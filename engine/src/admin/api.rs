@@ -5,20 +5,24 @@ use std::time::Duration;
 use axum::{
     Json, Router,
     body::Bytes,
-    extract::{DefaultBodyLimit, Path, Request, State},
+    extract::{DefaultBodyLimit, Path, Query, Request, State, rejection::QueryRejection},
     http::{HeaderValue, StatusCode, header},
     middleware::{self, Next},
     response::{Html, IntoResponse, Response},
     routing::{get, post},
 };
 use prometheus::TextEncoder;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
-    MessageView, ReplayAnswer, ReplayRequest, Site, guard, page, search, trace,
-    view::{Delivery, ReplayedDelivery},
+    AuditLine, Audits, DecisionAnswer, DecisionRequest, Delivery, DeliveryName, Lanes, MessageView, Site,
+    guard, page, search, trace, view::default_limit,
 };
-use crate::journal::{self, JournalError, Requeue, Sequence};
+use crate::journal::{self, Decision, JournalError, Requeue, Sequence};
+
+/// A query string that may be wrong.
+type Asked<T> = Result<Query<T>, QueryRejection>;
 
 /// An answer that is no success: why, as JSON.
 pub(super) type Refusal = (StatusCode, Json<Value>);
@@ -27,8 +31,12 @@ pub(super) type Refusal = (StatusCode, Json<Value>);
 pub(super) const BODY_BYTES: usize = 64 << 10;
 /// The longest time that an answer may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// What one replay may put back at most.
-const REPLAYED: usize = 1_000_000;
+/// What a list shows at most.
+const SHOWN: usize = 10_000;
+/// What one decision may change at most.
+const CHANGED: usize = 1_000_000;
+/// The longest name or reason.
+const WHY_BYTES: usize = 1_000;
 
 pub(super) fn router(site: Site) -> Router {
     Router::new()
@@ -40,7 +48,11 @@ pub(super) fn router(site: Site) -> Router {
         .route("/api/search", post(search::search))
         .route("/api/messages/{sequence}", get(message))
         .route("/api/trace", post(trace::trace))
-        .route("/api/replay", post(replay))
+        .route("/api/lanes", get(lanes))
+        .route("/api/audit", get(audit))
+        .route("/api/replay", post(async |site, body| decide(Decision::Replay, site, body).await))
+        .route("/api/release", post(async |site, body| decide(Decision::Release, site, body).await))
+        .route("/api/skip", post(async |site, body| decide(Decision::Skip, site, body).await))
         .route("/api/reload", post(reload))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
@@ -113,31 +125,61 @@ async fn message(
     }))
 }
 
-async fn replay(State(site): State<Site>, body: Bytes) -> Result<Json<ReplayAnswer>, Refusal> {
-    let request: ReplayRequest = serde_json::from_slice(&body)
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Which {
+    destination: Option<String>,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+async fn lanes(State(site): State<Site>, which: Asked<Which>) -> Result<Json<Lanes>, Refusal> {
+    let Query(Which { destination, limit }) =
+        which.map_err(|_| refusal(StatusCode::BAD_REQUEST, "known are `destination` and `limit`"))?;
+    let lanes = site.engine.lanes(destination.as_deref(), limit.min(SHOWN)).await;
+    lanes.map(Json).map_err(unavailable)
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HowMany {
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+async fn audit(State(site): State<Site>, how_many: Asked<HowMany>) -> Result<Json<Audits>, Refusal> {
+    let Query(HowMany { limit }) =
+        how_many.map_err(|_| refusal(StatusCode::BAD_REQUEST, "only `limit` can be said"))?;
+    let audit = site.engine.audit(limit.min(SHOWN)).await.map_err(unavailable)?;
+    Ok(Json(Audits { audit: audit.into_iter().map(AuditLine::from).collect() }))
+}
+
+async fn decide(
+    decision: Decision,
+    State(site): State<Site>,
+    body: Bytes,
+) -> Result<Json<DecisionAnswer>, Refusal> {
+    let request: DecisionRequest = serde_json::from_slice(&body)
         .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}")))?;
-    sensible(&request).map_err(|what| refusal(StatusCode::BAD_REQUEST, what))?;
+    sensible(decision, &request).map_err(|what| refusal(StatusCode::BAD_REQUEST, what))?;
     let dry_run = request.dry_run;
-    let requeued = site.engine.replay(&asked(request, site.engine.now())).await.map_err(unavailable)?;
-    let first = requeued.first.into_iter().map(|id| ReplayedDelivery {
-        sequence: id.sequence.0,
-        route: id.route,
-        destination: id.destination,
-    });
-    Ok(Json(ReplayAnswer { deliveries: requeued.deliveries, dry_run, first: first.collect() }))
+    let done = site.engine.decide(decision, &asked(request, site.engine.now())).await.map_err(unavailable)?;
+    let first = done.first.into_iter().map(DeliveryName::from).collect();
+    Ok(Json(DecisionAnswer { deliveries: done.deliveries, dry_run, first }))
 }
 
 async fn reload(State(site): State<Site>) -> Response {
     Json(site.engine.reload().await).into_response()
 }
 
-fn sensible(request: &ReplayRequest) -> Result<(), String> {
-    use journal::State::{Delivered, Filtered, Ready, Retrying};
-    if request.states.is_empty() {
-        return Err("`states` must name at least one of parked, held, dead, filtered, delivered".to_owned());
-    }
-    if request.states.iter().any(|state| matches!(state, Ready | Retrying)) {
-        return Err("what is ready or retrying is done by itself".to_owned());
+fn sensible(decision: Decision, request: &DecisionRequest) -> Result<(), String> {
+    use journal::State::{Delivered, Filtered};
+    let takes =
+        || journal::State::ALL.into_iter().filter(|state| decision.takes(*state)).map(journal::State::word);
+    let word = decision.word();
+    if request.states.is_empty() || request.states.iter().any(|state| !decision.takes(*state)) {
+        let known = takes().collect::<Vec<_>>().join(", ");
+        return Err(format!("`states` of a {word} must name at least one of {known}, and no other"));
     }
     let narrowed = request.sequence.is_some()
         || request.control_id.is_some()
@@ -146,14 +188,23 @@ fn sensible(request: &ReplayRequest) -> Result<(), String> {
     if !narrowed && request.states.iter().any(|state| matches!(state, Delivered | Filtered)) {
         return Err("to repeat what has ended well, name a message, route or destination too".to_owned());
     }
-    if !(1..=REPLAYED).contains(&request.limit) {
-        return Err(format!("`limit` must be from 1 to {REPLAYED}"));
+    if !narrowed && decision == Decision::Skip {
+        return Err("to skip, name a message, route or destination too".to_owned());
+    }
+    if decision == Decision::Skip && request.why.trim().is_empty() {
+        return Err("a skip must say why: it becomes the reason of the dead letter".to_owned());
+    }
+    if request.why.len() > WHY_BYTES || request.who.len() > WHY_BYTES {
+        return Err(format!("`who` and `why` may be {WHY_BYTES} bytes long"));
+    }
+    if !(1..=CHANGED).contains(&request.limit) {
+        return Err(format!("`limit` must be from 1 to {CHANGED}"));
     }
     Ok(())
 }
 
-fn asked(request: ReplayRequest, at: jiff::Timestamp) -> Requeue {
-    let ReplayRequest { states, destination, route, sequence, control_id, limit, dry_run, who, why } =
+fn asked(request: DecisionRequest, at: jiff::Timestamp) -> Requeue {
+    let DecisionRequest { states, destination, route, sequence, control_id, limit, dry_run, who, why } =
         request;
     let sequence = sequence.map(Sequence);
     Requeue {

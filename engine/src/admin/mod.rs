@@ -1,4 +1,4 @@
-//! Admin: health, metrics, status, search and replay over HTTP, for people and machines that look after the engine.
+//! Admin: health, metrics, status, search and decisions over HTTP, for people and machines that look after the engine.
 //!
 //! In:       HTTP on the admin listener; an [`Engine`] to ask.
 //! Out:      JSON, the Prometheus text format, one page for people.
@@ -24,15 +24,18 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     connector::Payload,
-    journal::{DeliveryId, DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence, Summary},
+    journal::{
+        Audit, Decision, DeliveryId, DeliveryRecord, JournalError, Page, Query, Requeue, Requeued, Sequence,
+        Summary,
+    },
 };
 
 pub use search::{SearchAnswer, SearchKey, SearchRequest};
 pub use trace::{CONTROL_IDS, Trace, TraceAnswer, TraceRequest, TracedDelivery, TracedMessage};
 pub use view::{
-    Counts, Delivery, DestinationStatus, Found, JournalStatus, ListenerStatus, MessageView, Readiness,
-    ReloadResult, ReloadStatus, ReplayAnswer, ReplayRequest, ReplayedDelivery, RevisionStatus, RouteStatus,
-    Status, callable,
+    AuditLine, Audits, Counts, DecisionAnswer, DecisionRequest, Delivery, DeliveryName, DestinationStatus,
+    Found, JournalStatus, Lane, Lanes, ListenerStatus, MessageView, Readiness, ReloadResult, ReloadStatus,
+    RevisionStatus, RouteStatus, Status, callable,
 };
 
 /// What the admin pages ask. The supervisor answers.
@@ -77,11 +80,23 @@ pub trait Engine: Send + Sync + 'static {
     /// When the journal cannot be read, or what it kept is damaged.
     async fn sent(&self, delivery: &DeliveryId) -> Result<Vec<Payload>, JournalError>;
 
-    /// Does deliveries again, or says which it would do.
+    /// Makes a person's decision about deliveries, or says which it would be made about.
     ///
     /// # Errors
     /// When the journal cannot be read or written.
-    async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError>;
+    async fn decide(&self, decision: Decision, request: &Requeue) -> Result<Requeued, JournalError>;
+
+    /// The lanes that wait, the oldest first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    async fn lanes(&self, destination: Option<&str>, limit: usize) -> Result<Lanes, JournalError>;
+
+    /// What persons have decided, the newest first.
+    ///
+    /// # Errors
+    /// When the journal cannot be read.
+    async fn audit(&self, limit: usize) -> Result<Vec<Audit>, JournalError>;
 
     /// Reads the configuration again now; returns when it is live or refused.
     async fn reload(&self) -> ReloadStatus;

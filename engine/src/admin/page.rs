@@ -79,8 +79,8 @@ fn destinations(page: &mut String, destinations: &[DestinationStatus]) {
     }
     *page += "<th class=\"n\">oldest</tr>";
     for destination in destinations {
-        let (class, word) =
-            if destination.circuit_open { ("bad", "stopped") } else { ("good", "delivering") };
+        let word = escape(&destination.standing);
+        let class = if destination.needs_a_look() { "bad" } else { "good" };
         let reason =
             destination.reason.as_deref().map(|reason| format!(": {}", escape(reason))).unwrap_or_default();
         let (name, kind) = (escape(&destination.name), escape(&destination.kind));

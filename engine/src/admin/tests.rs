@@ -18,7 +18,7 @@ use crate::{
 /// Answers from memory; notes what it was asked to change.
 struct Memory {
     readiness: Mutex<Readiness>,
-    asked: Mutex<Vec<Requeue>>,
+    asked: Mutex<Vec<(Decision, Requeue)>>,
     broken: bool,
 }
 
@@ -104,10 +104,12 @@ fn everything() -> Status {
         destinations: vec![DestinationStatus {
             name: "record".to_owned(),
             kind: "fhir".to_owned(),
-            circuit_open: true,
+            standing: "away".to_owned(),
+            rate: Some("50/s".to_owned()),
             reason: Some("connection refused".to_owned()),
             deliveries: [("ready".to_owned(), 41), ("dead".to_owned(), 2)].into(),
             oldest_seconds: Some(3_700),
+            ages: [("ready".to_owned(), 3_700)].into(),
         }],
     }
 }
@@ -154,9 +156,35 @@ impl Engine for Memory {
         let (resource_type, id) = ("Patient".to_owned(), "0b9c1a4e-3f5d-5e6a-8b7c-9d0e1f2a3b4c".to_owned());
         Ok(vec![Payload::FhirResource { resource_type, id, json: bytes::Bytes::from_static(b"canary") }])
     }
-    async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError> {
-        self.asked.lock().unwrap().push(request.clone());
+    async fn decide(&self, decision: Decision, request: &Requeue) -> Result<Requeued, JournalError> {
+        self.asked.lock().unwrap().push((decision, request.clone()));
         Ok(Requeued { deliveries: 1, first: vec![record().id] })
+    }
+    async fn lanes(&self, destination: Option<&str>, limit: usize) -> Result<Lanes, JournalError> {
+        let lane = Lane {
+            destination: destination.unwrap_or("record").to_owned(),
+            route: "adt".to_owned(),
+            sequence: 7,
+            lane: "0a1b2c3d".to_owned(),
+            state: State::Parked,
+            since: Some(at(5)),
+            attempts: 3,
+            class: Some("rejected".to_owned()),
+            reason: "422".to_owned(),
+            behind: 2,
+        };
+        let lanes = [lane].into_iter().take(limit).collect();
+        Ok(Lanes { lanes, complete: true, counted_all: true })
+    }
+    async fn audit(&self, _: usize) -> Result<Vec<Audit>, JournalError> {
+        Ok(vec![Audit {
+            at: at(9),
+            action: "skip".to_owned(),
+            who: "ann".to_owned(),
+            why: "a test message".to_owned(),
+            asked: r#"{"states":["parked"]}"#.to_owned(),
+            deliveries: 1,
+        }])
     }
     async fn reload(&self) -> ReloadStatus {
         ReloadStatus { at: at(9), result: ReloadResult::Unchanged, revision: None, problems: Vec::new() }
@@ -327,7 +355,8 @@ async fn a_replay_is_handed_on_with_who_and_why() {
         answer,
         json!({ "deliveries": 1, "dry_run": true, "first": [{ "sequence": 7, "route": "adt", "destination": "record" }] })
     );
-    let asked = server.engine.asked.lock().unwrap().pop().unwrap();
+    let (decision, asked) = server.engine.asked.lock().unwrap().pop().unwrap();
+    assert_eq!(decision, Decision::Replay);
     assert_eq!(
         (asked.who.as_str(), asked.why.as_str(), asked.limit, asked.at),
         ("me", "mended", 1_000, at(120))
@@ -360,22 +389,51 @@ async fn many_messages_are_traced_at_once_without_what_could_tell_a_patient() {
 }
 
 #[tokio::test]
-async fn a_replay_that_makes_no_sense_is_refused() {
+async fn a_decision_that_makes_no_sense_is_refused() {
     let server = server(false).await;
-    for (asked, why) in [
-        ("{}", "missing field `states`"),
-        (r#"{"states":[]}"#, "at least one"),
-        (r#"{"states":["ready"]}"#, "by itself"),
-        (r#"{"states":["delivered"]}"#, "name a message"),
-        (r#"{"states":["dead"],"limit":0}"#, "`limit`"),
-        (r#"{"states":["dead"],"destinaton":"x"}"#, "unknown field"),
-        ("x", "cannot be read"),
+    for (decision, asked, why) in [
+        ("replay", "{}", "missing field `states`"),
+        ("replay", r#"{"states":[]}"#, "at least one"),
+        ("replay", r#"{"states":["ready"]}"#, "at least one of parked, held, filtered, delivered, dead"),
+        ("replay", r#"{"states":["delivered"]}"#, "name a message"),
+        ("replay", r#"{"states":["dead"],"limit":0}"#, "`limit`"),
+        ("replay", r#"{"states":["dead"],"destinaton":"x"}"#, "unknown field"),
+        ("replay", "x", "cannot be read"),
+        ("release", r#"{"states":["dead"]}"#, "at least one of parked, held, and"),
+        ("skip", r#"{"states":["ready"],"sequence":7,"why":"x"}"#, "at least one of retrying, parked, held,"),
+        ("skip", r#"{"states":["parked"],"sequence":7,"why":" "}"#, "must say why"),
+        ("skip", r#"{"states":["parked"],"why":"x"}"#, "name a message"),
     ] {
-        let (status, answer) = server.post("/api/replay", JSON, asked).await;
+        let (status, answer) = server.post(&format!("/api/{decision}"), JSON, asked).await;
         assert_eq!(status, 400, "{asked}");
         assert!(answer["error"].as_str().unwrap().contains(why), "{asked}: {answer}");
     }
     assert!(server.engine.asked.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_release_and_a_skip_are_handed_on() {
+    let server = server(false).await;
+    let asked = r#"{"states":["parked"],"sequence":7,"who":"me","why":"a test message"}"#;
+    for (path, decision) in [("/api/release", Decision::Release), ("/api/skip", Decision::Skip)] {
+        let (status, answer) = server.post(path, JSON, asked).await;
+        assert_eq!((status, &answer["deliveries"]), (200, &json!(1)));
+        let (decided, request) = server.engine.asked.lock().unwrap().pop().unwrap();
+        assert_eq!((decided, request.filter.sequence), (decision, Some(Sequence(7))));
+    }
+}
+
+#[tokio::test]
+async fn lanes_and_audit_are_listed() {
+    let server = server(false).await;
+    let (status, lanes) = server.json("/api/lanes?destination=archive").await;
+    assert_eq!((status, &lanes["lanes"][0]["destination"]), (200, &json!("archive")));
+    assert_eq!((&lanes["lanes"][0]["behind"], &lanes["complete"]), (&json!(2), &json!(true)));
+    assert_eq!(server.json("/api/lanes?limit=0").await.1["lanes"], json!([]));
+    let (status, audit) = server.json("/api/audit").await;
+    assert_eq!((status, &audit["audit"][0]["action"]), (200, &json!("skip")));
+    assert_eq!(audit["audit"][0]["asked"], json!({ "states": ["parked"] }));
+    assert_eq!(server.json("/api/audit?sort=x").await.0, 400);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     error::Problem,
-    journal::{DeliveryRecord, State, Summary},
+    journal::{Audit, DeliveryId, DeliveryRecord, State, Summary},
 };
 
 /// Whether messages are taken.
@@ -135,14 +135,25 @@ pub struct DestinationStatus {
     pub name: String,
     /// Its connector.
     pub kind: String,
-    /// Nothing is sent to it for now.
-    pub circuit_open: bool,
-    /// Why, or what the last attempt ended with.
+    /// What it is given: `delivering`, `away`, `held`, `maintenance`, `paused`; `gone` if it is not configured any more.
+    pub standing: String,
+    /// Why it is given nothing.
     pub reason: Option<String>,
+    /// The most requests in a time, if there is a bound.
+    pub rate: Option<String>,
     /// Unfinished deliveries and dead letters by state.
     pub deliveries: Counts,
     /// Age of the oldest unfinished delivery.
     pub oldest_seconds: Option<i64>,
+    /// The same by state.
+    pub ages: BTreeMap<String, i64>,
+}
+
+impl DestinationStatus {
+    /// Whether it is given nothing though nobody wanted it so.
+    pub fn needs_a_look(&self) -> bool {
+        matches!(self.standing.as_str(), "away" | "held" | "gone")
+    }
 }
 
 /// A message that was found, without anything that could tell a patient.
@@ -207,11 +218,11 @@ pub struct Delivery {
     pub class: Option<String>,
 }
 
-/// Which deliveries to do again. What is not said matches all; `states` must say something.
+/// Which deliveries a person means. What is not said matches all; `states` must say something.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct ReplayRequest {
-    /// Parked, held, dead; filtered or delivered only together with another condition.
+pub struct DecisionRequest {
+    /// Where they stand. To replay what is filtered or delivered, another condition is needed.
     pub states: Vec<State>,
     /// The destination.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,25 +245,25 @@ pub struct ReplayRequest {
     /// Who asks; for the audit.
     #[serde(default)]
     pub who: String,
-    /// Why; for the audit.
+    /// Why; for the audit. A skip needs a reason, which becomes that of the dead letter.
     #[serde(default)]
     pub why: String,
 }
 
-/// What a replay did, or would do.
+/// What a decision did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplayAnswer {
+pub struct DecisionAnswer {
     /// How many deliveries.
     pub deliveries: u64,
     /// Nothing was changed.
     pub dry_run: bool,
     /// The first of them.
-    pub first: Vec<ReplayedDelivery>,
+    pub first: Vec<DeliveryName>,
 }
 
-/// One delivery that is done again.
+/// Names one delivery.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ReplayedDelivery {
+pub struct DeliveryName {
     /// The message.
     pub sequence: i64,
     /// The route.
@@ -261,7 +272,67 @@ pub struct ReplayedDelivery {
     pub destination: String,
 }
 
-/// What one request may put back unless it says otherwise.
+/// A delivery that waits, and its lane with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lane {
+    /// The destination.
+    pub destination: String,
+    /// The route.
+    pub route: String,
+    /// The message that waits, by its place in the journal.
+    pub sequence: i64,
+    /// Tells lanes apart without saying whose they are; another one after each start of the engine.
+    pub lane: String,
+    /// `retrying`, `parked` or `held`.
+    pub state: State,
+    /// When it last failed.
+    pub since: Option<Timestamp>,
+    /// Attempts made.
+    pub attempts: u32,
+    /// How the failure was classed.
+    pub class: Option<String>,
+    /// What the receiver answered, or why it failed.
+    pub reason: String,
+    /// Deliveries behind it in its lanes.
+    pub behind: u64,
+}
+
+/// The lanes that wait.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lanes {
+    /// The oldest first.
+    pub lanes: Vec<Lane>,
+    /// There are no others.
+    pub complete: bool,
+    /// If not, `behind` is a lower bound.
+    pub counted_all: bool,
+}
+
+/// What persons have decided.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audits {
+    /// The newest first.
+    pub audit: Vec<AuditLine>,
+}
+
+/// One decision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditLine {
+    /// When.
+    pub at: Timestamp,
+    /// What: `replay`, `release`, `skip`, …
+    pub action: String,
+    /// Who.
+    pub who: String,
+    /// Why.
+    pub why: String,
+    /// What was asked for.
+    pub asked: serde_json::Value,
+    /// How many deliveries it changed.
+    pub deliveries: u64,
+}
+
+/// What one request may change unless it says otherwise.
 pub(super) fn default_limit() -> usize {
     1_000
 }
@@ -314,6 +385,20 @@ impl From<DeliveryRecord> for Delivery {
             reason,
             class: class.map(|class| class.word().to_owned()),
         }
+    }
+}
+
+impl From<DeliveryId> for DeliveryName {
+    fn from(id: DeliveryId) -> Self {
+        Self { sequence: id.sequence.0, route: id.route, destination: id.destination }
+    }
+}
+
+impl From<Audit> for AuditLine {
+    fn from(audit: Audit) -> Self {
+        let Audit { at, action, who, why, asked, deliveries } = audit;
+        let asked = serde_json::from_str(&asked).unwrap_or(serde_json::Value::String(asked));
+        Self { at, action, who, why, asked, deliveries }
     }
 }
 

@@ -3,18 +3,20 @@
 //! Promises: exit codes are stable (see [`Exit`]); what a machine would read is on stdout and is JSON with
 //! `--json`; what is said to people about faults is on stderr. Nothing of a message is printed except by commands that are asked for it.
 
+mod audit;
 mod check;
 mod client;
+mod decide;
 mod demo;
 mod demo_record;
 mod inspect;
+mod lanes;
 mod logging;
 mod map;
 mod mllp_client;
 mod plugins;
 mod reconcile;
 mod reload;
-mod replay;
 mod report;
 mod run;
 mod search;
@@ -103,7 +105,15 @@ enum Command {
     /// Find messages in the journal of a running engine, the newest first.
     Search(search::Arguments),
     /// Have a running engine do deliveries again.
-    Replay(replay::Arguments),
+    Replay(decide::ReplayArguments),
+    /// Show the lanes of a running engine that wait, since when and why.
+    Lanes(lanes::Arguments),
+    /// Let parked and held deliveries of a running engine go on.
+    Release(decide::ReleaseArguments),
+    /// Make waiting deliveries of a running engine dead letters; their lanes go on.
+    Skip(decide::SkipArguments),
+    /// Show who has decided what about the deliveries of a running engine.
+    Audit(audit::Arguments),
     /// Compare a sender's list with what a running engine knows, and with what receivers have.
     Reconcile(reconcile::Arguments),
     /// Have a running engine read its configuration again now.
@@ -129,7 +139,11 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &place),
         Command::Search(arguments) => search::run(&arguments, &place),
-        Command::Replay(arguments) => replay::run(&arguments, &place),
+        Command::Replay(arguments) => decide::replay(&arguments, &place),
+        Command::Lanes(arguments) => lanes::run(&arguments, &place),
+        Command::Release(arguments) => decide::release(&arguments, &place),
+        Command::Skip(arguments) => decide::skip(&arguments, &place),
+        Command::Audit(arguments) => audit::run(&arguments, &place),
         Command::Reconcile(arguments) => reconcile::run(&arguments, &place, plugins),
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),

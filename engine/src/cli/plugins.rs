@@ -56,6 +56,7 @@ pub(super) fn run(arguments: &Arguments, plugins: &'static [Plugin]) -> Exit {
     }
     if let Some(role) = &plugin.destination {
         describe("destination", plugin.name, role.example, &schema);
+        say(answers(plugin));
     }
     Exit::Well
 }
@@ -70,6 +71,18 @@ fn describe(section: &str, name: &str, example: &str, schema: &Value) {
         keys(table, schema, "", 0);
     }
     say(format_args!("\n{}\n", example.trim_end()));
+}
+
+/// What an answer means unless `errors` says otherwise. A sign of an earlier table hides that of a later.
+fn answers(plugin: &Plugin) -> String {
+    let mut lines = vec!["\nWhat an answer means, unless `errors` says otherwise:\n".to_owned()];
+    let mut seen = std::collections::BTreeSet::new();
+    for (sign, class, why) in plugin.answers.iter().flat_map(|table| table.iter()) {
+        if seen.insert(sign) {
+            lines.push(format!("  {sign:<18} {:<14} {why}", class.word()));
+        }
+    }
+    lines.join("\n") + "\n"
 }
 
 /// Every key of a table, with those of the tables in it. A schema may refer to itself: not deeper than this.

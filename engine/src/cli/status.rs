@@ -67,7 +67,13 @@ fn page(status: &Status) -> String {
         lines.push(format!("listener {:<24} {:<8} {state}{reason}", listener.name, listener.kind));
     }
     for destination in &status.destinations {
-        let mut state = if destination.circuit_open { "STOPPED".to_owned() } else { "delivering".to_owned() };
+        let mut state = match destination.needs_a_look() {
+            true => destination.standing.to_uppercase(),
+            false => destination.standing.clone(),
+        };
+        if let Some(rate) = &destination.rate {
+            state = format!("{state}, at most {rate}");
+        }
         if let Some(reason) = &destination.reason {
             state = format!("{state}: {reason}");
         }

@@ -1,8 +1,8 @@
 //! [`Journal`]: the handle that the rest of the engine uses.
 //!
-//! Promise:  P1. `append`, `record` and `requeue` return after their commit. Bodies are packed on the way in and
+//! Promise:  P1. `append` and `record` return after their commit. Bodies are packed on the way in and
 //!           verified on the way out, the same for every store.
-//! Not here: grouping (committer.rs), storing (store.rs and the stores).
+//! Not here: what a person decides (decisions.rs), grouping (committer.rs), storing (store.rs and the stores).
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
@@ -11,27 +11,23 @@ use tokio::sync::watch;
 
 use super::{
     Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter, JournalError,
-    Key, Loaded, NewMessage, Outcome, Output, Page, Pending, Query, Requeue, Requeued, Sequence, State,
-    Stats, Summary, Tip, Work,
+    Key, Loaded, NewMessage, Outcome, Output, Page, Pending, Query, Sequence, State, Stats, Summary, Tip,
+    Work,
     body::{self, Body, Flaw},
     committer::Committer,
     store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
 };
 use crate::metrics::Metrics;
 
-/// Deliveries put back in one transaction: intake must not wait for a long replay.
-const REQUEUE_STEP: usize = 500;
 /// Beyond every message: where a search begins.
 pub const NEWEST: Sequence = Sequence(i64::MAX);
-/// Ids shown of a replay.
-const SHOWN: usize = 100;
 
 /// The journal. Cheap to clone; the last handle gone, the store is closed.
 #[derive(Clone)]
 pub struct Journal {
-    store: Arc<dyn Store>,
-    committer: Committer,
-    metrics: Arc<Metrics>,
+    pub(super) store: Arc<dyn Store>,
+    pub(super) committer: Committer,
+    pub(super) metrics: Arc<Metrics>,
 }
 
 impl Journal {
@@ -74,11 +70,12 @@ impl Journal {
         Ok(sequences)
     }
 
-    /// Makes an outcome durable. A delivery that is not pending has had its outcome: nothing changes then.
+    /// Makes an outcome durable, and says whether the delivery was pending. One that is not has had its outcome, or a
+    /// person has set it aside meanwhile: nothing changes then, and nothing more is to be done about it.
     ///
     /// # Errors
     /// `Closed`: the lane must not move on.
-    pub async fn record(&self, outcome: Outcome) -> Result<(), JournalError> {
+    pub async fn record(&self, outcome: Outcome) -> Result<bool, JournalError> {
         let Outcome { id, state, at, attempts, first_attempt, output, revision, reason, class, detail } =
             outcome;
         let output = match output.as_slice() {
@@ -93,62 +90,12 @@ impl Journal {
             Record { id, state, at, attempts, first_attempt, revision, reason, class, output, detail };
         let sequence = record.id.sequence.0;
         match self.committer.commit(Change::Record(record)).await? {
-            Committed::Recorded(true) => Ok(()),
-            Committed::Recorded(false) => {
-                tracing::warn!(sequence, "an outcome came for a delivery that is not pending");
-                Ok(())
+            Committed::Recorded(pending) => {
+                if !pending {
+                    tracing::warn!(sequence, "an outcome came for a delivery that is not pending");
+                }
+                Ok(pending)
             }
-            other => Err(mixed_up(other)),
-        }
-    }
-
-    /// Puts deliveries back to be done again, in steps, each audited in its transaction.
-    ///
-    /// # Errors
-    /// `Read` for a filter without states or with states that are never put back; `Closed`.
-    pub async fn requeue(&self, request: &Requeue) -> Result<Requeued, JournalError> {
-        check(&request.filter)?;
-        let asked = serde_json::to_string(&request.filter)
-            .map_err(|error| JournalError::Read(format!("the filter cannot be written down: {error}")))?;
-        let mut done = Requeued::default();
-        let mut looked_at = 0;
-        let mut after = Sequence(0);
-        while looked_at < request.limit {
-            let step = REQUEUE_STEP.min(request.limit - looked_at);
-            let mut found = self.store.select(&request.filter, after, step).await?;
-            let more = found.len() >= step;
-            found.truncate(request.limit - looked_at);
-            looked_at += found.len();
-            let Some(last) = found.last() else { break };
-            after = last.id.sequence;
-            let ids: Vec<_> = found.into_iter().map(|delivery| delivery.id).collect();
-            done.first.extend(ids.iter().take(SHOWN.saturating_sub(done.first.len())).cloned());
-            done.deliveries += match request.dry_run {
-                true => ids.len() as u64,
-                false => self.requeue_step(ids, request, &asked).await?,
-            };
-            if !more {
-                break;
-            }
-        }
-        Ok(done)
-    }
-
-    async fn requeue_step(
-        &self,
-        ids: Vec<DeliveryId>,
-        request: &Requeue,
-        asked: &str,
-    ) -> Result<u64, JournalError> {
-        let audit = Audit {
-            at: request.at,
-            who: request.who.clone(),
-            why: request.why.clone(),
-            asked: asked.to_owned(),
-            deliveries: 0,
-        };
-        match self.committer.commit(Change::Requeue(ids, audit)).await? {
-            Committed::Requeued(deliveries) => Ok(deliveries),
             other => Err(mixed_up(other)),
         }
     }
@@ -273,7 +220,7 @@ impl Journal {
         Ok(self.store.quarantine(after, limit).await?)
     }
 
-    /// What was asked to be done again, the newest first.
+    /// What persons have decided, the newest first.
     ///
     /// # Errors
     /// `Read`.
@@ -361,17 +308,6 @@ fn sound(disposition: Disposition) -> Disposition {
     }
 }
 
-fn check(filter: &Filter) -> Result<(), JournalError> {
-    let wrong = |state: &&State| matches!(state, State::Ready | State::Retrying);
-    match filter.states.iter().find(wrong) {
-        Some(_) => Err(JournalError::Read("ready and retrying deliveries need no replay".to_owned())),
-        None if filter.states.is_empty() => {
-            Err(JournalError::Read("a replay must say which states it means".to_owned()))
-        }
-        None => Ok(()),
-    }
-}
-
 fn entry(stored: Stored) -> Result<Entry, Damage> {
     let Summary { sequence, received, listener, keys, .. } = stored.summary;
     let body = stored.body.ok_or(Damage { sequence, flaw: Flaw::Unreadable })?;
@@ -390,6 +326,6 @@ fn unpack(blob: &[u8], sequence: Sequence) -> Result<Bytes, Damage> {
     Body::from_blob(blob).and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })
 }
 
-fn mixed_up(committed: Committed) -> JournalError {
+pub(super) fn mixed_up(committed: Committed) -> JournalError {
     JournalError::Closed(format!("the store has answered another question: {committed:?}"))
 }

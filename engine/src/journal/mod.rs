@@ -12,6 +12,7 @@ mod committer;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod debug;
+mod decisions;
 mod handle;
 mod readings;
 pub mod sqlite;
@@ -24,8 +25,8 @@ use jiff::Timestamp;
 
 pub use handle::{Journal, NEWEST};
 pub use readings::{
-    Audit, Count, Damage, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Page, Query, Requeue,
-    Requeued, Stats, Summary, Tip, Work,
+    Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Page, Query,
+    Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,
 };
 
 use crate::connector::{ErrorClass, Payload};

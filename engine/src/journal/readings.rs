@@ -13,7 +13,7 @@ use crate::connector::{ErrorClass, Payload};
 pub struct Tip {
     /// The highest sequence committed.
     pub last: Sequence,
-    /// Rises whenever deliveries at lower sequences have become ready again.
+    /// Rises whenever a person's decision has changed deliveries at lower sequences.
     pub requeued: u64,
 }
 
@@ -198,11 +198,11 @@ pub struct Stats {
     pub disk_bytes: u64,
 }
 
-/// Which deliveries to do again. What is not set matches all; `states` is never empty.
+/// Which deliveries are meant. What is not set matches all; `states` is never empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Filter {
-    /// Parked, held, dead; filtered or delivered by explicit choice. What is ready or retrying is never touched.
+    /// Where they stand: for a replay parked, held, dead, filtered or delivered; what is ready is never touched.
     pub states: Vec<State>,
     /// The destination's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -218,7 +218,18 @@ pub struct Filter {
     pub control_id: Option<String>,
 }
 
-/// A request to do deliveries again: they become `Ready` and are mapped anew.
+/// What a person decides about deliveries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// They are done again from the beginning: mapped anew by the live revision, in their old place in their lanes.
+    Replay,
+    /// What is parked or held goes on: sent again as it was made, or mapped if nothing was made.
+    Release,
+    /// What is retrying, parked or held becomes a dead letter; its lanes go on.
+    Skip,
+}
+
+/// A person's request to make a [`Decision`] about deliveries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Requeue {
     /// Which.
@@ -235,26 +246,48 @@ pub struct Requeue {
     pub at: Timestamp,
 }
 
-/// What a [`Requeue`] did, or would do.
+/// What a [`Decision`] did, or would do.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Requeued {
-    /// How many deliveries match (and were put back, if this was no dry run).
+    /// How many deliveries match (and were changed, if this was no dry run).
     pub deliveries: u64,
     /// The first of them, at most a hundred.
     pub first: Vec<DeliveryId>,
 }
 
-/// One line of the audit: who asked for what to be done again.
+/// A delivery that waits for its next attempt or for a person, and what waits for it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// The delivery: retrying, parked or held.
+    pub delivery: DeliveryRecord,
+    /// Deliveries behind it in its lanes.
+    pub behind: u64,
+}
+
+/// What waits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WaitingList {
+    /// The oldest first.
+    pub lanes: Vec<Waiting>,
+    /// There are no others.
+    pub complete: bool,
+    /// If not, `behind` is a lower bound: too much is unfinished to count it all.
+    pub counted_all: bool,
+}
+
+/// One line of the audit: who decided what.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
     /// When.
     pub at: Timestamp,
+    /// What: `replay`, `release`, `skip`, `prune`, …
+    pub action: String,
     /// Who.
     pub who: String,
     /// Why.
     pub why: String,
     /// The filter, as JSON.
     pub asked: String,
-    /// How many deliveries were put back.
+    /// How many deliveries it changed.
     pub deliveries: u64,
 }

@@ -22,6 +22,12 @@ pub enum Change {
     Record(Record),
     /// Deliveries to be done again. One that is ready or retrying is left alone.
     Requeue(Vec<DeliveryId>, Audit),
+    /// Parked and held deliveries that go on as they were made: they become `Retrying`, with no attempt counted and
+    /// their output kept. Others are left alone.
+    Release(Vec<DeliveryId>, Audit),
+    /// Retrying, parked and held deliveries that become dead letters at the audit's time, with its `why` as the reason;
+    /// output and answer are kept. Others are left alone.
+    Skip(Vec<DeliveryId>, Audit),
 }
 
 impl Change {
@@ -31,7 +37,9 @@ impl Change {
         match self {
             Self::Append(append) => append.body.packed.len(),
             Self::Record(record) => length(&record.output) + length(&record.detail),
-            Self::Requeue(ids, _) => ids.len() * size_of::<DeliveryId>(),
+            Self::Requeue(ids, _) | Self::Release(ids, _) | Self::Skip(ids, _) => {
+                ids.len() * size_of::<DeliveryId>()
+            }
         }
     }
 }
@@ -78,7 +86,7 @@ pub enum Committed {
     Appended(Sequence),
     /// Whether the delivery was pending, so that this is now where it stands.
     Recorded(bool),
-    /// How many deliveries became ready again.
+    /// How many deliveries a person's decision (requeue, release, skip) has changed.
     Requeued(u64),
 }
 
@@ -163,7 +171,7 @@ pub trait Store: Send + Sync + 'static {
     /// Messages in quarantine after a sequence, the oldest first.
     async fn quarantine(&self, after: Sequence, limit: usize) -> Result<Vec<Summary>, StoreError>;
 
-    /// What was asked to be done again, the newest first.
+    /// What persons have decided, the newest first.
     async fn audit(&self, limit: usize) -> Result<Vec<Audit>, StoreError>;
 
     /// Deliveries by destination and state, for unfinished states and `Dead`. Cheap: asked every second.

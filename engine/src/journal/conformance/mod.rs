@@ -2,6 +2,7 @@
 //!
 //! Not here: what only one store can be asked (its own files, locks, schema).
 
+mod decisions;
 mod model;
 mod searching;
 
@@ -11,6 +12,10 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+pub(crate) use decisions::{
+    a_release_sends_on_what_was_made_and_touches_nothing_else,
+    a_skip_makes_dead_letters_with_the_reason_given, what_waits_is_told_with_how_much_waits_behind_it,
+};
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
 pub(crate) use searching::a_search_finds_what_a_filter_over_everything_would;
 
@@ -460,6 +465,9 @@ macro_rules! conforms {
         test!(a_page_never_tears_a_message_apart);
         test!(what_owes_nothing_or_the_same_twice_is_neither_lost_nor_fatal);
         test!(a_replay_makes_ready_again_and_is_audited);
+        test!(a_release_sends_on_what_was_made_and_touches_nothing_else);
+        test!(a_skip_makes_dead_letters_with_the_reason_given);
+        test!(what_waits_is_told_with_how_much_waits_behind_it);
         test!(a_long_replay_goes_in_steps);
         test!(messages_are_found_by_their_keys_however_many_there_are);
         test!(a_search_finds_what_a_filter_over_everything_would);

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::{Home, id, journal, message, outcome, replay};
-use crate::journal::{DeliveryId, Journal, Sequence, State};
+use crate::journal::{Decision, DeliveryId, Journal, Sequence, State};
 
 pub(super) async fn states(journal: &Journal, destination: &str) -> BTreeMap<DeliveryId, State> {
     let pending = journal.pending(destination, Sequence(0), usize::MAX >> 1).await.unwrap();
@@ -19,17 +19,22 @@ pub(crate) enum Step {
     Append(Vec<bool>),
     /// Outcomes handed in together: which of the deliveries ever owed, and where it stands.
     Record(Vec<(prop::sample::Index, State)>),
-    Requeue(Vec<State>),
+    Decide(Decision, Vec<State>),
     Reopen,
 }
 
 pub(crate) fn steps() -> impl Strategy<Value = Vec<Step>> {
     let state = prop::sample::select(State::ALL.into_iter().skip(1).collect::<Vec<_>>());
-    let replayed = [State::Parked, State::Held, State::Filtered, State::Delivered, State::Dead];
+    let decision = prop::sample::select(vec![Decision::Replay, Decision::Release, Decision::Skip]);
+    let decided = decision.prop_flat_map(|decision| {
+        let states: Vec<_> = State::ALL.into_iter().filter(|state| decision.takes(*state)).collect();
+        let all = states.len();
+        prop::sample::subsequence(states, 1..=all).prop_map(move |states| Step::Decide(decision, states))
+    });
     let step = prop_oneof![
         4 => proptest::collection::vec(any::<bool>(), 1..20).prop_map(Step::Append),
         6 => proptest::collection::vec((any::<prop::sample::Index>(), state), 1..20).prop_map(Step::Record),
-        1 => prop::sample::subsequence(replayed.to_vec(), 1..=5).prop_map(Step::Requeue),
+        2 => decided,
         1 => Just(Step::Reopen),
     ];
     proptest::collection::vec(step, 1..25)
@@ -43,11 +48,16 @@ pub(crate) async fn a_random_life_agrees_with_a_model(home: &dyn Home, steps: Ve
         match step {
             Step::Append(messages) => append_all(&journal, &mut model, messages).await,
             Step::Record(outcomes) => record_all(&journal, &mut model, outcomes).await,
-            Step::Requeue(states) => {
-                let done = journal.requeue(&replay(&states)).await.unwrap();
+            Step::Decide(decision, states) => {
+                let done = journal.decide(decision, &replay(&states)).await.unwrap();
+                let becomes = match decision {
+                    Decision::Replay => State::Ready,
+                    Decision::Release => State::Retrying,
+                    Decision::Skip => State::Dead,
+                };
                 let mut put_back = 0;
                 for state in model.values_mut().filter(|state| states.contains(state)) {
-                    *state = State::Ready;
+                    *state = becomes;
                     put_back += 1;
                 }
                 assert_eq!(done.deliveries, put_back);

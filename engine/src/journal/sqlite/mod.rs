@@ -12,6 +12,7 @@
 //! ```
 
 mod counters;
+mod decide;
 mod open;
 mod place;
 mod read;

@@ -180,7 +180,7 @@ async fn seed(writer: &mut SqliteConnection) -> Result<Counters, StoreError> {
     let mut counters = Counters::default();
     let unfinished = "SELECT destination, state, count(*) FROM pending GROUP BY destination, state";
     let dead = "SELECT destination, 6, count(*) FROM delivery INDEXED BY delivery_for_a_person
-                WHERE state = 6 AND state IN (2, 3, 6) GROUP BY destination";
+                WHERE state = 6 AND state IN (1, 2, 3, 6) GROUP BY destination";
     for sql in [unfinished, dead] {
         for row in sqlx::query(sql).fetch_all(&mut *writer).await? {
             let deliveries: i64 = row.try_get(2)?;

@@ -199,10 +199,11 @@ fn selection(filter: &Filter, place: &str) -> String {
     let states: Vec<_> = filter.states.iter().map(|state| number(*state).to_string()).collect();
     let mut sql =
         format!("SELECT {DELIVERY} FROM delivery d WHERE {place} AND d.state IN ({})", states.join(","));
-    let for_a_person = |state: &State| matches!(state, State::Parked | State::Held | State::Dead);
+    let for_a_person =
+        |state: &State| matches!(state, State::Retrying | State::Parked | State::Held | State::Dead);
     if filter.states.iter().all(for_a_person) {
         // The words of the partial index, so that it may be used.
-        sql.push_str(" AND d.state IN (2, 3, 6)");
+        sql.push_str(" AND d.state IN (1, 2, 3, 6)");
     }
     if filter.destination.is_some() {
         sql.push_str(" AND d.destination = ?2");
@@ -236,15 +237,16 @@ pub(super) async fn quarantine(
 }
 
 pub(super) async fn audit(readers: &SqlitePool, limit: usize) -> Result<Vec<Audit>, StoreError> {
-    const AUDIT: &str = "SELECT at, who, why, asked, deliveries FROM audit ORDER BY id DESC LIMIT ?";
+    const AUDIT: &str = "SELECT at, action, who, why, asked, deliveries FROM audit ORDER BY id DESC LIMIT ?";
     let rows = sqlx::query(AUDIT).bind(many(limit)).fetch_all(readers).await?;
     let one = |row: &SqliteRow| {
         Ok(Audit {
             at: instant(column(row, 0)?)?,
-            who: column(row, 1)?,
-            why: column(row, 2)?,
-            asked: column(row, 3)?,
-            deliveries: column::<i64>(row, 4)?.unsigned_abs(),
+            action: column(row, 1)?,
+            who: column(row, 2)?,
+            why: column(row, 3)?,
+            asked: column(row, 4)?,
+            deliveries: column::<i64>(row, 5)?.unsigned_abs(),
         })
     };
     rows.iter().map(one).collect()
@@ -291,7 +293,7 @@ async fn oldest_other(
         WHERE destination = ? AND state = ? AND state <> 0 ORDER BY sequence LIMIT 1";
     const DEAD: &str = "SELECT m.received FROM delivery d INDEXED BY delivery_for_a_person
         CROSS JOIN message m ON m.sequence = d.sequence
-        WHERE d.destination = ? AND d.state = ? AND d.state IN (2, 3, 6) ORDER BY d.sequence LIMIT 1";
+        WHERE d.destination = ? AND d.state = ? AND d.state IN (1, 2, 3, 6) ORDER BY d.sequence LIMIT 1";
     let sql = if state == State::Dead { DEAD } else { WAITING };
     Ok(sqlx::query_scalar(sql).bind(destination).bind(number(state)).fetch_optional(readers).await?)
 }

@@ -213,6 +213,7 @@ async fn one_batch_keeps_the_order_of_its_changes() {
     };
     let audit = Audit {
         at: new.received,
+        action: String::new(),
         who: String::new(),
         why: String::new(),
         asked: String::new(),
@@ -243,7 +244,7 @@ async fn p6_no_change_reads_more_than_it_changes() {
     let mut writer = store.writer.lock().await;
     let writer = writer.as_mut().unwrap();
     let rows = write::delivery_rows();
-    for sql in write::SMALL_ROWS.iter().copied().chain([&*rows]) {
+    for sql in write::SMALL_ROWS.iter().chain(decide::STATEMENTS).copied().chain([&*rows]) {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan = sqlx::query(explain).fetch_all(&mut *writer).await.unwrap();
         for row in plan {

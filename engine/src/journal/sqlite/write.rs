@@ -13,9 +13,9 @@ use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteArguments}
 use super::{
     CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SEARCH_FEW, SEARCH_MANY, SEARCH_STEP, SqliteStore,
 };
-use super::{column, counters::Moves, number, state};
+use super::{column, counters::Moves, decide, number, state};
 use crate::journal::{
-    Audit, DeliveryId, Disposition, Sequence, State,
+    DeliveryId, Disposition, Sequence, State,
     store::{Append, Change, Committed, Record, StoreError},
 };
 
@@ -72,23 +72,6 @@ const FAILED: &str = "UPDATE pending SET state = v.state, attempts = v.attempts,
           value ->> 4 AS attempts, value ->> 5 AS first_attempt FROM json_each(?)) v
     WHERE pending.destination = v.destination AND pending.sequence = v.sequence AND pending.route = v.route";
 
-const REPLAYABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?) j CROSS JOIN delivery d
-    ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
-    WHERE d.state IN (2, 3, 4, 5, 6) GROUP BY d.destination, d.state";
-const REPLAY_WAITING: &str = "UPDATE pending SET state = 0, attempts = 0, first_attempt = NULL FROM json_each(?) j
-    WHERE pending.destination = j.value ->> 0 AND pending.sequence = j.value ->> 1 AND pending.route = j.value ->> 2
-    AND pending.state IN (2, 3)";
-const REPLAY_ENDED: &str =
-    "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
-    SELECT d.destination, d.sequence, d.route, d.lanes, m.received, 0, 0
-    FROM json_each(?) j CROSS JOIN delivery d
-    ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
-    CROSS JOIN message m ON m.sequence = d.sequence WHERE d.state IN (4, 5, 6)";
-const REPLAYED: &str = "UPDATE delivery SET state = 0 FROM json_each(?) j
-    WHERE delivery.sequence = j.value ->> 1 AND delivery.route = j.value ->> 2
-    AND delivery.destination = j.value ->> 0 AND delivery.state IN (2, 3, 4, 5, 6)";
-const AUDIT: &str = "INSERT INTO audit (at, who, why, asked, deliveries) VALUES (?, ?, ?, ?, ?)";
-
 pub(super) async fn commit(
     store: &SqliteStore,
     writer: &mut SqliteConnection,
@@ -110,7 +93,7 @@ pub(super) async fn commit(
 }
 
 /// One transaction in the making. Changes of one kind are gathered; a second outcome of the same delivery, or a
-/// replay, writes out what was gathered before it, so that the order of the changes is kept.
+/// person's decision, writes out what was gathered before it, so that the order of the changes is kept.
 struct Batch<'t> {
     connection: &'t mut SqliteConnection,
     last: i64,
@@ -151,8 +134,18 @@ impl<'t> Batch<'t> {
             }
             Change::Requeue(ids, audit) => {
                 self.flush().await?;
-                let deliveries = self.requeue(&ids, audit).await?;
-                self.answers.push(Committed::Requeued(deliveries));
+                let changed = decide::requeue(self.connection, &mut self.moves, &ids, audit).await?;
+                self.answers.push(Committed::Requeued(changed));
+            }
+            Change::Release(ids, audit) => {
+                self.flush().await?;
+                let changed = decide::release(self.connection, &mut self.moves, &ids, audit).await?;
+                self.answers.push(Committed::Requeued(changed));
+            }
+            Change::Skip(ids, audit) => {
+                self.flush().await?;
+                let changed = decide::skip(self.connection, &mut self.moves, &ids, audit).await?;
+                self.answers.push(Committed::Requeued(changed));
             }
         }
         Ok(())
@@ -249,31 +242,6 @@ impl<'t> Batch<'t> {
             }
         }
         Ok(pending)
-    }
-
-    async fn requeue(&mut self, ids: &[DeliveryId], audit: Audit) -> Result<u64, StoreError> {
-        let ids = json(&ids.iter().map(key).collect::<Vec<_>>())?;
-        let mut total = 0;
-        for row in sqlx::query(REPLAYABLE).bind(&ids).fetch_all(&mut *self.connection).await? {
-            let deliveries: i64 = column(&row, 2)?;
-            let destination: &str = column(&row, 0)?;
-            self.moves.add(destination, state(column(&row, 1)?)?, -deliveries);
-            self.moves.add(destination, State::Ready, deliveries);
-            total += deliveries.unsigned_abs();
-        }
-        self.moves.requeued();
-        for sql in [REPLAY_WAITING, REPLAY_ENDED, REPLAYED] {
-            sqlx::query(sql).bind(&ids).execute(&mut *self.connection).await?;
-        }
-        sqlx::query(AUDIT)
-            .bind(audit.at.as_microsecond())
-            .bind(audit.who)
-            .bind(audit.why)
-            .bind(audit.asked)
-            .bind(total.cast_signed())
-            .execute(&mut *self.connection)
-            .await?;
-        Ok(total)
     }
 }
 
@@ -409,27 +377,16 @@ fn bind_delivery(query: Query<'_>, record: Record) -> Query<'_> {
 }
 
 /// In the order of the statements' JSON: destination, sequence, route.
-fn key(id: &DeliveryId) -> (&str, i64, &str) {
+pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
     (&id.destination, id.sequence.0, &id.route)
 }
 
-fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
+pub(super) fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
     serde_json::to_string(rows).map_err(|error| StoreError(format!("rows cannot be written down: {error}")))
 }
 
 #[cfg(test)]
-pub(super) const SMALL_ROWS: &[&str] = &[
-    OWED,
-    PENDING_OF,
-    PENDING_EACH,
-    ENDED,
-    FAILED,
-    REPLAYABLE,
-    REPLAY_WAITING,
-    REPLAY_ENDED,
-    REPLAYED,
-    SEARCH,
-];
+pub(super) const SMALL_ROWS: &[&str] = &[OWED, PENDING_OF, PENDING_EACH, ENDED, FAILED, SEARCH];
 
 #[cfg(test)]
 pub(super) fn delivery_rows() -> Arc<str> {

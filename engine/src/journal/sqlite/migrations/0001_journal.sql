@@ -61,7 +61,7 @@ CREATE TABLE delivery (
   detail        BLOB              -- what the receiver said in full, packed alike
 ) STRICT;
 CREATE UNIQUE INDEX delivery_of_message ON delivery (sequence, route, destination);
-CREATE INDEX delivery_for_a_person ON delivery (state, sequence, destination) WHERE state IN (2, 3, 6);
+CREATE INDEX delivery_for_a_person ON delivery (state, sequence, destination) WHERE state IN (1, 2, 3, 6);
 
 -- What messages are found by: 1 control id, 2 patient, 3 NHS number, 4 local number, 5 visit, 6 order. Filled in sorted
 -- steps behind the intake, up to `mark`.
@@ -77,10 +77,11 @@ CREATE TABLE mark (
 ) STRICT, WITHOUT ROWID;
 INSERT INTO mark VALUES ('searched', 0);
 
--- Who asked for what to be done again, when and why.
+-- What persons have decided: who, when, why.
 CREATE TABLE audit (
   id         INTEGER PRIMARY KEY AUTOINCREMENT,
   at         INTEGER NOT NULL,
+  action     TEXT    NOT NULL, -- replay, release, skip, …
   who        TEXT    NOT NULL,
   why        TEXT    NOT NULL,
   asked      TEXT    NOT NULL, -- the filter, as JSON

@@ -1,13 +1,16 @@
 //! The connectors of TIE, one file or folder each. Adding one is such a file and one line in [`ALL`].
 
+mod answers;
 mod client;
 mod fhir;
+mod http;
 mod mllp;
+mod web;
 
 use tie_engine::connector::Plugin;
 
 /// Every connector, in the order that `tie plugins` lists them.
-pub const ALL: &[Plugin] = &[mllp::PLUGIN, fhir::PLUGIN];
+pub const ALL: &[Plugin] = &[mllp::PLUGIN, fhir::PLUGIN, http::PLUGIN];
 
 #[cfg(test)]
 mod tests {

@@ -1,12 +1,10 @@
-//! Reads what a FHIR server answered: an OperationOutcome, the statuses of a transaction's entries, Retry-After.
+//! Reads what a FHIR server answered: an OperationOutcome, the statuses of a transaction's entries.
 //!
 //! Promise (P9): the summary has only statuses, severities and codes of the fixed FHIR value sets; a server's
 //! own words, which may repeat patient data, stay in the detail.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+use std::{collections::BTreeMap, fmt::Write};
 
-use http::{HeaderMap, header};
-use jiff::fmt::rfc2822;
 use serde::Deserialize;
 
 /// Codes of issue-type (FHIR R4) that pass by themselves.
@@ -154,19 +152,6 @@ fn code(text: &str) -> &'static str {
     TRANSIENT.iter().chain(LASTING).copied().find(|known| *known == text).unwrap_or("other")
 }
 
-/// How long the receiver asks us to wait (RFC 9110, 10.2.3): seconds, or a date, which is compared with the
-/// receiver's own `Date` so that neither clock needs to be right.
-pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
-    }
-    let date = |text: &str| rfc2822::parse(text).ok().map(|date| date.timestamp());
-    let until = date(text)?;
-    let now = date(headers.get(header::DATE)?.to_str().ok()?)?;
-    Some(Duration::try_from(until.duration_since(now)).unwrap_or_default())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,23 +190,5 @@ mod tests {
             bundle(&["503", "500 Oops"]),
             Some(("entry-failed", "2 of 2 entries not taken; 503".to_owned()))
         );
-    }
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_by_the_receivers_own_clock() {
-        let wait = |retry: &'static str, date: Option<&'static str>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(header::RETRY_AFTER, http::HeaderValue::from_static(retry));
-            if let Some(date) = date {
-                headers.insert(header::DATE, http::HeaderValue::from_static(date));
-            }
-            retry_after(&headers).map(|wait| wait.as_secs())
-        };
-        assert_eq!(wait("120", None), Some(120));
-        let date = Some("Sun, 06 Nov 1994 08:49:37 GMT");
-        assert_eq!(wait("Sun, 06 Nov 1994 08:50:07 GMT", date), Some(30));
-        assert_eq!(wait("Sun, 06 Nov 1994 08:00:00 GMT", date), Some(0), "in the past");
-        assert_eq!(wait("Sun, 06 Nov 1994 08:50:07 GMT", None), None);
-        assert_eq!(wait("soon", date), None);
     }
 }

@@ -6,12 +6,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use http::{Method, StatusCode, Uri};
+use bytes::Bytes;
+use http::{Request, StatusCode, Uri, header};
 use serde::Deserialize;
 use tie_engine::connector::DeliveryError;
 
-use super::{FhirServer, answer::Answer, sign};
-use crate::client::{Fault, Reply, ReplyBody};
+use super::{ACCEPT, FhirServer, answer::Answer};
+use crate::{
+    client::{Reply, ReplyBody},
+    web,
+};
 
 /// Ids in one search: an address may not be too long.
 const IDS_AT_ONCE: usize = 40;
@@ -80,9 +84,10 @@ impl FhirServer {
             status if status.is_success() || !fhir => {
                 Err(self.error("not-fhir", "the reply is no FHIR JSON"))
             }
-            status => {
-                Err(DeliveryError::new(self.classes.of_status(status.as_u16(), true), status.to_string()))
-            }
+            status => Err(DeliveryError::new(
+                self.answers.of_status(status.as_u16(), Some("resource-")),
+                status.to_string(),
+            )),
         }
     }
 
@@ -90,10 +95,10 @@ impl FhirServer {
         let uri: Uri = format!("{}/{path}", self.stem)
             .parse()
             .map_err(|_| self.error("payload", "the resource has no valid type and id"))?;
-        let request = self.request(&Method::GET, &uri, self.bearer(false)?.as_ref());
-        self.client
-            .send(request, &std::sync::Arc::default(), self.reply_bytes)
-            .await
-            .map_err(|Fault { failure, reason }| self.error(sign(failure), &reason))
+        let mut request = Request::new(Bytes::new());
+        *request.uri_mut() = uri;
+        request.headers_mut().insert(header::ACCEPT, ACCEPT.clone());
+        let reply = self.web.send(request, "", &std::sync::Arc::default()).await;
+        reply.map_err(|fault| self.error(web::sign(fault.failure), &fault.reason))
     }
 }

@@ -10,16 +10,11 @@ mod answer;
 mod missing;
 mod table;
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{Arc, LazyLock},
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, StatusCode, Uri, header};
-use parking_lot::Mutex;
+use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use serde::Deserialize;
 use tie_engine::{
     connector::{
@@ -29,8 +24,12 @@ use tie_engine::{
     secret::SecretRef,
 };
 
-use self::{answer::Answer, table::Classes};
-use crate::client::{Client, Failure, Fault, Reply, ReplyBody};
+use self::{answer::Answer, table::TABLES};
+use crate::{
+    answers::Answers,
+    client::{Reply, ReplyBody},
+    web::{self, Web},
+};
 
 /// The connector.
 pub const PLUGIN: Plugin = Plugin {
@@ -38,6 +37,7 @@ pub const PLUGIN: Plugin = Plugin {
     about: "A FHIR R4 server: transaction Bundles and single resources over REST.",
     source: None,
     destination: Some(Role { example: EXAMPLE, schema: || schemars::schema_for!(FhirOptions), build }),
+    answers: TABLES,
 };
 
 const EXAMPLE: &str = r#"[destination.shared-care-record]
@@ -47,19 +47,12 @@ ca = "/etc/tie/record-ca.pem"            # trust these roots only; without it, t
 token = { env = "RECORD_TOKEN" }         # bearer token; or { file = "…" }, read again when it is not accepted
 headers = { "NHSD-End-User-Organisation-ODS" = "RXX" }
 longest_reply = "8MiB"                   # longest reply that is read
-repeats = "safe"                         # after an unclear end: "safe" sends again, "unsafe" waits for a person
 errors = { "409" = "rejected" }          # changes to the table of what an answer means
 "#;
 
 static ACCEPT: HeaderValue = HeaderValue::from_static("application/fhir+json");
 static PREFER_NAME: HeaderName = HeaderName::from_static("prefer");
 static PREFER: HeaderValue = HeaderValue::from_static("return=minimal");
-static REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-static AGENT: LazyLock<HeaderValue> = LazyLock::new(|| {
-    HeaderValue::from_str(concat!("tie/", env!("CARGO_PKG_VERSION")))
-        .unwrap_or(HeaderValue::from_static("tie"))
-});
-
 /// Options of a `fhir` destination.
 #[derive(Debug, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -78,23 +71,9 @@ struct FhirOptions {
     /// Longest reply that is read.
     #[serde(default = "default_longest_reply")]
     longest_reply: ByteSize,
-    /// Whether the server recognises a repeat. Mappings make ids from identifiers, so by default it does.
-    #[serde(default)]
-    repeats: Repeats,
     /// Changes to what an answer means: a status (`409`, `5xx`) or a sign, and its class.
     #[serde(default)]
     errors: BTreeMap<String, ErrorClass>,
-}
-
-/// Whether a receiver recognises what it was sent twice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Repeats {
-    /// It does: what is uncertain is sent again.
-    #[default]
-    Safe,
-    /// It does not: what is uncertain waits for a person.
-    Unsafe,
 }
 
 fn default_longest_reply() -> ByteSize {
@@ -105,63 +84,34 @@ struct FhirServer {
     base: Uri,
     /// Without a slash at its end.
     stem: String,
-    client: Client,
-    token: Option<SecretRef>,
-    bearer: Mutex<Option<HeaderValue>>,
-    headers: Vec<(HeaderName, HeaderValue)>,
-    reply_bytes: usize,
-    repeats: Repeats,
-    classes: Classes,
+    web: Web,
+    answers: Answers,
 }
 
 fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
-    let FhirOptions { base, ca, token, headers, longest_reply, repeats, errors } = options.parse()?;
+    let FhirOptions { base, ca, token, headers, longest_reply, errors } = options.parse()?;
     let mut problems = Vec::new();
-    let uri = base.parse::<Uri>().ok().filter(|uri| {
-        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some() && uri.query().is_none()
-    });
-    if uri.is_none() {
-        problems.push(options.problem(format!("`base` is no http or https address: `{base}`")));
-    }
-    let mut own = Vec::new();
-    for (name, value) in headers {
-        match (HeaderName::try_from(name.as_str()), HeaderValue::try_from(value)) {
-            (Ok(name), Ok(value)) => own.push((name, value)),
-            _ => problems.push(options.problem(format!("`{name}` in `headers` is no valid header"))),
-        }
-    }
-    let classes = Classes::new(errors, options).unwrap_or_else(|found| {
-        problems.extend(found);
-        Classes::default()
-    });
-    let (Some(uri), true) = (uri, problems.is_empty()) else { return Err(problems) };
-    Ok(Arc::new(FhirServer {
-        stem: base.trim_end_matches('/').to_owned(),
-        base: uri,
-        client: Client::new(ca),
-        token,
-        bearer: Mutex::new(None),
-        headers: own,
-        reply_bytes: usize::try_from(longest_reply.0).unwrap_or(usize::MAX),
-        repeats,
-        classes,
-    }))
+    let uri = web::address(options, "base", &base, false).map_err(|problem| problems.push(problem));
+    let web = Web::new(options, ca, token, headers, longest_reply).map_err(|found| problems.extend(found));
+    let answers = Answers::new(TABLES, errors, options).map_err(|found| problems.extend(found));
+    let (Ok(uri), Ok(web), Ok(answers)) = (uri, web, answers) else { return Err(problems) };
+    let stem = base.trim_end_matches('/').to_owned();
+    Ok(Arc::new(FhirServer { stem, base: uri, web, answers }))
 }
 
 #[async_trait]
 impl Destination for FhirServer {
     async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError> {
         let (method, uri) = self.target(&outbound.payload)?;
-        let bearer = self.bearer(false)?;
-        let reply = self.send(&method, &uri, outbound, bearer.as_ref()).await?;
-        if reply.status == StatusCode::UNAUTHORIZED && self.token.is_some() {
-            // The token may have been renewed where it is kept.
-            let renewed = self.bearer(true)?;
-            if renewed != bearer {
-                let reply = self.send(&method, &uri, outbound, renewed.as_ref()).await?;
-                return self.judge(&reply, method == Method::PUT);
-            }
-        }
+        let mut request = Request::new(outbound.payload.bytes().clone());
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri;
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, ACCEPT.clone());
+        headers.insert(header::CONTENT_TYPE, ACCEPT.clone());
+        headers.insert(PREFER_NAME.clone(), PREFER.clone());
+        let reply = self.web.send(request, &outbound.control_id, &outbound.left).await;
+        let reply = reply.map_err(|fault| self.error(web::sign(fault.failure), &fault.reason))?;
         self.judge(&reply, method == Method::PUT)
     }
 
@@ -169,8 +119,9 @@ impl Destination for FhirServer {
         Some(self.not_held(resources).await)
     }
 
+    /// Mappings make ids from identifiers.
     fn repeats_are_safe(&self) -> bool {
-        self.repeats == Repeats::Safe
+        true
     }
 }
 
@@ -193,58 +144,6 @@ impl FhirServer {
         }
     }
 
-    async fn send(
-        &self,
-        method: &Method,
-        uri: &Uri,
-        outbound: &Outbound,
-        bearer: Option<&HeaderValue>,
-    ) -> Result<Reply, DeliveryError> {
-        let mut request = self.request(method, uri, bearer);
-        *request.body_mut() = outbound.payload.bytes().clone();
-        let headers = request.headers_mut();
-        headers.insert(header::CONTENT_TYPE, ACCEPT.clone());
-        headers.insert(PREFER_NAME.clone(), PREFER.clone());
-        if let Ok(id) = HeaderValue::from_str(&outbound.control_id) {
-            headers.insert(REQUEST_ID.clone(), id);
-        }
-        self.client
-            .send(request, &outbound.left, self.reply_bytes)
-            .await
-            .map_err(|Fault { failure, reason }| self.error(sign(failure), &reason))
-    }
-
-    /// A request without a body, with the headers that every request to this server has.
-    fn request(&self, method: &Method, uri: &Uri, bearer: Option<&HeaderValue>) -> Request<Bytes> {
-        let mut request = Request::new(Bytes::new());
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri.clone();
-        let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, ACCEPT.clone());
-        headers.insert(header::USER_AGENT, AGENT.clone());
-        for (name, value) in &self.headers {
-            headers.insert(name, value.clone());
-        }
-        if let Some(bearer) = bearer {
-            headers.insert(header::AUTHORIZATION, bearer.clone());
-        }
-        request
-    }
-
-    /// The `Authorization` header, fetched at first use and when it is to be renewed.
-    fn bearer(&self, renew: bool) -> Result<Option<HeaderValue>, DeliveryError> {
-        let Some(reference) = &self.token else { return Ok(None) };
-        let mut kept = self.bearer.lock();
-        if kept.is_none() || renew {
-            let secret = reference.fetch().map_err(|reason| self.error("setup", &reason))?;
-            let mut value = HeaderValue::try_from(format!("Bearer {}", secret.expose()))
-                .map_err(|_| self.error("setup", "the token has characters that no header can have"))?;
-            value.set_sensitive(true);
-            *kept = Some(value);
-        }
-        Ok(kept.clone())
-    }
-
     fn judge(&self, reply: &Reply, resource: bool) -> Result<Receipt, DeliveryError> {
         let status = reply.status.as_u16();
         let whole = match &reply.body {
@@ -256,13 +155,16 @@ impl FhirServer {
         let failed = |class, reason| DeliveryError {
             class,
             reason,
-            retry_after: answer::retry_after(&reply.headers),
+            retry_after: web::retry_after(&reply.headers),
             detail: detail.clone(),
         };
         if !reply.status.is_success() {
             let summary = answer.as_ref().and_then(Answer::summary);
             let summary = summary.map(|summary| format!(": {summary}")).unwrap_or_default();
-            return Err(failed(self.classes.of_status(status, resource), format!("{status}{summary}")));
+            return Err(failed(
+                self.answers.of_status(status, resource.then_some("resource-")),
+                format!("{status}{summary}"),
+            ));
         }
         let complaint = match (&reply.body, &answer) {
             (ReplyBody::Cut, _) => Some(("reply-cut", "the reply was cut short".to_owned())),
@@ -274,7 +176,7 @@ impl FhirServer {
             }
         };
         match complaint {
-            Some((sign, reason)) => Err(failed(self.classes.of(sign), format!("{status}, but {reason}"))),
+            Some((sign, reason)) => Err(failed(self.answers.of(sign), format!("{status}, but {reason}"))),
             None => Ok(Receipt {
                 answer: status.to_string(),
                 detail: detail.filter(|_| answer.as_ref().is_some_and(Answer::says_more)),
@@ -283,18 +185,6 @@ impl FhirServer {
     }
 
     fn error(&self, sign: &str, reason: &str) -> DeliveryError {
-        DeliveryError::new(self.classes.of(sign), reason)
-    }
-}
-
-fn sign(failure: Failure) -> &'static str {
-    match failure {
-        Failure::Dns => "dns",
-        Failure::Tls => "tls",
-        Failure::Refused => "refused",
-        Failure::Unreachable => "unreachable",
-        Failure::LostBefore => "lost-before",
-        Failure::LostAfter => "lost-after",
-        Failure::Setup => "setup",
+        DeliveryError::new(self.answers.of(sign), reason)
     }
 }

@@ -22,4 +22,5 @@ pub const PLUGIN: Plugin = Plugin {
         schema: || schemars::schema_for!(sender::SenderOptions),
         build: sender::build,
     }),
+    answers: sender::TABLES,
 };

@@ -13,7 +13,9 @@ use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use tie_engine::{
-    connector::{ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Receipt},
+    connector::{
+        Answer, ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Receipt,
+    },
     error::Problem,
     hl7::{
         Message, ack,
@@ -26,7 +28,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use crate::fhir::Repeats;
+use crate::answers::Answers;
 
 use ErrorClass::{Misconfigured, Rejected, Unavailable, Uncertain};
 
@@ -35,19 +37,18 @@ kind = "mllp"
 address = "lis.hospital.example:2575"
 connections = 1                          # at the same time; each carries one message at a time
 longest_answer = "64KiB"
-repeats = "safe"                         # after an unclear end: "safe" sends again, "unsafe" waits for a person
 errors = { AE = "unavailable" }          # changes to the table of what an answer means
 "#;
 
 /// What is read at once.
 const READ_BYTES: usize = 4096;
 
-/// Sign, class, and why. HL7 v2 chapter 2: table 0008, and table 0357 for ERR-3.
-pub const TABLE: &[(&str, ErrorClass, &str)] = &[
+/// What an answer means. HL7 v2 chapter 2: table 0008, and table 0357 for ERR-3.
+pub const TABLES: &[&[Answer]] = &[TABLE];
+const TABLE: &[Answer] = &[
     ("dns", Misconfigured, "the host name cannot be resolved"),
     ("refused", Unavailable, "nobody listens at the address"),
     ("unreachable", Unavailable, "no connection for another reason"),
-    ("lost-before", Unavailable, "the connection was lost before the message left"),
     ("closed", Uncertain, "the connection was closed without an answer"),
     ("junk", Uncertain, "what came back is no acknowledgement"),
     ("no-control-id", Uncertain, "the acknowledgement names no message (MSA-2)"),
@@ -74,9 +75,6 @@ pub struct SenderOptions {
     /// The longest acknowledgement that is read.
     #[serde(default = "default_longest_answer")]
     longest_answer: ByteSize,
-    /// Whether the receiver recognises a repeat by its control id.
-    #[serde(default)]
-    repeats: Repeats,
     /// Changes to what an answer means: a code (`AE`) or a sign, and its class.
     #[serde(default)]
     errors: BTreeMap<String, ErrorClass>,
@@ -92,7 +90,7 @@ fn default_longest_answer() -> ByteSize {
 
 /// Checks the options.
 pub fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
-    let SenderOptions { address, connections, longest_answer, repeats, errors } = options.parse()?;
+    let SenderOptions { address, connections, longest_answer, errors } = options.parse()?;
     let mut problems = Vec::new();
     let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     if port.is_none_or(|(host, port)| host.is_empty() || port == 0) {
@@ -102,25 +100,16 @@ pub fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
     if connections == 0 {
         problems.push(options.problem_at("connections", "`connections` must be at least 1"));
     }
-    for key in errors.keys().filter(|key| !TABLE.iter().any(|(sign, ..)| sign == key)) {
-        problems.push(
-            options
-                .problem_at("errors", format!("`{key}` in `errors` is no known sign"))
-                .did_you_mean(key, TABLE.iter().map(|(sign, ..)| *sign)),
-        );
-    }
-    match problems.is_empty() {
-        true => Ok(Arc::new(Sender {
-            address,
-            at_once: connections,
-            turns: Semaphore::new(connections.min(Semaphore::MAX_PERMITS)),
-            idle: Mutex::new(Vec::new()),
-            longest_answer: usize::try_from(longest_answer.0).unwrap_or(usize::MAX),
-            repeats,
-            changed: errors,
-        })),
-        false => Err(problems),
-    }
+    let answers = Answers::new(TABLES, errors, options).map_err(|found| problems.extend(found));
+    let (Ok(answers), true) = (answers, problems.is_empty()) else { return Err(problems) };
+    Ok(Arc::new(Sender {
+        address,
+        at_once: connections,
+        turns: Semaphore::new(connections.min(Semaphore::MAX_PERMITS)),
+        idle: Mutex::new(Vec::new()),
+        longest_answer: usize::try_from(longest_answer.0).unwrap_or(usize::MAX),
+        answers,
+    }))
 }
 
 struct Sender {
@@ -130,8 +119,7 @@ struct Sender {
     /// Connections whose last exchange ended in order.
     idle: Mutex<Vec<TcpStream>>,
     longest_answer: usize,
-    repeats: Repeats,
-    changed: BTreeMap<String, ErrorClass>,
+    answers: Answers,
 }
 
 #[async_trait]
@@ -164,8 +152,9 @@ impl Destination for Sender {
         receipt.map_err(|(_, error)| error)
     }
 
+    /// A receiver recognises a repeat by its control id (HL7 v2 chapter 2.9).
     fn repeats_are_safe(&self) -> bool {
-        self.repeats == Repeats::Safe
+        true
     }
 
     fn at_once(&self) -> usize {
@@ -274,8 +263,7 @@ impl Sender {
         });
         match condition {
             Some(condition) => {
-                let known = TABLE.iter().any(|(sign, ..)| *sign == condition)
-                    && !self.changed.contains_key(code.as_str());
+                let known = self.answers.knows(&condition) && !self.answers.is_changed(code.as_str());
                 let sign = if known { condition.as_str() } else { code.as_str() };
                 failed(true, sign, format!("{}, error {condition}", code.as_str()))
             }
@@ -284,8 +272,6 @@ impl Sender {
     }
 
     fn error(&self, sign: &str, reason: impl Into<String>) -> DeliveryError {
-        let default = || TABLE.iter().find(|(name, ..)| *name == sign).map(|(_, class, _)| *class);
-        let class = self.changed.get(sign).copied().or_else(default).unwrap_or(Uncertain);
-        DeliveryError::new(class, reason)
+        DeliveryError::new(self.answers.of(sign), reason)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tie_engine::connector::{DeliveryError, ErrorClass, Outbound, Payload, Receipt};
+use tie_engine::connector::{DeliveryError, ErrorClass, Options, Outbound, Payload, Receipt};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
@@ -18,8 +18,10 @@ struct Protocol {
     good: Good,
     options: fn(address: &str) -> String,
     payload: fn(n: usize) -> Payload,
-    /// Of another protocol.
-    strange: fn() -> Payload,
+    /// Of another protocol, if there is one that it cannot send.
+    strange: Option<fn() -> Payload>,
+    /// Whether a repeat is held to be harmless.
+    safe: bool,
 }
 
 const PROTOCOLS: &[Protocol] = &[
@@ -33,7 +35,8 @@ const PROTOCOLS: &[Protocol] = &[
                 "{{\"resourceType\":\"Bundle\",\"type\":\"transaction\",\"id\":\"{n}\"}}"
             )))
         },
-        strange: || Payload::Hl7(Bytes::from_static(b"MSH|^~\\&|")),
+        strange: Some(|| Payload::Hl7(Bytes::from_static(b"MSH|^~\\&|"))),
+        safe: true,
     },
     Protocol {
         name: "mllp",
@@ -45,7 +48,19 @@ const PROTOCOLS: &[Protocol] = &[
                 "MSH|^~\\&|PAS|RXX|LAB|RXX|20260301||ADT^A01|M{n}|P|2.4\rPID|||{n}\r"
             )))
         },
-        strange: || Payload::FhirBundle(Bytes::from_static(b"{}")),
+        strange: Some(|| Payload::FhirBundle(Bytes::from_static(b"{}"))),
+        safe: true,
+    },
+    Protocol {
+        name: "http",
+        whole: whole_http,
+        good: good_http,
+        options: |address| format!("kind = \"http\"\nurl = \"http://{address}/in?from=tie\"\n"),
+        payload: |n| {
+            Payload::Hl7(Bytes::from(format!("MSH|^~\\&|PAS|RXX|||||ADT^A01|M{n}|P|2.4\rPID|||{n}\r")))
+        },
+        strange: None,
+        safe: false,
     },
 ];
 
@@ -184,9 +199,10 @@ async fn a_call_that_is_dropped_takes_its_connection_with_it() {
 #[tokio::test]
 async fn what_another_protocol_needs_is_rejected_before_anything_is_opened() {
     for protocol in PROTOCOLS {
+        let Some(strange) = protocol.strange else { continue };
         let peer = protocol.peer([]).await;
         let destination = destination(&(protocol.options)(&peer.address.to_string()));
-        let outbound = Outbound::new((protocol.strange)(), "M1");
+        let outbound = Outbound::new(strange(), "M1");
         assert_eq!(class(destination.deliver(&outbound).await), ErrorClass::Rejected, "{}", protocol.name);
         assert!(!outbound.has_left());
         assert_eq!(peer.connections(), 0);
@@ -194,10 +210,27 @@ async fn what_another_protocol_needs_is_rejected_before_anything_is_opened() {
 }
 
 #[tokio::test]
-async fn the_site_says_whether_repeats_are_safe() {
+async fn a_connector_says_whether_its_receivers_recognise_repeats() {
+    for protocol in PROTOCOLS {
+        let destination = destination(&(protocol.options)("127.0.0.1:1"));
+        assert_eq!(destination.repeats_are_safe(), protocol.safe, "{}", protocol.name);
+    }
+}
+
+#[tokio::test]
+async fn a_destination_knows_the_signs_of_its_table_and_no_others() {
     for protocol in PROTOCOLS {
         let options = (protocol.options)("127.0.0.1:1");
-        assert!(destination(&options).repeats_are_safe());
-        assert!(!destination(&format!("{options}repeats = \"unsafe\"\n")).repeats_are_safe());
+        let plugin = tie_plugins::ALL.iter().find(|plugin| plugin.name == protocol.name).unwrap();
+        let build = plugin.destination.as_ref().unwrap().build;
+        let built = |sign: &str| {
+            let text = format!("[destination.test]\n{options}errors = {{ \"{sign}\" = \"rejected\" }}\n");
+            build(&Options::from_example(&text).unwrap()).map(drop)
+        };
+        for (sign, ..) in plugin.answers.iter().flat_map(|table| table.iter()) {
+            assert_eq!(built(sign), Ok(()), "{}", protocol.name);
+        }
+        let problems = built("refussed").unwrap_err();
+        assert!(problems[0].to_string().contains("did you mean `refused`?"), "{}", problems[0]);
     }
 }

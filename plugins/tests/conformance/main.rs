@@ -13,6 +13,7 @@ mod destinations;
 mod fhir;
 mod mllp_sender;
 mod peer;
+mod plain_http;
 mod sources;
 
 use std::sync::Arc;

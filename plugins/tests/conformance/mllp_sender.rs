@@ -61,6 +61,52 @@ async fn every_answer_has_its_class() {
     }
 }
 
+/// Brings about what a row of the table speaks of.
+async fn bring_about(sign: &str) -> Option<DeliveryError> {
+    let error = |code: &str| framed(&format!("{HEAD}MSA|AE|M1\rERR|||{code}|E\r"));
+    let said = match sign {
+        "dns" | "refused" | "unreachable" => {
+            let address = match sign {
+                "dns" => "lis.invalid:2575".to_owned(),
+                "refused" => {
+                    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+                    listener.local_addr().unwrap().to_string()
+                }
+                _ => "255.255.255.255:2575".to_owned(),
+            };
+            let options = format!("kind = \"mllp\"\naddress = \"{address}\"\n");
+            return destination(&options).deliver(&message(1)).await.err();
+        }
+        "closed" => {
+            let (_peer, destination) = peer([Act::Close]).await;
+            return destination.deliver(&message(1)).await.err();
+        }
+        "payload" => {
+            let (_peer, destination) = peer([]).await;
+            let bundle = Outbound::new(Payload::FhirBundle(Bytes::from_static(b"{}")), "M1");
+            return destination.deliver(&bundle).await.err();
+        }
+        "junk" => framed("what?"),
+        "no-control-id" => acknowledgement("AA", ""),
+        "wrong-control-id" => acknowledgement("AA", "M2"),
+        "no-code" => acknowledgement("ZZ", "M1"),
+        "AE" | "AR" | "CE" | "CR" => acknowledgement(sign, "M1"),
+        "206" | "207" => error(sign),
+        _ => return None,
+    };
+    answer(said, "").await.err()
+}
+
+/// The promise that the table is tested case by case: each row, over real sockets.
+#[tokio::test]
+async fn every_row_of_the_table_is_what_happens() {
+    let plugin = tie_plugins::ALL.iter().find(|plugin| plugin.name == "mllp").unwrap();
+    for (sign, class, _) in plugin.answers.iter().flat_map(|table| table.iter()) {
+        let error = bring_about(sign).await.unwrap_or_else(|| panic!("no case for {sign}"));
+        assert_eq!(error.class, *class, "{sign}: {}", error.reason);
+    }
+}
+
 #[tokio::test]
 async fn a_site_can_change_the_table() {
     let options = "errors = { AE = \"unavailable\", \"207\" = \"rejected\" }\n";

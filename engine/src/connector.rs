@@ -5,6 +5,8 @@
 //! outlives its call: the engine owns those, once, for all connectors. The engine knows no connector by name;
 //! it is handed a list of [`Plugin`]s.
 
+mod policy;
+
 use std::{
     fmt,
     net::SocketAddr,
@@ -23,7 +25,8 @@ use toml::{Spanned, de::DeValue};
 
 use crate::{document::Document, error::Problem};
 
-pub use crate::document::{ByteSize, Period};
+pub use crate::document::{ByteSize, Period, Rate};
+pub use policy::{GiveUp, Limit, Policy, REFUSALS, Retry};
 
 /// A system or socket that messages come from. It runs until told to stop.
 #[async_trait]
@@ -44,8 +47,8 @@ pub trait Destination: Send + Sync {
     /// held must then not be used again.
     async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError>;
 
-    /// Whether the receiver recognises a repeat. If it does, what is `Uncertain` is sent again by itself; if it
-    /// does not, it is held for a person.
+    /// Whether receivers of this kind recognise a repeat, unless the site says otherwise by `repeat`. If they do, what
+    /// is `Uncertain` is sent again by itself; if they do not, it is held for a person.
     fn repeats_are_safe(&self) -> bool {
         false
     }
@@ -269,6 +272,9 @@ impl DeliveryError {
     }
 }
 
+/// What an answer or a failure means unless a site says otherwise: its sign, the class, and why.
+pub type Answer = (&'static str, ErrorClass, &'static str);
+
 /// One connector, as listed in `tie_plugins::ALL`.
 pub struct Plugin {
     /// The `kind` in `tie.toml`.
@@ -279,6 +285,8 @@ pub struct Plugin {
     pub source: Option<Role<Box<dyn Source>>>,
     /// As a destination, if it can be one.
     pub destination: Option<Role<Arc<dyn Destination>>>,
+    /// What the answers of its receivers mean; a row of an earlier table goes before one of a later.
+    pub answers: &'static [&'static [Answer]],
 }
 
 /// How to configure and build a connector in one of its two roles.
@@ -304,7 +312,8 @@ pub struct Options {
 /// The keys of a `[listener.x]` table that the engine itself reads; none of them is the connector's.
 pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched"];
 /// The keys of a `[destination.x]` table that the engine itself reads; none of them is the connector's.
-pub const DESTINATION_KEYS: &[&str] = &["kind", "timeout", "concurrency"];
+pub const DESTINATION_KEYS: &[&str] =
+    &["kind", "timeout", "concurrency", "rate", "repeat", "windows", "circuit", "paused"];
 
 /// The same table says the same, wherever it stands in its file: an edit elsewhere changes no connector.
 impl PartialEq for Options {
@@ -389,39 +398,5 @@ impl Options {
         let DeValue::Table(root) = tree.get_mut() else { return None };
         let DeValue::Table(names) = root.get_mut(self.section)?.get_mut() else { return None };
         names.remove(self.name.as_str()).filter(|table| table.get_ref().is_table())
-    }
-}
-
-/// What to do with a message that a destination has not taken, by route.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Retry {
-    /// Before the second attempt.
-    pub first: Duration,
-    /// The longest pause between attempts.
-    pub max: Duration,
-    /// After this age of the message's first attempt, `then` happens.
-    pub give_up: Duration,
-    /// What happens at the end, and at once to what the receiver has rejected.
-    pub then: GiveUp,
-}
-
-/// What happens to a delivery that will not succeed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum GiveUp {
-    /// Set aside for a person; the lane goes on.
-    DeadLetter,
-    /// The lane waits for a person.
-    Park,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_secs(1),
-            max: Duration::from_secs(300),
-            give_up: Duration::from_secs(24 * 3600),
-            then: GiveUp::DeadLetter,
-        }
     }
 }

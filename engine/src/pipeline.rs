@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use crate::{
-    connector::Retry,
+    connector::Policy,
     delivery::{Prepare, Prepared},
     hl7::Message,
     intake::{Router, patient::PatientKeys},
@@ -90,12 +90,12 @@ impl Prepare for Pipeline {
         prepared
     }
 
-    fn retry(&self, id: &DeliveryId) -> Retry {
+    fn policy(&self, id: &DeliveryId) -> Policy {
         let revision = self.live.load();
         let route = revision.routes.get(&id.route);
         route
             .and_then(|route| route.to.iter().find(|to| to.destination == id.destination))
-            .map(|to| to.retry)
+            .map(|to| to.policy)
             .unwrap_or_default()
     }
 }

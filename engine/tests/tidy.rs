@@ -35,7 +35,7 @@ const ARROWS: [(&str, &[&str]); 19] = [
     ("routing", &["hl7", "connector", "error", "document"]),
     ("mapping", &["fhir", "hl7", "connector", "error"]),
     ("delivery", &["journal", "connector", "error", "metrics", "clock"]),
-    ("config", &["connector", "routing", "error", "secret", "hl7", "document", "intake"]),
+    ("config", &["connector", "routing", "error", "secret", "hl7", "document", "intake", "delivery"]),
     ("revision", &["config", "document", "connector", "routing", "mapping", "fhir", "hl7", "error", "clock"]),
     (
         "pipeline",

@@ -21,7 +21,8 @@ use encoding_rs::Encoding;
 use jiff::tz::TimeZone;
 
 use crate::{
-    connector::{Options, Plugin},
+    connector::{Options, Plugin, Rate},
+    delivery::{Pauses, Windows},
     document::Document,
     error::Problem,
 };
@@ -102,8 +103,28 @@ pub struct DestinationConfig {
     pub timeout: Duration,
     /// How many attempts may be under way at once.
     pub concurrency: usize,
+    /// The most requests in a time.
+    pub rate: Option<Rate>,
+    /// Whether what may have been taken is sent again; if nothing is said, as is right for the connector.
+    pub repeat: Option<Repeat>,
+    /// When it is left alone.
+    pub windows: Option<Windows>,
+    /// How long it is left alone when it is away or must not be used.
+    pub pauses: Pauses,
+    /// It is given nothing.
+    pub paused: bool,
     /// What the connector reads itself.
     pub options: Options,
+}
+
+/// What happens to a message of which nobody knows whether it was taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Repeat {
+    /// It is sent again: the receiver recognises a repeat.
+    Safe,
+    /// It waits for a person.
+    Hold,
 }
 
 impl Config {

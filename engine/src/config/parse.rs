@@ -2,16 +2,17 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use jiff::tz::TimeZone;
+use jiff::{civil::Weekday, tz::TimeZone};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
-    Admin, Config, DestinationConfig, Environment, JournalConfig, Limits, ListenerConfig, Unmatched,
+    Admin, Config, DestinationConfig, Environment, JournalConfig, Limits, ListenerConfig, Repeat, Unmatched,
 };
 use crate::{
-    connector::{ByteSize, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin},
+    connector::{ByteSize, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin, Rate},
+    delivery::{Pauses, Window, Windows},
     document::Document,
     error::Problem,
 };
@@ -97,6 +98,63 @@ pub(super) struct DestinationTable {
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: u16,
+    /// The most requests in a time, such as "50/s"; no bound if nothing is said.
+    #[serde(default)]
+    pub rate: Option<Rate>,
+    /// What happens to a message of which nobody knows whether it was taken: `safe` sends it again, `hold` lets it wait
+    /// for a person. If nothing is said: safe for `fhir`, `mllp` and `http` with PUT, hold for `http` with POST.
+    #[serde(default)]
+    pub repeat: Option<Repeat>,
+    /// When it is left alone, in local time: nothing is sent, nobody is alarmed.
+    #[serde(default)]
+    #[schemars(with = "Vec<WindowTable>")]
+    pub windows: Vec<Spanned<WindowTable>>,
+    /// How long it is left alone when it is away or must not be used.
+    #[serde(default)]
+    #[schemars(with = "CircuitTable")]
+    pub circuit: Option<Spanned<CircuitTable>>,
+    /// Whether it is given nothing for now: everything for it waits in order.
+    #[serde(default)]
+    pub paused: bool,
+}
+
+/// A maintenance window. One that ends before it begins goes over midnight; 24:00 is the end of the day.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WindowTable {
+    /// The days on which it begins; every day if nothing is said.
+    #[serde(default)]
+    pub days: Vec<Day>,
+    /// When it begins, such as "02:00".
+    pub from: String,
+    /// When it ends.
+    pub to: String,
+}
+
+/// A day of the week.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+#[allow(missing_docs)]
+pub(super) enum Day {
+    Mon,
+    Tue,
+    Wed,
+    Thu,
+    Fri,
+    Sat,
+    Sun,
+}
+
+/// How long a destination is left alone.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct CircuitTable {
+    /// Before the first probe of a destination that is away; it doubles with each probe that fails.
+    pub first: Period,
+    /// The longest pause between probes.
+    pub longest: Period,
+    /// Between probes of a destination that refuses credentials, address or certificate.
+    pub held: Period,
 }
 
 fn default_zone() -> Spanned<String> {
@@ -113,6 +171,29 @@ fn default_timeout() -> Period {
 
 fn default_concurrency() -> u16 {
     8
+}
+
+impl Default for CircuitTable {
+    fn default() -> Self {
+        let Pauses { first, longest, held } = Pauses::default();
+        Self { first: Period(first), longest: Period(longest), held: Period(held) }
+    }
+}
+
+impl Day {
+    const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
+
+    fn weekday(self) -> Weekday {
+        match self {
+            Self::Mon => Weekday::Monday,
+            Self::Tue => Weekday::Tuesday,
+            Self::Wed => Weekday::Wednesday,
+            Self::Thu => Weekday::Thursday,
+            Self::Fri => Weekday::Friday,
+            Self::Sat => Weekday::Saturday,
+            Self::Sun => Weekday::Sunday,
+        }
+    }
 }
 
 impl Default for AdminTable {
@@ -147,6 +228,11 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
         }
     };
     let zone = reading.zone(&head.zone);
+    let in_zone = |mut destination: DestinationConfig| {
+        destination.windows = destination.windows.map(|windows| windows.in_zone(zone.clone()));
+        destination
+    };
+    let destinations = destinations.into_iter().map(in_zone).collect();
     if !reading.problems.is_empty() {
         return Err(reading.problems);
     }
@@ -235,7 +321,36 @@ impl Reading<'_> {
             kind: keys.kind.into_inner(),
             timeout: keys.timeout.0,
             concurrency: usize::from(keys.concurrency),
+            rate: keys.rate,
+            repeat: keys.repeat,
+            windows: self.windows(keys.windows),
+            pauses: keys.circuit.map_or_else(Pauses::default, |table| self.pauses(&table)),
+            paused: keys.paused,
         })
+    }
+
+    /// The windows; in which zone they are is known when the head of the file is read.
+    fn windows(&mut self, tables: Vec<Spanned<WindowTable>>) -> Option<Windows> {
+        let mut windows = Vec::new();
+        for table in tables {
+            let start = table.span().start;
+            let WindowTable { days, from, to } = table.into_inner();
+            let days: &[Day] = if days.is_empty() { &Day::ALL } else { &days };
+            match Window::new(days.iter().map(|day| day.weekday()).collect(), &from, &to) {
+                Ok(window) => windows.push(window),
+                Err(what) => self.fault(what, start),
+            }
+        }
+        (!windows.is_empty()).then(|| Windows::new(TimeZone::UTC, windows))
+    }
+
+    fn pauses(&mut self, table: &Spanned<CircuitTable>) -> Pauses {
+        let CircuitTable { first, longest, held } = *table.get_ref();
+        if first.0.is_zero() || held.0.is_zero() || first > longest {
+            let what = "`circuit` needs pauses longer than nothing, and `first` not longer than `longest`";
+            self.fault(what, table.span().start);
+        }
+        Pauses { first: first.0, longest: longest.0, held: held.0 }
     }
 
     /// Reads the engine's own keys of a table; the others are the connector's.

@@ -50,8 +50,20 @@ fn plugins() -> Vec<Plugin> {
         build: |options| Err(options.parse::<Web>().err().unwrap_or_default()),
     };
     vec![
-        Plugin { name: "mllp", about: "HL7 v2 over sockets.", source: Some(source), destination: None },
-        Plugin { name: "fhir", about: "FHIR over HTTP.", source: None, destination: Some(destination) },
+        Plugin {
+            name: "mllp",
+            about: "HL7 v2 over sockets.",
+            source: Some(source),
+            destination: None,
+            answers: &[],
+        },
+        Plugin {
+            name: "fhir",
+            about: "FHIR over HTTP.",
+            source: None,
+            destination: Some(destination),
+            answers: &[],
+        },
     ]
 }
 
@@ -83,6 +95,8 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(listener.options.parse::<Socket>().map(|socket| socket.listen).unwrap(), ":2575");
     let destination = &config.destinations[0];
     assert_eq!((destination.timeout.as_secs(), destination.concurrency), (30, 8));
+    assert_eq!((destination.rate, destination.repeat, &destination.windows), (None, None, &None));
+    assert_eq!((destination.pauses, destination.paused), (Pauses::default(), false));
 }
 
 #[test]
@@ -92,9 +106,20 @@ fn everything_can_be_said() {
          [admin]\nlisten = '127.0.0.1:1'\nhosts = ['tie.example']\n\
          [limits]\noutput = '2MB'\nmapping_time = '500ms'\nmapping_operations = 10\n\
          [listener.h]\nkind = 'mllp'\ncharset = 'iso-8859-1'\nunmatched = 'reject'\nlisten = 'x'\n\
-         [destination.d]\nkind = 'fhir'\nurl = 'x'\ntimeout = '5s'\nconcurrency = 1\n",
+         [destination.d]\nkind = 'fhir'\nurl = 'x'\ntimeout = '5s'\nconcurrency = 1\nrate = '600/m'\n\
+         repeat = 'hold'\npaused = true\ncircuit = { longest = '2m' }\n\
+         windows = [{ days = ['sat', 'sun'], from = '22:00', to = '06:00' }, { from = '12:00', to = '13:00' }]\n",
     )
     .unwrap();
+    let destination = &config.destinations[0];
+    assert_eq!(destination.rate.map(|rate| rate.to_string()).as_deref(), Some("600/m"));
+    assert_eq!((destination.repeat, destination.paused), (Some(Repeat::Hold), true));
+    let longest = Duration::from_secs(120);
+    assert_eq!(destination.pauses, Pauses { longest, ..Pauses::default() });
+    let windows = destination.windows.as_ref().unwrap();
+    let inside = |now: &str| windows.inside(now.parse().unwrap()).is_some();
+    assert!(inside("2026-07-05T04:00:00Z") && !inside("2026-07-05T05:30:00Z"), "in the zone of the instance");
+    assert!(inside("2026-07-07T11:30:00Z"), "every day");
     assert_eq!(config.environment.word(), "live");
     assert_eq!(config.limits.mapping_time, Duration::from_millis(500));
     assert_eq!(config.listeners[0].unmatched, Unmatched::Reject);
@@ -152,6 +177,24 @@ fn listeners_and_destinations_are_checked() {
     check(
         &format!("listener = 5\n{SMALL}"),
         expect!["tie.toml:1:12: expected tables such as [listener.name]"],
+    );
+}
+
+#[test]
+fn what_a_destination_is_given_is_checked() {
+    check(
+        &format!(
+            "{SMALL}\
+             [destination.d]\nkind = 'fhir'\nurl = 'x'\nrate = '50'\n\
+             [destination.e]\nkind = 'fhir'\nurl = 'x'\ncircuit = {{ first = '1m' }}\n\
+             windows = [{{ from = '2:00', to = '04:00' }}]\n\
+             [destination.f]\nkind = 'fhir'\nurl = 'x'\nwindows = [{{ days = ['sunday'], from = '02:00', to = '04:00' }}]\n"
+        ),
+        expect![[r#"
+            tie.toml:7:8: expected a rate such as "50/s", "600/m" or "1000/h", found string "50"
+            tie.toml:12:12: `2:00` is no time of the day such as 02:30
+            tie.toml:11:11: `circuit` needs pauses longer than nothing, and `first` not longer than `longest`
+            tie.toml:16:22: unknown value `sunday` (known are `fri`, `mon`, `sat`, `sun`, `thu`, `tue`, `wed`)"#]],
     );
 }
 

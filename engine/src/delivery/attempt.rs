@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connector::{DeliveryError, Destination, ErrorClass, GiveUp, Outbound, Payload, Receipt, Retry},
+    connector::{DeliveryError, Destination, ErrorClass, GiveUp, Outbound, Payload, Policy, Receipt, Retry},
     journal::{Damage, Entry, Journal, JournalError, Outcome, Pending, State, Work},
     metrics::Metrics,
 };
@@ -30,6 +30,8 @@ pub(super) struct Attempt {
     pub(super) destination: Arc<dyn Destination>,
     pub(super) prepare: Arc<dyn Prepare>,
     pub(super) timeout: Duration,
+    /// What may have been taken is sent again.
+    pub(super) repeat: bool,
     /// Cancelled when what is in flight must end now.
     pub(super) hurry: CancellationToken,
     pub(super) journal: Journal,
@@ -42,6 +44,8 @@ pub(super) struct Owed {
     pub(super) key: Key,
     pub(super) pending: Pending,
     pub(super) work: Option<Result<Work, Damage>>,
+    /// Refusals as if misconfigured that count against it if it is refused now.
+    pub(super) refusals: u32,
 }
 
 /// What came of it.
@@ -50,6 +54,8 @@ pub(super) struct Done {
     pub(super) next: Next,
     /// What the destination answered; none if it was not asked.
     pub(super) asked: Option<Result<(), (ErrorClass, Option<Duration>)>>,
+    /// How many requests were made.
+    pub(super) requests: u32,
 }
 
 /// What becomes of its place in the lanes.
@@ -60,6 +66,13 @@ pub(super) enum Next {
     Waits,
     /// The lanes wait for the next attempt.
     Again { retry: Retry, attempts: u32, first_attempt: Timestamp, wish: Option<Duration> },
+}
+
+impl Next {
+    /// A delivery that a person has set aside while it was under way has no place in the lanes any more.
+    fn if_it(self, stands: bool) -> Self {
+        if stands { self } else { Self::Ended }
+    }
 }
 
 /// How sending came to its end.
@@ -90,7 +103,7 @@ impl Verdict {
 
 impl Attempt {
     pub(super) async fn run(self: Arc<Self>, owed: Owed) -> Result<Done, JournalError> {
-        let Owed { key, pending, work } = owed;
+        let Owed { key, pending, work, refusals } = owed;
         let work = match work {
             Some(Ok(work)) => work,
             Some(Err(damage)) => {
@@ -116,7 +129,8 @@ impl Attempt {
                 self.unsent(key, &pending, Verdict::new(State::Filtered, "nothing to send"), &revision).await
             }
             Prepared::Send { payloads, revision } => {
-                self.send(key, &pending, &work.entry, payloads, revision).await
+                let made = Made { payloads, revision, refusals };
+                self.send(key, &pending, &work.entry, made).await
             }
             Prepared::Filtered { reason, revision } => {
                 self.unsent(key, &pending, Verdict::new(State::Filtered, reason), &revision).await
@@ -125,7 +139,7 @@ impl Attempt {
                 self.unsent(key, &pending, Verdict::new(State::Held, reason), &revision).await
             }
             Prepared::Dead { reason, revision } => {
-                let state = given_up(&self.prepare.retry(&pending.id));
+                let state = given_up(self.prepare.policy(&pending.id).unmapped);
                 self.unsent(key, &pending, Verdict::new(state, reason), &revision).await
             }
         }
@@ -140,8 +154,9 @@ impl Attempt {
         revision: &str,
     ) -> Result<Done, JournalError> {
         let next = if verdict.state.is_end() { Next::Ended } else { Next::Waits };
-        self.record(pending, verdict, pending.attempts, pending.first_attempt, Vec::new(), revision).await?;
-        Ok(Done { key, next, asked: None })
+        let (attempts, first) = (pending.attempts, pending.first_attempt);
+        let stands = self.record(pending, verdict, attempts, first, Vec::new(), revision).await?;
+        Ok(Done { key, next: next.if_it(stands), asked: None, requests: 0 })
     }
 
     async fn send(
@@ -149,9 +164,9 @@ impl Attempt {
         key: Key,
         pending: &Pending,
         entry: &Entry,
-        payloads: Vec<Payload>,
-        revision: String,
+        made: Made,
     ) -> Result<Done, JournalError> {
+        let Made { payloads, revision, refusals } = made;
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
         let mut taken = 0;
@@ -164,7 +179,7 @@ impl Attempt {
                 }
                 failed => {
                     let rest: Vec<Payload> = payloads.iter().skip(taken).cloned().collect();
-                    let tried = Tried { attempts, first_attempt, rest, partly: taken > 0, revision };
+                    let tried = Tried { attempts, first_attempt, rest, taken, revision, refusals };
                     return self.failed(key, pending, failed, tried).await;
                 }
             }
@@ -175,7 +190,8 @@ impl Attempt {
         self.record(pending, verdict, attempts, Some(first_attempt), payloads, &revision).await?;
         let lag = self.clock.now().duration_since(pending.received);
         self.metrics.delivered_after(&self.name, lag.as_secs_f64().max(0.0));
-        Ok(Done { key, next: Next::Ended, asked: Some(Ok(())) })
+        let requests = u32::try_from(taken).unwrap_or(u32::MAX);
+        Ok(Done { key, next: Next::Ended, asked: Some(Ok(())), requests })
     }
 
     async fn deliver(&self, payload: &Payload, entry: &Entry) -> Sent {
@@ -209,24 +225,25 @@ impl Attempt {
         sent: Sent,
         tried: Tried,
     ) -> Result<Done, JournalError> {
-        let retry = self.prepare.retry(&pending.id);
-        let safe = self.destination.repeats_are_safe();
+        let policy = self.prepare.policy(&pending.id);
+        let retry = policy.retry;
+        let requests = u32::try_from(tried.taken + 1).unwrap_or(u32::MAX);
         let (verdict, asked, wish) = match sent {
             Sent::Taken(_) | Sent::Fault => {
                 (Verdict::new(State::Held, "a fault in the connector; it may have been taken"), None, None)
             }
-            Sent::Cut { left } if left && !safe => (
+            Sent::Cut { left } if left && !self.repeat => (
                 Verdict::new(State::Held, "the engine stopped while it was sent; it may have been taken"),
                 None,
                 None,
             ),
             // As if it had not been tried: it stays as it is in the journal.
-            Sent::Cut { .. } if !tried.partly => {
-                return Ok(Done { key, next: tried.again(retry, None), asked: None });
+            Sent::Cut { .. } if tried.taken == 0 => {
+                return Ok(Done { key, next: tried.again(retry, None), asked: None, requests });
             }
             Sent::Cut { .. } => (Verdict::new(State::Retrying, "the engine stopped"), None, None),
             Sent::Failed(error) => {
-                let state = self.stands(&error, &retry, tried.first_attempt, safe);
+                let state = self.stands(error.class, &policy, &tried);
                 let DeliveryError { class, reason, retry_after, detail } = error;
                 let verdict = Verdict { state, reason, class: Some(class), detail };
                 (verdict, Some(Err((class, retry_after))), retry_after)
@@ -238,24 +255,26 @@ impl Attempt {
             State::Filtered | State::Delivered | State::Dead => Next::Ended,
         };
         let Tried { attempts, first_attempt, rest, revision, .. } = tried;
-        self.record(pending, verdict, attempts, Some(first_attempt), rest, &revision).await?;
-        Ok(Done { key, next, asked })
+        let stands = self.record(pending, verdict, attempts, Some(first_attempt), rest, &revision).await?;
+        Ok(Done { key, next: next.if_it(stands), asked, requests })
     }
 
     /// Where a delivery stands after the destination did not take it.
-    fn stands(&self, error: &DeliveryError, retry: &Retry, first: Timestamp, safe: bool) -> State {
-        match error.class {
-            ErrorClass::Rejected => given_up(retry),
-            ErrorClass::Uncertain if !safe => State::Held,
-            ErrorClass::Unavailable | ErrorClass::Uncertain => {
-                let exhausted = retry::is_exhausted(retry, first, self.clock.now());
-                if exhausted { given_up(retry) } else { State::Retrying }
+    fn stands(&self, class: ErrorClass, policy: &Policy, tried: &Tried) -> State {
+        let limit = policy.limit(class);
+        let exhausted = match class {
+            ErrorClass::Uncertain if !self.repeat => return State::Held,
+            ErrorClass::Unavailable | ErrorClass::Uncertain | ErrorClass::Rejected => {
+                retry::is_exhausted(limit, tried.attempts, tried.first_attempt, self.clock.now())
             }
-            // Every message fares alike until a person has been there: none of them is at fault.
-            ErrorClass::Misconfigured => State::Retrying,
-        }
+            // Where every message fares alike none of them is at fault: only refusals between which others were taken
+            // are held against this one, and never its age.
+            ErrorClass::Misconfigured => tried.refusals >= limit.attempts,
+        };
+        if exhausted { given_up(limit.then) } else { State::Retrying }
     }
 
+    /// Says whether the delivery was still pending.
     async fn record(
         &self,
         pending: &Pending,
@@ -264,7 +283,7 @@ impl Attempt {
         first_attempt: Option<Timestamp>,
         output: Vec<Payload>,
         revision: &str,
-    ) -> Result<(), JournalError> {
+    ) -> Result<bool, JournalError> {
         let Verdict { state, reason, class, detail } = verdict;
         let sequence = pending.id.sequence.0;
         let route = pending.id.route.as_str();
@@ -291,9 +310,11 @@ impl Attempt {
             class,
             detail,
         };
-        self.journal.record(outcome).await?;
-        self.metrics.outcome(&self.name, route, state.word());
-        Ok(())
+        let stands = self.journal.record(outcome).await?;
+        if stands {
+            self.metrics.outcome(&self.name, route, state.word());
+        }
+        Ok(stands)
     }
 }
 
@@ -303,9 +324,18 @@ struct Tried {
     first_attempt: Timestamp,
     /// What has not been taken.
     rest: Vec<Payload>,
-    /// Something has been taken.
-    partly: bool,
+    /// How many payloads have been taken.
+    taken: usize,
     revision: String,
+    /// Refusals as if misconfigured that count against it if it was refused.
+    refusals: u32,
+}
+
+/// What is to be sent.
+struct Made {
+    payloads: Vec<Payload>,
+    revision: String,
+    refusals: u32,
 }
 
 impl Tried {
@@ -314,8 +344,8 @@ impl Tried {
     }
 }
 
-fn given_up(retry: &Retry) -> State {
-    match retry.then {
+fn given_up(then: GiveUp) -> State {
+    match then {
         GiveUp::DeadLetter => State::Dead,
         GiveUp::Park => State::Parked,
     }

@@ -3,16 +3,18 @@
 //! Promise:  a destination that is away is asked by one probe at a time and not by its whole backlog, and gets its
 //!           load back by doubling. P5: one message that always fails does not open the circuit, since it takes
 //!           failures of different deliveries, and does not keep it open (the courier probes with others first).
+//!           One that is refused as if the destination were misconfigured raises a doubt, which another delivery
+//!           settles at once: if that one is refused too the destination is held, else the message is at fault.
 //! Not here: the pause of the single delivery (retry). Pure: time is passed in, as the time since the courier began.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use crate::{connector::ErrorClass, delivery::lanes::Key};
 
 /// So many failures in a row, of at least two deliveries, open the circuit.
 const FAILURES: usize = 3;
 /// How long a circuit that is not closed waits before a probe.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pauses {
     /// The first pause of an open circuit; it doubles with each probe that fails.
     pub first: Duration,
@@ -32,7 +34,7 @@ impl Default for Pauses {
 /// A receiver that asks for more is asked again after this.
 const LONGEST_RETRY_AFTER: Duration = super::retry::LONGEST_RETRY_AFTER;
 
-/// What the circuit lets through, for metrics and pages.
+/// What a destination is given, for metrics and pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
     /// Everything.
@@ -41,6 +43,35 @@ pub enum Standing {
     Open,
     /// Nothing for a while, then one probe: a person must mend the configuration.
     Held,
+    /// Nothing until its maintenance window ends.
+    Maintenance,
+    /// Nothing: its configuration says so.
+    Paused,
+}
+
+impl Standing {
+    /// Every standing.
+    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::Held, Self::Maintenance, Self::Paused];
+
+    /// The word for metrics and pages.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Closed => "delivering",
+            Self::Open => "away",
+            Self::Held => "held",
+            Self::Maintenance => "maintenance",
+            Self::Paused => "paused",
+        }
+    }
+}
+
+/// A delivery that was refused as if the destination were misconfigured.
+#[derive(Debug)]
+struct Suspect {
+    /// How often, with answers to others in between.
+    refusals: u32,
+    /// How many answers there had been at the last refusal.
+    answers: u64,
 }
 
 /// The circuit of one destination.
@@ -55,6 +86,11 @@ pub struct Circuit {
     pause: Duration,
     next_probe: Duration,
     probing: bool,
+    suspects: HashMap<Key, Suspect>,
+    /// Answers to any delivery so far.
+    answers: u64,
+    /// The destination is held on the word of this delivery alone.
+    doubt: Option<Key>,
 }
 
 impl Circuit {
@@ -70,6 +106,9 @@ impl Circuit {
             pause: pauses.first,
             next_probe: Duration::ZERO,
             probing: false,
+            suspects: HashMap::new(),
+            answers: 0,
+            doubt: None,
         }
     }
 
@@ -77,8 +116,29 @@ impl Circuit {
     pub fn allowance(&self, now: Duration) -> usize {
         match self.standing {
             Standing::Closed => self.ramp,
-            Standing::Open | Standing::Held => usize::from(!self.probing && now >= self.next_probe),
+            _ => usize::from(!self.probing && (self.doubt.is_some() || now >= self.next_probe)),
         }
+    }
+
+    /// Whether this delivery may be the probe: in doubt, any but the suspects.
+    pub fn may_probe(&self, key: &Key, now: Duration) -> bool {
+        self.doubt.is_none() || now >= self.next_probe || !self.suspects.contains_key(key)
+    }
+
+    /// Whether it is still open if the message or the destination is at fault.
+    pub fn in_doubt(&self) -> bool {
+        self.doubt.is_some()
+    }
+
+    /// How many refusals as if misconfigured count against this delivery if it is refused once more.
+    pub fn refusals(&self, key: &Key) -> u32 {
+        let again = |suspect: &Suspect| suspect.refusals + u32::from(self.answers > suspect.answers);
+        self.suspects.get(key).map_or(1, again)
+    }
+
+    /// A delivery has ended, or waits for a person: nothing of it need be known any more.
+    pub fn forget(&mut self, key: &Key) {
+        self.suspects.remove(key);
     }
 
     /// What it lets through.
@@ -105,14 +165,15 @@ impl Circuit {
     pub fn answered(&mut self) {
         self.failures.clear();
         self.probing = false;
-        match self.standing {
-            Standing::Closed => self.ramp = self.ramp.saturating_mul(2).min(self.at_most),
-            Standing::Open | Standing::Held => {
-                self.standing = Standing::Closed;
-                self.ramp = 1;
-                self.pause = self.pauses.first;
-            }
+        self.answers += 1;
+        if self.standing == Standing::Closed {
+            self.ramp = self.ramp.saturating_mul(2).min(self.at_most);
+            return;
         }
+        self.standing = Standing::Closed;
+        self.pause = self.pauses.first;
+        // A doubt that is settled was no outage.
+        self.ramp = if self.doubt.take().is_some() { self.at_most } else { 1 };
     }
 
     /// An attempt failed.
@@ -120,15 +181,32 @@ impl Circuit {
         self.probing = false;
         match class {
             ErrorClass::Rejected => self.answered(),
-            ErrorClass::Misconfigured => {
-                self.standing = Standing::Held;
-                self.next_probe = now + self.pauses.held;
-            }
+            ErrorClass::Misconfigured => self.refused(key, now),
             ErrorClass::Unavailable | ErrorClass::Uncertain => self.unreachable(key, retry_after, now),
         }
     }
 
+    fn refused(&mut self, key: &Key, now: Duration) {
+        let refusals = self.refusals(key);
+        let others_are_taken = refusals > 1 && self.standing == Standing::Closed;
+        self.suspects.insert(key.clone(), Suspect { refusals, answers: self.answers });
+        if others_are_taken {
+            return;
+        }
+        self.doubt = match (self.standing, self.doubt.take()) {
+            (Standing::Closed, _) => Some(key.clone()),
+            (_, Some(first)) if first == *key => Some(first),
+            _ => None,
+        };
+        self.standing = Standing::Held;
+        self.next_probe = now + self.pauses.held;
+    }
+
     fn unreachable(&mut self, key: &Key, retry_after: Option<Duration>, now: Duration) {
+        if self.doubt.take().is_some() {
+            // Whoever was to settle the doubt could not: the destination is away.
+            self.next_probe = now;
+        }
         match self.standing {
             Standing::Closed => {
                 if self.failures.len() < FAILURES || !self.failures.contains(key) {
@@ -144,10 +222,10 @@ impl Circuit {
                 }
             }
             // Attempts that were already under way when it opened say nothing new.
-            Standing::Open | Standing::Held if now < self.next_probe => {
+            _ if now < self.next_probe => {
                 self.next_probe = self.next_probe.max(now + wish(retry_after));
             }
-            Standing::Open | Standing::Held => {
+            _ => {
                 self.standing = Standing::Open;
                 self.pause = (self.pause * 2).min(self.pauses.longest);
                 self.next_probe = now + self.pause.max(wish(retry_after));
@@ -249,6 +327,66 @@ mod tests {
         circuit.started();
         circuit.answered();
         assert_eq!(circuit.standing(), Standing::Closed);
+    }
+
+    fn refuse(circuit: &mut Circuit, n: i64, now: u64) {
+        circuit.failed(&key(n), ErrorClass::Misconfigured, None, seconds(now));
+    }
+
+    #[test]
+    fn p5_a_refusal_of_one_message_is_settled_by_another_at_once() {
+        let mut circuit = Circuit::new(8, Pauses::default());
+        for refusals in 1..5 {
+            assert_eq!(circuit.refusals(&key(1)), refusals);
+            refuse(&mut circuit, 1, 5);
+            if refusals == 1 {
+                assert_eq!((circuit.standing(), circuit.allowance(seconds(5))), (Standing::Held, 1));
+                assert!(circuit.may_probe(&key(2), seconds(5)) && !circuit.may_probe(&key(1), seconds(64)));
+                assert!(circuit.may_probe(&key(1), seconds(65)), "if there is no other");
+                circuit.started();
+            } else {
+                assert_eq!(circuit.standing(), Standing::Closed, "others have been taken since");
+            }
+            circuit.answered();
+            assert_eq!(
+                (circuit.standing(), circuit.allowance(seconds(5))),
+                (Standing::Closed, 8),
+                "no outage"
+            );
+        }
+        circuit.forget(&key(1));
+        assert_eq!(circuit.refusals(&key(1)), 1);
+    }
+
+    #[test]
+    fn two_messages_that_are_refused_hold_the_destination_and_count_against_neither() {
+        let mut circuit = Circuit::new(8, Pauses::default());
+        refuse(&mut circuit, 1, 0);
+        circuit.started();
+        refuse(&mut circuit, 2, 1);
+        assert_eq!((circuit.standing(), circuit.next_probe()), (Standing::Held, Some(seconds(61))));
+        assert_eq!(circuit.allowance(seconds(60)), 0);
+        for now in [61, 121, 181] {
+            circuit.started();
+            refuse(&mut circuit, 1 + now as i64 % 2, now);
+            assert_eq!((circuit.refusals(&key(1)), circuit.refusals(&key(2))), (1, 1));
+        }
+        circuit.started();
+        circuit.answered();
+        assert_eq!(
+            (circuit.standing(), circuit.allowance(seconds(200))),
+            (Standing::Closed, 1),
+            "slowly again"
+        );
+    }
+
+    #[test]
+    fn a_doubt_that_ends_at_a_dead_destination_is_an_outage() {
+        let mut circuit = Circuit::new(8, Pauses::default());
+        refuse(&mut circuit, 1, 0);
+        circuit.started();
+        away(&mut circuit, 2, 1);
+        assert_eq!((circuit.standing(), circuit.next_probe()), (Standing::Open, Some(seconds(3))));
     }
 
     #[test]

@@ -24,25 +24,29 @@ use super::{
     attempt::{Attempt, Done, Next, Owed},
     circuit::{Circuit, Pauses, Standing},
     lanes::{Key, Lanes, Limits},
+    rate::Bucket,
     retry,
+    window::Windows,
 };
 use crate::{
     clock::Clock,
-    connector::{Destination, ErrorClass, Payload, Retry},
+    connector::{Destination, ErrorClass, Payload, Policy, Rate},
     journal::{DeliveryId, Entry, Journal, JournalError, Loaded, Tip},
     metrics::Metrics,
 };
 
 /// After a reading of the journal failed.
 const READ_AGAIN: Duration = Duration::from_secs(1);
+/// In a maintenance window the clock is looked at so often: it may be set.
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 
 /// What is sent to a destination: the pipeline answers with the live revision.
 #[async_trait]
 pub trait Prepare: Send + Sync + 'static {
     /// Makes what is to be sent of a message.
     async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared;
-    /// When to try again and when to give up.
-    fn retry(&self, id: &DeliveryId) -> Retry;
+    /// When to try again, when to give up and what then.
+    fn policy(&self, id: &DeliveryId) -> Policy;
 }
 
 /// What a mapping decided about a delivery.
@@ -78,13 +82,21 @@ pub enum Prepared {
     },
 }
 
-/// How much a destination is given.
-#[derive(Debug, Clone, Copy)]
+/// How much a destination is given, and when.
+#[derive(Debug, Clone)]
 pub struct Settings {
     /// The longest time for one payload.
     pub timeout: Duration,
     /// Deliveries in flight at once.
     pub concurrency: usize,
+    /// The most requests in a time.
+    pub rate: Option<Rate>,
+    /// Whether what may have been taken is sent again; if nothing is said, as is right for the connector.
+    pub repeat: Option<bool>,
+    /// When it is left alone.
+    pub windows: Option<Windows>,
+    /// It is given nothing at all.
+    pub paused: bool,
     /// After a stop, what is in flight has this long to finish.
     pub grace: Duration,
     /// How long a destination that is away is left alone.
@@ -98,6 +110,10 @@ impl Default for Settings {
         Self {
             timeout: Duration::from_secs(30),
             concurrency: 8,
+            rate: None,
+            repeat: None,
+            windows: None,
+            paused: false,
             grace: Duration::from_secs(15),
             pauses: Pauses::default(),
             limits: Limits::default(),
@@ -115,6 +131,9 @@ pub struct Courier {
     began: Instant,
     lanes: Lanes,
     circuit: Circuit,
+    bucket: Option<Bucket>,
+    /// No token before this.
+    next_token: Option<Duration>,
     shown: watch::Sender<Standing>,
     chance: StdRng,
     in_flight: JoinSet<Result<Done, JournalError>>,
@@ -136,12 +155,14 @@ impl Courier {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let name = name.into();
+        let repeat = settings.repeat.unwrap_or_else(|| destination.repeats_are_safe());
         let at_once = settings.concurrency.min(destination.at_once()).max(1);
         let attempt = Arc::new(Attempt {
             name: name.clone(),
             destination,
             prepare,
             timeout: settings.timeout,
+            repeat,
             hurry: CancellationToken::new(),
             journal: journal.clone(),
             metrics: metrics.clone(),
@@ -149,13 +170,15 @@ impl Courier {
         });
         Self {
             name,
-            settings,
             journal,
             attempt,
             metrics,
             began: Instant::now(),
             lanes: Lanes::new(settings.limits),
             circuit: Circuit::new(at_once, settings.pauses),
+            bucket: settings.rate.map(Bucket::new),
+            next_token: None,
+            settings,
             shown: watch::Sender::new(Standing::Closed),
             chance: StdRng::from_os_rng(),
             in_flight: JoinSet::new(),
@@ -239,10 +262,12 @@ impl Courier {
             return Ok(());
         }
         self.lanes.wake(self.elapsed());
-        let probing = self.circuit.standing() != Standing::Closed;
         let mut owed = Vec::new();
         while owed.len() < self.free() {
-            let Some(key) = self.lanes.next(probing) else { break };
+            let Some(key) = self.next() else { break };
+            if !self.has_token() {
+                break;
+            }
             let Some(pending) = self.lanes.start(&key) else { break };
             owed.push((key, pending.clone()));
         }
@@ -256,6 +281,7 @@ impl Courier {
                 let due = self.elapsed() + READ_AGAIN;
                 for (key, pending) in &owed {
                     self.lanes.pause(key, due, pending.attempts, pending.first_attempt);
+                    self.settle(0);
                 }
                 return self.unread(error);
             }
@@ -264,10 +290,32 @@ impl Courier {
         for (key, pending) in owed {
             let work: Option<Loaded> = loaded.next_if(|next| next.id == pending.id);
             self.circuit.started();
-            let owed = Owed { key, pending, work: work.map(|loaded| loaded.work) };
+            let refusals = self.circuit.refusals(&key);
+            let owed = Owed { key, pending, work: work.map(|loaded| loaded.work), refusals };
             self.in_flight.spawn(self.attempt.clone().run(owed));
         }
         Ok(())
+    }
+
+    /// What may run now: when the circuit is not closed, what may be its probe.
+    fn next(&self) -> Option<Key> {
+        if self.circuit.standing() == Standing::Closed {
+            return self.lanes.next();
+        }
+        let now = self.elapsed();
+        self.lanes.probe(|key| self.circuit.may_probe(key, now))
+    }
+
+    fn has_token(&mut self) -> bool {
+        let now = self.elapsed();
+        self.next_token = self.bucket.as_mut().and_then(|bucket| bucket.take(now).err());
+        self.next_token.is_none()
+    }
+
+    fn settle(&mut self, requests: u32) {
+        if let Some(bucket) = &mut self.bucket {
+            bucket.settle(requests);
+        }
     }
 
     fn unread(&mut self, error: JournalError) -> Result<(), JournalError> {
@@ -283,20 +331,27 @@ impl Courier {
 
     /// What came of an attempt; its outcome is already in the journal.
     fn apply(&mut self, done: Result<Result<Done, JournalError>, JoinError>) -> Result<(), JournalError> {
-        let Done { key, next, asked } = match done {
+        let Done { key, next, asked, requests } = match done {
             Ok(done) => done?,
             // A panic in a connector or mapping that got through: the engine cannot tell what state it is in.
             Err(error) => return Err(JournalError::Closed(format!("a delivery ended by a fault: {error}"))),
         };
         let now = self.elapsed();
+        self.settle(requests);
         match &asked {
             None => self.circuit.unused(),
             Some(Ok(())) => self.circuit.answered(),
             Some(Err((class, wish))) => self.note(&key, *class, *wish, now),
         }
         match next {
-            Next::Ended => self.lanes.finish(&key),
-            Next::Waits => self.lanes.stick(&key),
+            Next::Ended => {
+                self.circuit.forget(&key);
+                self.lanes.finish(&key);
+            }
+            Next::Waits => {
+                self.circuit.forget(&key);
+                self.lanes.stick(&key);
+            }
             Next::Again { retry, attempts, first_attempt, wish } => {
                 let pause = retry::pause(&retry, attempts, wish, &mut self.chance);
                 self.lanes.pause(&key, now + pause, attempts, Some(first_attempt));
@@ -308,8 +363,12 @@ impl Courier {
     fn note(&mut self, key: &Key, class: ErrorClass, wish: Option<Duration>, now: Duration) {
         let before = self.circuit.standing();
         self.circuit.failed(key, class, wish, now);
-        match self.circuit.standing() {
-            after if after == before => {}
+        let after = self.circuit.standing();
+        if after == before || self.circuit.in_doubt() {
+            return;
+        }
+        match after {
+            Standing::Maintenance | Standing::Paused => {}
             Standing::Closed => tracing::info!(destination = %self.name, "the destination is back"),
             Standing::Open => {
                 tracing::warn!(destination = %self.name, "the destination is away: one probe at a time")
@@ -322,15 +381,32 @@ impl Courier {
 
     /// How many more deliveries may be in flight.
     fn free(&self) -> usize {
+        if self.closed_until().is_some() {
+            return 0;
+        }
         let allowed = self.circuit.allowance(self.elapsed());
         // A probe is sent beside what was already under way when the circuit opened.
         let busy = if self.circuit.standing() == Standing::Closed { self.in_flight.len() } else { 0 };
         allowed.saturating_sub(busy)
     }
 
+    /// If the destination is to be left alone by configuration: how it stands, and when to look again.
+    fn closed_until(&self) -> Option<(Standing, Duration)> {
+        if self.settings.paused {
+            return Some((Standing::Paused, LOOK_AGAIN));
+        }
+        let now = self.attempt.clock.now();
+        let end = self.settings.windows.as_ref()?.inside(now)?;
+        // Rounded up, so that the window has ended then.
+        let left = Duration::try_from(end.duration_since(now)).unwrap_or_default() + Duration::from_millis(1);
+        Some((Standing::Maintenance, left.min(LOOK_AGAIN)))
+    }
+
     fn show(&self) {
-        let standing = self.circuit.standing();
-        self.metrics.circuit_open(&self.name, standing != Standing::Closed);
+        let standing = self.closed_until().map_or_else(|| self.circuit.standing(), |(standing, _)| standing);
+        for one in Standing::ALL {
+            self.metrics.standing(&self.name, one.word(), one == standing);
+        }
         self.shown.send_replace(standing);
     }
 
@@ -338,12 +414,19 @@ impl Courier {
         if self.read_again.is_some() {
             return self.read_again;
         }
-        let probe = self.circuit.next_probe().map(|at| self.began + at);
-        // While the circuit is open, what is due waits for the probe; while nothing is free, for a completion.
-        let due = self.lanes.next_due().map(|at| self.began + at);
-        let due = if probe.is_some() { due.max(probe) } else { due };
-        let probe = probe.filter(|_| self.lanes.next(false).is_some());
-        [due, probe].into_iter().flatten().min()
+        if let Some((_, pause)) = self.closed_until() {
+            return Some(Instant::now() + pause);
+        }
+        let may_run = self.lanes.next().is_some();
+        let token = self.next_token.filter(|_| may_run && self.free() > 0);
+        // While the circuit is open, what is due waits for the probe, unless another may settle a doubt; while nothing
+        // is free, for a completion.
+        let probe = self.circuit.next_probe();
+        let due = self.lanes.next_due();
+        let due = if probe.is_some() && !self.circuit.in_doubt() { due.max(probe) } else { due };
+        let probe = probe.filter(|_| may_run).max(token);
+        let look = self.settings.windows.is_some().then(|| self.elapsed() + LOOK_AGAIN);
+        [due, probe, look].into_iter().flatten().min().map(|at| self.began + at)
     }
 
     fn elapsed(&self) -> Duration {

@@ -148,11 +148,16 @@ impl Lanes {
         }
     }
 
-    /// The next delivery that may run, lowest first; with `fresh` rather one that has never failed.
-    pub fn next(&self, fresh: bool) -> Option<Key> {
+    /// The next delivery that may run, lowest first.
+    pub fn next(&self) -> Option<Key> {
+        self.runnable.first().cloned()
+    }
+
+    /// The next delivery that may run and may be a probe, rather one that has never failed.
+    pub fn probe(&self, may: impl Fn(&Key) -> bool) -> Option<Key> {
         let never_failed = |key: &&Key| self.slots.get(*key).is_some_and(|slot| slot.pending.attempts == 0);
-        let chosen = if fresh { self.runnable.iter().find(never_failed) } else { None };
-        chosen.or_else(|| self.runnable.first()).cloned()
+        let mut fresh = self.runnable.iter().filter(|key| may(key));
+        fresh.find(never_failed).or_else(|| self.runnable.iter().find(|key| may(key))).cloned()
     }
 
     /// Marks a delivery as in flight and says what is known of it.
@@ -486,7 +491,7 @@ mod tests {
 
         /// Starts the next delivery and checks that it was its turn.
         fn start(&mut self, lanes: &mut Lanes, fresh: bool) -> Option<Key> {
-            let key = lanes.next(fresh)?;
+            let key = if fresh { lanes.probe(|_| true) } else { lanes.next() }?;
             lanes.start(&key).expect("what is offered can be started");
             let mine = &self.rows[&key].lanes;
             for (other, row) in self.rows.range(..key.clone()) {

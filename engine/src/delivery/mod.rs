@@ -9,7 +9,10 @@ mod attempt;
 pub mod circuit;
 mod courier;
 pub mod lanes;
+pub mod rate;
 pub mod retry;
+pub mod window;
 
-pub use circuit::Standing;
+pub use circuit::{Pauses, Standing};
 pub use courier::{Courier, Prepare, Prepared, Settings};
+pub use window::{Window, Windows};

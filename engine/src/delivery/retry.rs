@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use rand::Rng;
 
-use crate::connector::Retry;
+use crate::connector::{Limit, Retry};
 
 /// A receiver that asks for more time than this is asked again after this.
 pub const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(3600);
@@ -22,10 +22,11 @@ pub fn pause(retry: &Retry, attempts: u32, retry_after: Option<Duration>, chance
     drawn.max(retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER))
 }
 
-/// Whether a delivery whose first attempt was at `first` is too old at `now` to be tried again.
-pub fn is_exhausted(retry: &Retry, first: Timestamp, now: Timestamp) -> bool {
+/// Whether a delivery that has failed so often, and was first tried at `first`, is not to be tried again.
+pub fn is_exhausted(limit: &Limit, attempts: u32, first: Timestamp, now: Timestamp) -> bool {
     // A clock that was set back makes the age negative: then it is young.
-    Duration::try_from(now.duration_since(first)).is_ok_and(|age| age >= retry.give_up)
+    let old = Duration::try_from(now.duration_since(first)).is_ok_and(|age| age >= limit.age);
+    old || attempts >= limit.attempts
 }
 
 #[cfg(test)]
@@ -68,11 +69,13 @@ mod tests {
     }
 
     #[test]
-    fn giving_up_is_by_age_and_survives_a_clock_that_was_set_back() {
+    fn giving_up_is_by_age_or_attempts_and_survives_a_clock_that_was_set_back() {
+        let limit = Limit { attempts: 9, age: RETRY.give_up, then: RETRY.then };
         let first = Timestamp::UNIX_EPOCH;
         let at = |seconds| Timestamp::from_second(seconds).unwrap();
-        assert!(!is_exhausted(&RETRY, first, at(3599)));
-        assert!(is_exhausted(&RETRY, first, at(3600)));
-        assert!(!is_exhausted(&RETRY, first, at(-100_000)));
+        assert!(!is_exhausted(&limit, 8, first, at(3599)));
+        assert!(is_exhausted(&limit, 1, first, at(3600)));
+        assert!(is_exhausted(&limit, 9, first, at(0)));
+        assert!(!is_exhausted(&limit, 1, first, at(-100_000)));
     }
 }

@@ -18,7 +18,7 @@ use toml::{
 
 use crate::error::{Problem, nearest};
 
-pub use quantity::{ByteSize, Period};
+pub use quantity::{ByteSize, Period, Rate};
 
 /// The text of a TOML file and where it came from.
 #[derive(Debug, Clone, PartialEq, Eq)]

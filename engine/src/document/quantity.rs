@@ -1,4 +1,4 @@
-//! Times and sizes as people write them: `"30s"`, `"5m"`, `"16MB"`.
+//! Times, sizes and rates as people write them: `"30s"`, `"5m"`, `"16MB"`, `"50/s"`.
 //!
 //! Promises: no unit, no number; what is printed reads back as the same quantity.
 
@@ -18,6 +18,19 @@ pub struct ByteSize(pub u64);
 const PERIOD: &str = "a length of time such as \"500ms\", \"30s\", \"5m\", \"24h\" or \"7d\"";
 const SIZE: &str = "a size such as \"64kB\" or \"16MB\"";
 
+/// So many a time: a whole number and `/s`, `/m` or `/h`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    number: u32,
+    unit: &'static str,
+    seconds: u32,
+}
+
+const RATE: &str = "a rate such as \"50/s\", \"600/m\" or \"1000/h\"";
+
+/// Units of a rate, in seconds.
+const RATE_UNITS: [(&str, u32); 3] = [("s", 1), ("m", 60), ("h", 3_600)];
+
 /// Units by falling length, in milliseconds.
 const TIME_UNITS: [(&str, u64); 5] =
     [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
@@ -36,6 +49,13 @@ impl Period {
     /// So many seconds.
     pub const fn seconds(seconds: u64) -> Self {
         Self(Duration::from_secs(seconds))
+    }
+}
+
+impl Rate {
+    /// So many in one second.
+    pub fn per_second(self) -> f64 {
+        f64::from(self.number) / f64::from(self.seconds)
     }
 }
 
@@ -76,6 +96,24 @@ impl FromStr for ByteSize {
         let (number, unit) = leading_number(text).ok_or(SIZE)?;
         let (_, size) = SIZE_UNITS.iter().find(|(name, _)| *name == unit.trim_start()).ok_or(SIZE)?;
         number.checked_mul(*size).map(Self).ok_or(SIZE)
+    }
+}
+
+impl FromStr for Rate {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (number, unit) = text.split_once('/').ok_or(RATE)?;
+        let (unit, seconds) = RATE_UNITS.iter().find(|(name, _)| *name == unit).ok_or(RATE)?;
+        let digits = number.bytes().all(|byte| byte.is_ascii_digit());
+        let number = number.parse().ok().filter(|number| digits && *number > 0).ok_or(RATE)?;
+        Ok(Self { number, unit, seconds: *seconds })
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.unit)
     }
 }
 
@@ -154,6 +192,7 @@ macro_rules! written_as_text {
 }
 
 written_as_text!(Period, "Period", PERIOD, "^([0-9]+(ms|s|m|h|d))+$");
+written_as_text!(Rate, "Rate", RATE, "^[0-9]+/(s|m|h)$");
 written_as_text!(ByteSize, "ByteSize", SIZE, "^[0-9]+ ?(B|kB|MB|GB|KiB|MiB|GiB)$");
 
 #[cfg(test)]
@@ -200,6 +239,18 @@ mod tests {
         }
         for text in ["", "16", "MB", "16mb", "1.5MB", "-1B", "99999999999GiB"] {
             assert!(text.parse::<ByteSize>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn rates_read_as_people_write_them() {
+        for (text, per_second) in [("50/s", 50.0), ("600/m", 10.0), ("1800/h", 0.5)] {
+            let rate: Rate = text.parse().unwrap();
+            assert!((rate.per_second() - per_second).abs() < 1e-9, "{text}");
+            assert_eq!(rate.to_string(), text);
+        }
+        for text in ["", "50", "50/", "/s", "0/s", "+5/s", "1.5/s", "50/d", "50 / s", "99999999999/s"] {
+            assert!(text.parse::<Rate>().is_err(), "{text}");
         }
     }
 

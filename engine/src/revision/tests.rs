@@ -51,6 +51,7 @@ const PLUGINS: &[Plugin] = &[Plugin {
         schema: || schemars::schema_for!(Nowhere),
         build: |options| address(options).map(|()| Arc::new(Nothing) as Arc<dyn Destination>),
     }),
+    answers: &[],
 }];
 
 const CONFIG: &str = "environment = 'test'\njournal.path = 'j'\n\

@@ -1,7 +1,7 @@
 //! The shape of a file in `routes/`: what may be written, with which defaults. Its doc comments are the
 //! descriptions in the JSON Schema.
 
-use std::fmt;
+use std::{fmt, num::NonZeroU32};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, de};
@@ -72,6 +72,48 @@ pub(super) struct ToTable {
     #[serde(default)]
     #[schemars(with = "RetryTable")]
     pub retry: Option<Spanned<RetryTable>>,
+    /// What nobody took, if it is to end otherwise than `retry` says.
+    #[serde(default)]
+    pub unavailable: LimitTable,
+    /// What may have been taken, if it is to end otherwise than `retry` says.
+    #[serde(default)]
+    pub uncertain: LimitTable,
+    /// What the receiver read and refused: at once, unless `attempts` or `give_up` is said.
+    #[serde(default)]
+    #[schemars(with = "LimitTable")]
+    pub rejected: Option<LimitTable>,
+    /// What is refused as if the destination were misconfigured, though it takes others.
+    #[serde(default)]
+    #[schemars(with = "MisconfiguredTable")]
+    pub misconfigured: Option<Spanned<MisconfiguredTable>>,
+    /// What the script failed at or rejected; as `retry.then` if nothing is said.
+    #[serde(default)]
+    pub unmapped: Option<GiveUp>,
+}
+
+/// When a kind of failure ends; what is not said is as in `retry`. Whichever bound is reached first counts.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct LimitTable {
+    /// After so many attempts.
+    #[schemars(range(min = 1))]
+    pub attempts: Option<NonZeroU32>,
+    /// After this age of the first attempt.
+    pub give_up: Option<Period>,
+    /// What happens then.
+    pub then: Option<GiveUp>,
+}
+
+/// When a message is itself at fault that is answered by 401, 403, 404 or the like.
+#[derive(Debug, Clone, Copy, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct MisconfiguredTable {
+    /// After so many refusals between which the destination has taken others; 3 if nothing is said. One refusal alone
+    /// could be anything.
+    #[schemars(range(min = 2))]
+    pub attempts: Option<u32>,
+    /// What happens then; as `retry.then` if nothing is said.
+    pub then: Option<GiveUp>,
 }
 
 /// When to try again, and when to stop trying.

@@ -17,7 +17,7 @@ use std::{
     sync::Arc,
 };
 
-use crate::{connector::Retry, error::Problem, hl7::Message};
+use crate::{connector::Policy, error::Problem, hl7::Message};
 
 pub use pattern::Pattern;
 
@@ -80,7 +80,7 @@ pub struct To {
     /// Why the data may go there.
     pub purpose: String,
     /// What to do with a message that it has not taken.
-    pub retry: Retry,
+    pub policy: Policy,
 }
 
 /// One message with the output that the mapping must make of it.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    num::NonZeroU32,
     path::{Component, Path, PathBuf},
     sync::Arc,
 };
@@ -10,9 +11,15 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     Accept, Known, Pattern, Route, RouteTest, To,
-    file::{AcceptTable, OneOrMany, RetryTable, RouteFile, TestTable, ToTable},
+    file::{
+        AcceptTable, LimitTable, MisconfiguredTable, OneOrMany, RetryTable, RouteFile, TestTable, ToTable,
+    },
 };
-use crate::{connector::Retry, document::Document, error::Problem};
+use crate::{
+    connector::{Limit, Policy, Retry},
+    document::Document,
+    error::Problem,
+};
 
 pub(super) fn routes(
     files: &BTreeMap<PathBuf, Arc<str>>,
@@ -118,17 +125,52 @@ impl Reading<'_> {
     fn destinations(&mut self, tables: Vec<ToTable>) -> Vec<To> {
         let mut seen = BTreeSet::new();
         let mut destinations = Vec::new();
-        for ToTable { destination, purpose, retry } in tables {
+        for table in tables {
+            let policy = self.policy(&table);
+            let ToTable { destination, purpose, .. } = table;
             let start = destination.span().start;
             let destination = self.known_as("destination", destination, self.known.destinations);
             if !seen.insert(destination.clone()) {
                 let what = format!("the destination `{destination}` is named twice");
                 self.problems.push(self.document.fault(what, start).help("one [[to]] a destination"));
             }
-            let retry = retry.map_or_else(Retry::default, |table| self.retry(&table));
-            destinations.push(To { destination, purpose, retry });
+            destinations.push(To { destination, purpose, policy });
         }
         destinations
+    }
+
+    fn policy(&mut self, table: &ToTable) -> Policy {
+        let retry = table.retry.as_ref().map_or_else(Retry::default, |table| self.retry(table));
+        let all = Policy::from(retry);
+        let with = |limit: Limit, table: &LimitTable| Limit {
+            attempts: table.attempts.map_or(limit.attempts, NonZeroU32::get),
+            age: table.give_up.map_or(limit.age, |age| age.0),
+            then: table.then.unwrap_or(limit.then),
+        };
+        // Who says how long to try what was rejected does not mean once.
+        let rejected = match &table.rejected {
+            Some(LimitTable { attempts: None, give_up: Some(_), .. }) => all.unavailable,
+            _ => all.rejected,
+        };
+        let mut misconfigured = all.misconfigured;
+        if let Some(said) = &table.misconfigured {
+            let MisconfiguredTable { attempts, then } = *said.get_ref();
+            misconfigured.attempts = attempts.unwrap_or(misconfigured.attempts);
+            misconfigured.then = then.unwrap_or(misconfigured.then);
+            if misconfigured.attempts < 2 {
+                let what =
+                    "`attempts` of `misconfigured` must be at least 2: the first refusal could be anything";
+                self.problems.push(self.document.fault(what, said.span().start));
+            }
+        }
+        Policy {
+            unavailable: with(all.unavailable, &table.unavailable),
+            uncertain: with(all.uncertain, &table.uncertain),
+            rejected: with(rejected, &table.rejected.unwrap_or_default()),
+            misconfigured,
+            unmapped: table.unmapped.unwrap_or(retry.then),
+            retry,
+        }
     }
 
     fn retry(&mut self, table: &Spanned<RetryTable>) -> Retry {

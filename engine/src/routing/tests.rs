@@ -58,8 +58,8 @@ fn a_whole_route_is_read() {
     assert_eq!(route.accept.sending_facility, [Pattern::new("RX?")]);
     let to = &route.to[0];
     assert_eq!((to.destination.as_str(), to.purpose.as_str()), ("shared-care-record", "direct-care"));
-    assert_eq!(to.retry.first.as_secs(), 2);
-    assert_eq!(to.retry.then, crate::connector::GiveUp::Park);
+    assert_eq!(to.policy.retry.first.as_secs(), 2);
+    assert_eq!(to.policy.retry.then, crate::connector::GiveUp::Park);
     assert_eq!(route.tests[0].message, PathBuf::from("testdata/adt/a01.hl7"));
     assert_eq!(route.tests[0].line, 14);
     assert_eq!(files_named(FULL), ["testdata/adt/a01.hl7", "testdata/adt/a01.json"].map(PathBuf::from));
@@ -71,10 +71,42 @@ fn what_is_not_said_has_a_default() {
     let routes = parse(&[("routes/results.toml", text)]).unwrap();
     let route = routes.get("results").unwrap();
     assert_eq!(route.accept, Accept::default());
-    assert_eq!(route.to[0].retry.max.as_secs(), 3600);
-    assert_eq!(route.to[0].retry.give_up, Retry::default().give_up);
+    assert_eq!(route.to[0].policy.retry.max.as_secs(), 3600);
+    assert_eq!(route.to[0].policy.retry.give_up, crate::connector::Retry::default().give_up);
     assert_eq!(routes.from("laboratory").count(), 1);
     assert_eq!(routes.from("pharmacy").count(), 0);
+}
+
+#[test]
+fn each_kind_of_failure_can_end_otherwise() {
+    use crate::connector::{
+        GiveUp::{DeadLetter, Park},
+        Policy,
+    };
+    let policy = |more: &str| {
+        let text = format!("from = 'hospital'\nmap = 'adt'\n[[to]]\ndestination = 'archive'\n{more}");
+        parse(&[("adt", &text)]).map(|routes| routes.get("adt").unwrap().to[0].policy)
+    };
+    assert_eq!(policy("").unwrap(), Policy::default());
+    let parks = policy("retry = { then = 'park' }").unwrap();
+    assert_eq!(
+        [parks.unavailable.then, parks.rejected.then, parks.misconfigured.then, parks.unmapped],
+        [Park; 4]
+    );
+    let said = policy(
+        "retry = { give_up = '2h' }\nrejected = { attempts = 5, then = 'park' }\nunavailable = { give_up = '7d' }\n\
+         uncertain = { attempts = 2 }\nmisconfigured = { attempts = 10 }\nunmapped = 'park'\n",
+    )
+    .unwrap();
+    assert_eq!((said.rejected.attempts, said.rejected.age.as_secs(), said.rejected.then), (5, 7200, Park));
+    assert_eq!((said.unavailable.attempts, said.unavailable.age.as_secs()), (u32::MAX, 7 * 86_400));
+    assert_eq!((said.uncertain.attempts, said.uncertain.then), (2, DeadLetter));
+    assert_eq!((said.misconfigured.attempts, said.unmapped), (10, Park));
+    let by_age = policy("rejected = { give_up = '1h' }").unwrap().rejected;
+    assert_eq!((by_age.attempts, by_age.age.as_secs()), (u32::MAX, 3600), "not at once then");
+    assert_eq!(policy("rejected = { then = 'park' }").unwrap().rejected.attempts, 1);
+    assert!(policy("misconfigured = { attempts = 1 }").is_err());
+    assert!(policy("rejected = { attempts = 0 }").is_err());
 }
 
 #[test]

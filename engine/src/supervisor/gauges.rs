@@ -44,17 +44,16 @@ fn show(parts: &Parts, counts: &[Count], known: &mut BTreeSet<String>) {
     let by_state: BTreeMap<(&str, State), &Count> =
         counts.iter().map(|count| ((count.destination.as_str(), count.state), count)).collect();
     for destination in known.iter() {
-        let mut oldest = 0;
         for state in State::ALL {
             if matches!(state, State::Filtered | State::Delivered) {
                 continue;
             }
             let count = by_state.get(&(destination.as_str(), state));
             parts.metrics.pending(destination, state.word(), count.map_or(0, |count| count.deliveries));
-            if let Some(received) = count.filter(|_| !state.is_end()).and_then(|count| count.oldest) {
-                oldest = oldest.max(now - received.as_second());
+            if !state.is_end() {
+                let oldest = count.and_then(|count| count.oldest).map(|received| now - received.as_second());
+                parts.metrics.oldest_seconds(destination, state.word(), oldest.unwrap_or(0).max(0));
             }
         }
-        parts.metrics.oldest_seconds(destination, oldest);
     }
 }

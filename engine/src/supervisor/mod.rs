@@ -121,17 +121,18 @@ struct Supervisor {
 
 impl Supervisor {
     async fn supervise(mut self, stop: CancellationToken) -> Result<(), Failure> {
-        self.follow(&self.parts.pipeline.live()).await;
+        self.follow(&self.parts.pipeline.live());
         let journal = self.parts.journal.clone();
         let mut glance = tokio::time::interval(Duration::from_millis(250));
         let closed = loop {
             tokio::select! {
                 () = stop.cancelled() => break None,
                 reason = journal.closed() => break Some(JournalError::Closed(reason.to_string())),
-                Some(()) = self.changes.recv() => { self.reload().await; }
+                Some(()) = self.changes.recv() => { self.reload_unless(&stop).await; }
                 Some(answer) = self.asked.recv() => {
-                    let status = self.reload().await;
-                    let _ = answer.send(status); // who asked may have gone
+                    if let Some(status) = self.reload_unless(&stop).await {
+                        let _ = answer.send(status); // who asked may have gone
+                    }
                 }
                 _ = glance.tick() => self.surface.look_at(&self.tasks),
             }
@@ -140,10 +141,19 @@ impl Supervisor {
         closed.map_or(Ok(()), |error| Err(Failure::Closed(error)))
     }
 
+    /// A stop waits for no reload: what is being built is dropped, what is live has changed as a whole or not at all.
+    async fn reload_unless(&mut self, stop: &CancellationToken) -> Option<ReloadStatus> {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => None,
+            status = self.reload() => Some(status),
+        }
+    }
+
     /// Reads the configuration again and makes it live if it is sound.
     async fn reload(&mut self) -> ReloadStatus {
         let status = match self.setup.build().await {
-            Ok(revision) => self.change_to(revision).await,
+            Ok(revision) => self.change_to(revision),
             Err(problems) => self.status(ReloadResult::Refused, None, problems),
         };
         report(&status, &self.parts.metrics);
@@ -151,7 +161,7 @@ impl Supervisor {
         status
     }
 
-    async fn change_to(&mut self, revision: Revision) -> ReloadStatus {
+    fn change_to(&mut self, revision: Revision) -> ReloadStatus {
         let live = self.parts.pipeline.live();
         let id = Some(revision.id.clone());
         if revision.id == live.id {
@@ -164,14 +174,14 @@ impl Supervisor {
         let revision = Arc::new(revision);
         let warnings = revision.warnings.clone();
         self.parts.pipeline.go_live(revision.clone());
-        self.follow(&revision).await;
+        self.follow(&revision);
         self.status(ReloadResult::Live, id, warnings)
     }
 
-    async fn follow(&mut self, revision: &Arc<Revision>) {
+    fn follow(&mut self, revision: &Arc<Revision>) {
         self.parts.metrics.revision_info(&revision.id, revision.git_commit.as_deref());
         self.surface.went_live(self.parts.clock.now());
-        self.tasks.follow(revision, &self.parts).await;
+        self.tasks.follow(revision, &self.parts);
         self.surface.look_at(&self.tasks);
     }
 

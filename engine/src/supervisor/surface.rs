@@ -12,14 +12,14 @@ use tokio::sync::{mpsc, oneshot};
 use super::{parts::Parts, tasks::Tasks};
 use crate::{
     admin::{
-        self, DestinationStatus, JournalStatus, ListenerStatus, Readiness, ReloadResult, ReloadStatus,
-        RevisionStatus, RouteStatus, Status,
+        self, DestinationStatus, JournalStatus, Lane, Lanes, ListenerStatus, Readiness, ReloadResult,
+        ReloadStatus, RevisionStatus, RouteStatus, Status,
     },
     connector::Payload,
     delivery::Standing,
     journal::{
-        Count, DeliveryId, DeliveryRecord, JournalError, Key, Page, Query, Requeue, Requeued, Sequence,
-        Summary,
+        Audit, Count, Decision, DeliveryId, DeliveryRecord, JournalError, Key, Page, Query, Requeue,
+        Requeued, Sequence, Summary, Waiting,
     },
 };
 
@@ -32,6 +32,8 @@ pub struct Surface {
     started: Timestamp,
     seen: Mutex<Seen>,
     ask: mpsc::Sender<oneshot::Sender<ReloadStatus>>,
+    /// Makes the handles of lanes; of this run of the engine only.
+    key: uuid::Uuid,
 }
 
 /// What the supervisor last told.
@@ -61,7 +63,7 @@ impl Surface {
             couriers: Vec::new(),
             phase: Phase::Starting,
         };
-        Self { parts, started: now, seen: Mutex::new(seen), ask }
+        Self { parts, started: now, seen: Mutex::new(seen), ask, key: uuid::Uuid::new_v4() }
     }
 
     /// Takes note of how the tasks are.
@@ -95,14 +97,16 @@ impl Surface {
         let mut all: BTreeMap<String, DestinationStatus> = BTreeMap::new();
         for (name, kind, standing) in &self.seen.lock().couriers {
             let mut status = empty(name, kind);
-            status.circuit_open = *standing != Standing::Closed;
+            status.standing = standing.word().to_owned();
             status.reason = reason(*standing).map(str::to_owned);
+            status.rate = self.rate(name);
             all.insert(name.clone(), status);
         }
         for count in counts {
             // A destination that was taken out of the configuration may still be owed something.
             let status = all.entry(count.destination.clone()).or_insert_with(|| {
                 let mut gone = empty(&count.destination, "");
+                gone.standing = "gone".to_owned();
                 gone.reason = Some("not configured any more: what it is owed waits".to_owned());
                 gone
             });
@@ -112,6 +116,7 @@ impl Surface {
             {
                 let age = (now.as_second() - oldest.as_second()).max(0);
                 status.oldest_seconds = Some(status.oldest_seconds.map_or(age, |known| known.max(age)));
+                status.ages.insert(count.state.word().to_owned(), age);
             }
         }
         all.into_values().collect()
@@ -125,6 +130,29 @@ impl Surface {
             first: stats.first.map(|first| first.0),
             quarantined: stats.quarantined,
             disk_bytes: stats.disk_bytes,
+        }
+    }
+
+    fn rate(&self, destination: &str) -> Option<String> {
+        let live = self.parts.pipeline.live();
+        let config = live.config.destinations.iter().find(|config| config.name == destination)?;
+        config.rate.map(|rate| rate.to_string())
+    }
+
+    fn lane(&self, Waiting { delivery, behind }: Waiting) -> Lane {
+        // Keyed: a plain hash of a number of ten digits is found again by trying them all.
+        let lane = uuid::Uuid::new_v5(&self.key, delivery.lanes.concat().as_bytes()).simple().to_string();
+        Lane {
+            destination: delivery.id.destination,
+            route: delivery.id.route,
+            sequence: delivery.id.sequence.0,
+            lane: lane.get(..8).unwrap_or_default().to_owned(),
+            state: delivery.state,
+            since: delivery.at,
+            attempts: delivery.attempts,
+            class: delivery.class.map(|class| class.word().to_owned()),
+            reason: delivery.reason,
+            behind,
         }
     }
 
@@ -144,8 +172,10 @@ impl Surface {
 fn reason(standing: Standing) -> Option<&'static str> {
     match standing {
         Standing::Closed => None,
-        Standing::Open => Some("away: one probe at a time until it answers"),
-        Standing::Held => Some("held: its configuration (credentials, address, certificate) needs a person"),
+        Standing::Open => Some("one probe at a time until it answers"),
+        Standing::Held => Some("its configuration (credentials, address, certificate) needs a person"),
+        Standing::Maintenance => Some("in a maintenance window: everything waits in order"),
+        Standing::Paused => Some("by its configuration (`paused`): everything waits in order"),
     }
 }
 
@@ -153,10 +183,12 @@ fn empty(name: &str, kind: &str) -> DestinationStatus {
     DestinationStatus {
         name: name.to_owned(),
         kind: kind.to_owned(),
-        circuit_open: false,
+        standing: Standing::Closed.word().to_owned(),
+        rate: None,
         reason: None,
         deliveries: BTreeMap::new(),
         oldest_seconds: None,
+        ages: BTreeMap::new(),
     }
 }
 
@@ -242,8 +274,21 @@ impl admin::Engine for Surface {
         Ok(self.parts.journal.exchange(delivery).await?.map_or_else(Vec::new, |exchange| exchange.output))
     }
 
-    async fn replay(&self, request: &Requeue) -> Result<Requeued, JournalError> {
-        self.parts.journal.requeue(request).await
+    async fn decide(&self, decision: Decision, request: &Requeue) -> Result<Requeued, JournalError> {
+        let done = self.parts.journal.decide(decision, request).await?;
+        let (action, deliveries, dry_run) = (decision.word(), done.deliveries, request.dry_run);
+        tracing::info!(action, deliveries, dry_run, who = request.who, "a person has decided");
+        Ok(done)
+    }
+
+    async fn lanes(&self, destination: Option<&str>, limit: usize) -> Result<Lanes, JournalError> {
+        let list = self.parts.journal.waiting(destination, limit).await?;
+        let lanes = list.lanes.into_iter().map(|waiting| self.lane(waiting)).collect();
+        Ok(Lanes { lanes, complete: list.complete, counted_all: list.counted_all })
+    }
+
+    async fn audit(&self, limit: usize) -> Result<Vec<Audit>, JournalError> {
+        self.parts.journal.audit(limit).await
     }
 
     async fn reload(&self) -> ReloadStatus {

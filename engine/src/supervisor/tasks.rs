@@ -1,7 +1,7 @@
 //! The running parts of a revision: one task a listener, one a destination.
 //!
-//! Promise:  what did not change is not touched. Two couriers never serve one destination at the same time: the
-//!           old one has ended before the new one begins.
+//! Promise:  what did not change is not touched. Two couriers never serve one destination at the same time, nor two
+//!           sources one listener: the new one begins when the old one has ended, and nobody else waits for that.
 //! Not here: what they do (plugins, intake, delivery), when they change (the supervisor).
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use super::parts::Parts;
 use crate::{
     admin::ListenerStatus,
-    config::{Config, DestinationConfig, ListenerConfig},
+    config::{Config, DestinationConfig, ListenerConfig, Repeat},
     connector::Destination,
     delivery::{Courier, Settings, Standing},
     revision::Revision,
@@ -30,6 +30,15 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct Tasks {
     listeners: BTreeMap<String, Task<ListenerConfig, Arc<Mutex<Serving>>>>,
     couriers: BTreeMap<String, Task<DestinationConfig, watch::Sender<Standing>>>,
+    /// Told to stop, and perhaps not ended yet: of listeners and destinations that are gone or changed.
+    ending: Ending,
+}
+
+/// What a name's former task is to be waited for by, at its listener or destination.
+#[derive(Default)]
+struct Ending {
+    listeners: BTreeMap<String, JoinHandle<()>>,
+    couriers: BTreeMap<String, JoinHandle<()>>,
 }
 
 struct Task<C, V> {
@@ -57,41 +66,54 @@ impl<C, V> Task<C, V> {
 }
 
 impl Tasks {
-    /// Brings what runs in line with a revision: ends what is gone or changed, begins what is new or changed.
-    pub async fn follow(&mut self, revision: &Arc<Revision>, parts: &Parts) {
-        self.end_changed(&revision.config).await;
+    /// Brings what runs in line with a revision: ends what is gone or changed, begins what is new or changed. Waits for
+    /// nothing: a hung delivery must delay neither the reload nor a stop.
+    pub fn follow(&mut self, revision: &Arc<Revision>, parts: &Parts) {
+        self.end_changed(&revision.config);
         for config in &revision.config.destinations {
             if !self.couriers.contains_key(&config.name)
-                && let Some(task) = courier(config, revision, parts)
+                && let Some(destination) = revision.destinations.get(&config.name)
             {
+                let before = self.ending.couriers.remove(&config.name);
+                let task = courier(config.clone(), destination.clone(), parts, before);
                 self.couriers.insert(config.name.clone(), task);
             }
         }
         for config in &revision.config.listeners {
-            self.listeners
-                .entry(config.name.clone())
-                .or_insert_with(|| listener(config.clone(), revision.clone(), parts));
+            if !self.listeners.contains_key(&config.name) {
+                let before = self.ending.listeners.remove(&config.name);
+                let task = listener(config.clone(), revision.clone(), parts, before);
+                self.listeners.insert(config.name.clone(), task);
+            }
         }
     }
 
-    async fn end_changed(&mut self, config: &Config) {
-        let listeners = self.listeners.extract_if(.., |_, task| !config.listeners.contains(&task.config));
-        let couriers = self.couriers.extract_if(.., |_, task| !config.destinations.contains(&task.config));
-        let listeners = futures::future::join_all(listeners.map(|(_, task)| task.end()).collect::<Vec<_>>());
-        let couriers = futures::future::join_all(couriers.map(|(_, task)| task.end()).collect::<Vec<_>>());
-        tokio::join!(listeners, couriers);
+    fn end_changed(&mut self, config: &Config) {
+        for (name, task) in self.listeners.extract_if(.., |_, task| !config.listeners.contains(&task.config))
+        {
+            task.stop.cancel();
+            self.ending.listeners.insert(name, task.handle);
+        }
+        for (name, task) in
+            self.couriers.extract_if(.., |_, task| !config.destinations.contains(&task.config))
+        {
+            task.stop.cancel();
+            self.ending.couriers.insert(name, task.handle);
+        }
     }
 
     /// Ends all listeners: what they have read of a message is finished first.
     pub async fn end_listeners(&mut self) {
-        let tasks = std::mem::take(&mut self.listeners);
-        futures::future::join_all(tasks.into_values().map(Task::end)).await;
+        let tasks = std::mem::take(&mut self.listeners).into_values().map(Task::end);
+        let ending = std::mem::take(&mut self.ending.listeners).into_values();
+        tokio::join!(futures::future::join_all(tasks), futures::future::join_all(ending));
     }
 
     /// Ends all couriers: what is in flight has its grace.
     pub async fn end_couriers(&mut self) {
-        let tasks = std::mem::take(&mut self.couriers);
-        futures::future::join_all(tasks.into_values().map(Task::end)).await;
+        let tasks = std::mem::take(&mut self.couriers).into_values().map(Task::end);
+        let ending = std::mem::take(&mut self.ending.couriers).into_values();
+        tokio::join!(futures::future::join_all(tasks), futures::future::join_all(ending));
     }
 
     /// How the listeners are.
@@ -117,15 +139,24 @@ impl Tasks {
 }
 
 fn courier(
-    config: &DestinationConfig,
-    revision: &Revision,
+    config: DestinationConfig,
+    destination: Arc<dyn Destination>,
     parts: &Parts,
-) -> Option<Task<DestinationConfig, watch::Sender<Standing>>> {
-    let destination = revision.destinations.get(&config.name)?.clone();
+    before: Option<JoinHandle<()>>,
+) -> Task<DestinationConfig, watch::Sender<Standing>> {
     let view = watch::Sender::new(Standing::Closed);
     let stop = CancellationToken::new();
-    let handle = tokio::spawn(carry(config.clone(), destination, parts.clone(), view.clone(), stop.clone()));
-    Some(Task { config: config.clone(), view, stop, handle })
+    let carry = carry(config.clone(), destination, parts.clone(), view.clone(), stop.clone());
+    Task { config, view, stop, handle: tokio::spawn(after(before, carry)) }
+}
+
+/// Runs when what it takes the place of has ended.
+async fn after(before: Option<JoinHandle<()>>, task: impl Future<Output = ()>) {
+    if let Some(before) = before {
+        // A panic of the old one is no reason to have none.
+        let _ = before.await;
+    }
+    task.await;
 }
 
 /// Delivers until stopped. A courier that ends by a fault is followed by another: what it had in hand is in the
@@ -140,6 +171,11 @@ async fn carry(
     let settings = Settings {
         timeout: config.timeout,
         concurrency: config.concurrency,
+        rate: config.rate,
+        repeat: config.repeat.map(|repeat| repeat == Repeat::Safe),
+        windows: config.windows,
+        paused: config.paused,
+        pauses: config.pauses,
         grace: GRACE,
         ..Settings::default()
     };
@@ -147,7 +183,7 @@ async fn carry(
         let courier = Courier::new(
             config.name.as_str(),
             destination.clone(),
-            settings,
+            settings.clone(),
             parts.journal.clone(),
             parts.pipeline.clone(),
             parts.metrics.clone(),
@@ -166,11 +202,12 @@ fn listener(
     config: ListenerConfig,
     revision: Arc<Revision>,
     parts: &Parts,
+    before: Option<JoinHandle<()>>,
 ) -> Task<ListenerConfig, Arc<Mutex<Serving>>> {
     let stop = CancellationToken::new();
     let view = Arc::new(Mutex::new(Serving::Ended));
-    let handle = tokio::spawn(serve(config.clone(), revision, parts.clone(), view.clone(), stop.clone()));
-    Task { config, view, stop, handle }
+    let serve = serve(config.clone(), revision, parts.clone(), view.clone(), stop.clone());
+    Task { config, view, stop, handle: tokio::spawn(after(before, serve)) }
 }
 
 /// Serves until stopped; tries again when the source cannot serve.

@@ -23,8 +23,6 @@ pub struct Charset {
     pub name: &'static str,
     /// How many replacement characters (U+FFFD) were put in for bytes that are no text.
     pub replaced: usize,
-    /// MSH-18 as sent, if the message has it.
-    pub declared: Option<String>,
     /// Why the declared set was not used, or is doubtful.
     pub doubt: Option<Doubt>,
 }
@@ -45,9 +43,9 @@ pub enum Doubt {
 
 /// The encoding that a name of HL7 table 0211, or a common spelling of one, stands for.
 pub fn by_name(name: &str) -> Option<&'static Encoding> {
-    let plain: String =
-        name.chars().filter(char::is_ascii_alphanumeric).collect::<String>().to_ascii_uppercase();
-    let encoding = match plain.as_str() {
+    let mut buffer = [0; LONGEST_NAME];
+    let plain = plain(name, &mut buffer);
+    let encoding = match plain {
         "ASCII" | "ISOIR6" | "ISO646" | "USASCII" | "UNICODEUTF8" | "UNICODE" | "UTF8" => encoding_rs::UTF_8,
         "88591" | "ISO88591" | "ISOIR100" | "LATIN1" | "CP1252" | "WINDOWS1252" | "ANSI" => {
             encoding_rs::WINDOWS_1252
@@ -71,6 +69,25 @@ pub fn by_name(name: &str) -> Option<&'static Encoding> {
     Some(encoding)
 }
 
+/// More letters and digits than any name has.
+const LONGEST_NAME: usize = 32;
+
+/// The letters and digits of a name, in upper case; nothing when there are more than any name has.
+fn plain<'b>(name: &str, buffer: &'b mut [u8; LONGEST_NAME]) -> &'b str {
+    let mut letters = name.bytes().filter(u8::is_ascii_alphanumeric);
+    let mut length = 0;
+    for (place, letter) in buffer.iter_mut().zip(&mut letters) {
+        *place = letter.to_ascii_uppercase();
+        length += 1;
+    }
+    let whole = letters.next().is_none();
+    buffer
+        .get(..length)
+        .filter(|_| whole)
+        .and_then(|plain| std::str::from_utf8(plain).ok())
+        .unwrap_or_default()
+}
+
 /// Makes text of the bytes of a message. `declared` is MSH-18 as found in the raw bytes, repetitions and all.
 pub(super) fn decode(
     raw: &Bytes,
@@ -78,12 +95,7 @@ pub(super) fn decode(
     repetition: u8,
     default: &'static Encoding,
 ) -> (ByteString, Charset) {
-    let mut charset = Charset {
-        name: encoding_rs::UTF_8.name(),
-        replaced: 0,
-        declared: declared.map(str::to_owned),
-        doubt: None,
-    };
+    let mut charset = Charset { name: encoding_rs::UTF_8.name(), replaced: 0, doubt: None };
     if let Some((encoding, _)) =
         Encoding::for_bom(raw).filter(|(encoding, _)| *encoding != encoding_rs::UTF_8)
     {

@@ -13,7 +13,7 @@ use encoding_rs::Encoding;
 use super::{
     Path, Segment, Separators, Value, charset,
     charset::Charset,
-    index::{self, Fault, Index, Oddity},
+    index::{self, Entry, Fault, Index, Oddity},
 };
 
 /// One HL7 v2 message as received, bytes unchanged, with an index of its structure.
@@ -64,26 +64,16 @@ impl Message {
     /// Why the bytes are no message: a reason that can be sent back.
     pub fn parse(raw: Bytes, default: &'static Encoding) -> Result<Self, ParseError> {
         let head = Head::find(&raw)?;
-        let (text, charset) = charset::decode(&raw, head.declared(), head.separators.repetition, default);
-        if u32::try_from(text.len()).is_err() {
-            return Err(ParseError::TooLong);
-        }
-        // Decoded text may have its header elsewhere; the same bytes have not.
-        let head = if (text.as_ptr(), text.len()) == (raw.as_ptr(), raw.len()) {
-            head
-        } else {
-            Head::find(text.as_bytes())?
-        };
+        let index = head.index(&raw)?;
+        let declared = index.entries.first().and_then(|header| declared(&raw, &index, header));
+        let (text, charset) = charset::decode(&raw, declared, head.separators.repetition, default);
         let separators = head.separators;
-        let end = text.trim_end_matches(is_trailing_junk).len();
-        let mut index = index::build(text.as_bytes(), head.start, end, separators.field);
-        let junk = text.get(end..).unwrap_or_default();
-        if junk.chars().any(|character| !matches!(character, '\r' | '\n')) {
-            index.odd(Fault::Trailing, end, text.len());
+        // Decoded text may have its header elsewhere; the same bytes have not.
+        if (text.as_ptr(), text.len()) == (raw.as_ptr(), raw.len()) {
+            return Ok(Self { raw, text, separators, charset, index });
         }
-        if text.get(..head.start).unwrap_or_default().chars().any(|before| before != '\u{FEFF}') {
-            index.odd(Fault::Leading, 0, head.start);
-        }
+        let head = Head::find(text.as_bytes())?;
+        let (separators, index) = (head.separators, head.index(text.as_bytes())?);
         Ok(Self { raw, text, separators, charset, index })
     }
 
@@ -137,20 +127,19 @@ impl Message {
 
     /// The value at a path.
     pub fn get(&self, path: &Path) -> Value<'_> {
-        match self.nth_named(path) {
-            Some(segment) => segment.get(path),
-            None => Value::Absent,
-        }
+        self.nth_named(path).map_or(Value::Absent, |segment| segment.get(path))
     }
 
     /// The value at a path for every repetition of its field; its own repetition number is not looked at.
     /// Without an occurrence in the path, of the first such segment only.
     pub fn all(&self, path: &Path) -> impl Iterator<Item = Value<'_>> {
         let (field, component, subcomponent) = (path.field, path.component, path.subcomponent);
-        self.nth_named(path)
-            .into_iter()
-            .flat_map(move |segment| segment.repetitions(field))
-            .map(move |value| descend(value, component, subcomponent))
+        self.nth_named(path).into_iter().flat_map(move |segment| segment.repetitions(field)).map(
+            move |value| {
+                let value = component.map_or(value, |n| value.component(n));
+                subcomponent.map_or(value, |n| value.subcomponent(n))
+            },
+        )
     }
 
     /// MSH-9.
@@ -179,8 +168,13 @@ impl Message {
         self.text.get(start as usize..end as usize).unwrap_or_default()
     }
 
-    pub(super) fn field_start(&self, field: usize) -> u32 {
-        self.index.fields.get(field).copied().unwrap_or_default()
+    /// Where a field begins and where the next one ends it, if there is a next one in the whole message.
+    pub(super) fn field_range(&self, field: usize) -> (u32, u32) {
+        match self.index.fields.get(field..) {
+            Some([start, next, ..]) => (*start, next - 1),
+            Some([start]) => (*start, u32::MAX),
+            Some([]) | None => (0, 0),
+        }
     }
 
     fn named(&self, name: [u8; 3]) -> impl DoubleEndedIterator<Item = Segment<'_>> + Clone {
@@ -193,20 +187,17 @@ impl Message {
     }
 
     fn nth_named(&self, path: &Path) -> Option<Segment<'_>> {
-        self.named(path.segment).nth(path.occurrence.checked_sub(1)?)
+        let mut left = path.occurrence;
+        for (index, entry) in self.index.entries.iter().enumerate() {
+            if entry.name == path.segment {
+                left = left.checked_sub(1)?;
+                if left == 0 {
+                    return Some(Segment::new(self, index, entry));
+                }
+            }
+        }
+        None
     }
-}
-
-impl<'m> Segment<'m> {
-    /// The value at a path whose segment name and occurrence are not looked at.
-    pub fn get(self, path: &Path) -> Value<'m> {
-        descend(self.repetition(path.field, path.repetition), path.component, path.subcomponent)
-    }
-}
-
-fn descend<'m>(value: Value<'m>, component: Option<usize>, subcomponent: Option<usize>) -> Value<'m> {
-    let value = component.map_or(value, |n| value.component(n));
-    subcomponent.map_or(value, |n| value.subcomponent(n))
 }
 
 impl fmt::Debug for Message {
@@ -261,12 +252,33 @@ impl<'b> Head<'b> {
         self.line
     }
 
-    fn declared(&self) -> Option<&'b str> {
-        std::str::from_utf8(self.field(18))
-            .ok()
-            .map(str::trim)
-            .filter(|declared| !declared.is_empty() && *declared != "\"\"")
+    /// The index of the message that begins here.
+    fn index(&self, bytes: &[u8]) -> Result<Index, ParseError> {
+        if u32::try_from(bytes.len()).is_err() {
+            return Err(ParseError::TooLong);
+        }
+        let end = bytes.iter().rposition(|byte| !is_trailing_junk(*byte)).map_or(0, |last| last + 1);
+        let mut index = index::build(bytes, self.start, end, self.separators.field);
+        let junk = bytes.get(end..).unwrap_or_default();
+        if junk.iter().any(|byte| !matches!(byte, b'\r' | b'\n')) {
+            index.odd(Fault::Trailing, end, bytes.len());
+        }
+        let leading = bytes.get(..self.start).unwrap_or_default();
+        if leading.iter().any(|byte| !matches!(byte, 0xEF | 0xBB | 0xBF)) {
+            index.odd(Fault::Leading, 0, self.start);
+        }
+        Ok(index)
     }
+}
+
+/// MSH-18 as the bytes have it; none when it says nothing.
+fn declared<'b>(raw: &'b [u8], index: &Index, header: &Entry) -> Option<&'b str> {
+    // MSH-1 is the first separator itself, so that the 17th begins MSH-18.
+    let behind = |nth: u32| index.fields.get((header.first_field + nth - 1) as usize).copied();
+    let start = behind(17).filter(|_| header.fields >= 17)?;
+    let end = behind(18).filter(|_| header.fields >= 18).map_or(header.end, |next| next - 1);
+    let declared = std::str::from_utf8(raw.get(start as usize..end as usize)?).ok()?.trim();
+    Some(declared).filter(|declared| !declared.is_empty() && *declared != "\"\"")
 }
 
 fn leading_junk(raw: &[u8]) -> usize {
@@ -280,8 +292,8 @@ fn leading_junk(raw: &[u8]) -> usize {
     }
 }
 
-fn is_trailing_junk(character: char) -> bool {
-    matches!(character, '\r' | '\n' | '\u{1C}' | '\0' | '\u{0B}' | '\u{1A}')
+fn is_trailing_junk(byte: u8) -> bool {
+    matches!(byte, b'\r' | b'\n' | 0x1C | 0x00 | 0x0B | 0x1A)
 }
 
 #[cfg(test)]

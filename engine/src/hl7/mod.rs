@@ -22,6 +22,7 @@ mod index;
 mod locate;
 mod message;
 mod path;
+mod scan;
 mod segment;
 mod separators;
 mod value;

@@ -5,10 +5,10 @@
 use std::fmt;
 
 use super::{
-    Message, Value,
+    Message, Path, Value,
     index::Entry,
     separators::Separators,
-    value::{Split, before, split},
+    value::{Split, nth, split},
 };
 
 /// One segment of a message. `Debug` prints its name only.
@@ -73,14 +73,15 @@ impl<'m> Segment<'m> {
     /// One repetition, from 1, of the n-th field.
     pub fn repetition(self, n: usize, repetition: usize) -> Value<'m> {
         let separators = self.separators_at(n);
-        let separator = (n != 0).then_some(separators.repetition);
-        let raw = self.raw_field(n);
-        let piece = match repetition {
-            0 => None,
-            1 => Some(before(raw, separator)),
-            _ => split(raw, separator).nth(repetition - 1),
-        };
+        let piece = nth(self.raw_field(n), (n != 0).then_some(separators.repetition), repetition);
         piece.map_or(Value::Absent, |piece| Value::new(piece, separators))
+    }
+
+    /// The value at a path whose segment name and occurrence are not looked at.
+    pub fn get(self, path: &Path) -> Value<'m> {
+        let value = self.repetition(path.field, path.repetition);
+        let value = path.component.map_or(value, |n| value.component(n));
+        path.subcomponent.map_or(value, |n| value.subcomponent(n))
     }
 
     /// All repetitions of the n-th field, absent ones between others too; nothing when the field is absent.
@@ -93,33 +94,20 @@ impl<'m> Segment<'m> {
 
     /// The n-th field as it was sent, all repetitions; empty when there is none. 0 is the whole segment.
     pub fn raw_field(self, n: usize) -> &'m str {
-        if n == 0 {
-            return self.raw();
+        let nth = n - usize::from(self.entry.header && n > 1);
+        if n == 0 || nth > self.entry.fields as usize {
+            return if n == 0 { self.raw() } else { "" };
         }
-        let nth = if self.is_header() {
-            if n == 1 {
-                let at = self.entry.start + 3;
-                return if self.entry.fields > 0 { self.message.slice(at, at + 1) } else { "" };
-            }
-            n - 1
-        } else {
-            n
-        };
-        if nth > self.entry.fields as usize {
-            return "";
+        let start = self.entry.start + 3;
+        if self.entry.header && n == 1 {
+            return self.message.slice(start, start + 1);
         }
-        let first = self.entry.first_field as usize;
-        let start = self.message.field_start(first + nth - 1);
-        let end = if nth == self.entry.fields as usize {
-            self.entry.end
-        } else {
-            self.message.field_start(first + nth) - 1
-        };
-        self.message.slice(start, end)
+        let (start, end) = self.message.field_range(self.entry.first_field as usize + nth - 1);
+        self.message.slice(start, end.min(self.entry.end))
     }
 
     fn is_header(self) -> bool {
-        matches!(&self.entry.name, b"MSH" | b"FHS" | b"BHS")
+        self.entry.header
     }
 
     fn separators_at(self, n: usize) -> Separators {

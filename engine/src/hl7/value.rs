@@ -7,9 +7,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use memchr::memchr;
-
-use super::{escape, separators::Separators};
+use super::{escape, scan, separators::Separators};
 
 /// A field, repetition, component or subcomponent in its three states.
 #[derive(Debug, Clone, Copy)]
@@ -100,8 +98,22 @@ impl<'m> Part<'m> {
     /// The first leaf, unescaped: a field with components reads as the first subcomponent of its first
     /// component. Empty when that leaf was not sent or is null.
     pub fn text(self) -> Cow<'m, str> {
-        let leaf = self.leaf();
-        if leaf == "\"\"" { Cow::Borrowed("") } else { escape::decode(leaf, self.separators) }
+        let Separators { component, repetition, .. } = self.separators;
+        let (subcomponent, escape) =
+            (self.separators.subcomponent.unwrap_or(component), self.separators.escape.unwrap_or(component));
+        let (mut end, mut escaped) = (self.raw.len(), false);
+        for (at, byte) in self.raw.bytes().enumerate() {
+            if byte == component || byte == repetition || byte == subcomponent {
+                end = at;
+                break;
+            }
+            escaped |= byte == escape;
+        }
+        match self.raw.get(..end).unwrap_or(self.raw) {
+            "\"\"" => Cow::Borrowed(""),
+            leaf if escaped => escape::decode(leaf, self.separators),
+            leaf => Cow::Borrowed(leaf),
+        }
     }
 
     /// All of it, unescaped, separators kept.
@@ -133,23 +145,12 @@ impl<'m> Part<'m> {
         split(first, separators.subcomponent).map(move |raw| Value::new(raw, separators))
     }
 
-    fn leaf(self) -> &'m str {
-        let separators = self.separators;
-        let end = self.raw.bytes().position(|byte| separators.separates(byte));
-        end.and_then(|end| self.raw.get(..end)).unwrap_or(self.raw)
-    }
-
     fn first_repetition(self) -> &'m str {
         before(self.raw, Some(self.separators.repetition))
     }
 
     fn nth(self, raw: &'m str, separator: Option<u8>, n: usize) -> Value<'m> {
-        let piece = match n {
-            0 => None,
-            1 => Some(before(raw, separator)),
-            _ => split(raw, separator).nth(n - 1),
-        };
-        piece.map_or(Value::Absent, |piece| Value::new(piece, self.separators))
+        nth(raw, separator, n).map_or(Value::Absent, |piece| Value::new(piece, self.separators))
     }
 }
 
@@ -167,9 +168,18 @@ impl Separators {
 }
 
 /// What stands before the first separator.
-pub(super) fn before(raw: &str, separator: Option<u8>) -> &str {
-    let end = separator.and_then(|separator| memchr(separator, raw.as_bytes()));
+fn before(raw: &str, separator: Option<u8>) -> &str {
+    let end = separator.and_then(|separator| scan::nth(separator, raw.as_bytes(), 1));
     end.and_then(|end| raw.get(..end)).unwrap_or(raw)
+}
+
+/// The n-th piece, from 1, between the separators.
+pub(super) fn nth(raw: &str, separator: Option<u8>, n: usize) -> Option<&str> {
+    match n {
+        0 => None,
+        1 => Some(before(raw, separator)),
+        _ => Some(before(raw.get(scan::nth(separator?, raw.as_bytes(), n - 1)? + 1..)?, separator)),
+    }
 }
 
 /// The pieces between the separators; one piece when there is none.
@@ -189,7 +199,7 @@ impl<'m> Iterator for Split<'m> {
 
     fn next(&mut self) -> Option<&'m str> {
         let rest = self.rest?;
-        let at = self.separator.and_then(|separator| memchr(separator, rest.as_bytes()));
+        let at = self.separator.and_then(|separator| scan::nth(separator, rest.as_bytes(), 1));
         match at.and_then(|at| Some((rest.get(..at)?, rest.get(at + 1..)?))) {
             Some((piece, rest)) => {
                 self.rest = Some(rest);

@@ -107,6 +107,10 @@ metrics! {
         "1 while changes can be made durable, 0 after the journal has failed.";
     journal_bytes: gauge "tie_journal_bytes" []
         "Size of the journal on disk.";
+    pruned: counter "tie_journal_pruned_total" ["part"]
+        "Messages that retention has removed (`message`), and those that it took only the bytes of (`body`).";
+    paused: gauge "tie_journal_paused" []
+        "1 while nothing is delivered since the journal was restored, until a person resumes it.";
 
     // Mapping.
     mapping: histogram "tie_mapping_seconds" ["mapping", "result"]
@@ -212,6 +216,16 @@ impl Metrics {
     /// The journal was opened, or has failed and is closed.
     pub fn journal_open(&self, open: bool) {
         gauge(&self.journal_open, &[]).set(i64::from(open));
+    }
+
+    /// Retention has removed so many messages (`message`) or bodies (`body`).
+    pub fn pruned(&self, part: &'static str, messages: u64) {
+        count(&self.pruned, &[part]).inc_by(messages);
+    }
+
+    /// The journal is paused, or goes on.
+    pub fn journal_paused(&self, paused: bool) {
+        gauge(&self.paused, &[]).set(i64::from(paused));
     }
 
     /// The journal has this size on disk.
@@ -329,6 +343,8 @@ mod tests {
         metrics.committed(3, 0.001);
         metrics.journal_open(true);
         metrics.journal_bytes(4096);
+        metrics.pruned("body", 3);
+        metrics.journal_paused(false);
         metrics.mapped("adt", "sent", 0.000_1);
         metrics.outcome("record", "adt", "delivered");
         metrics.attempt("record", "ok", 0.01);

@@ -54,6 +54,7 @@ pub(super) fn router(site: Site) -> Router {
         .route("/api/release", post(async |site, body| decide(Decision::Release, site, body).await))
         .route("/api/skip", post(async |site, body| decide(Decision::Skip, site, body).await))
         .route("/api/reload", post(reload))
+        .route("/api/resume", post(resume))
         .fallback(|| async { refusal(StatusCode::NOT_FOUND, "there is nothing at this path") })
         .method_not_allowed_fallback(|| async {
             refusal(StatusCode::METHOD_NOT_ALLOWED, "this path is not asked this way")
@@ -165,11 +166,32 @@ async fn decide(
     let dry_run = request.dry_run;
     let done = site.engine.decide(decision, &asked(request, site.engine.now())).await.map_err(unavailable)?;
     let first = done.first.into_iter().map(DeliveryName::from).collect();
-    Ok(Json(DecisionAnswer { deliveries: done.deliveries, dry_run, first }))
+    let without_bytes = done.without_bytes;
+    Ok(Json(DecisionAnswer { deliveries: done.deliveries, dry_run, without_bytes, first }))
 }
 
 async fn reload(State(site): State<Site>) -> Response {
     Json(site.engine.reload().await).into_response()
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResumeRequest {
+    #[serde(default)]
+    who: String,
+    why: String,
+}
+
+async fn resume(State(site): State<Site>, body: Bytes) -> Result<Json<Value>, Refusal> {
+    let ResumeRequest { who, why } = serde_json::from_slice(&body)
+        .map_err(|error| refusal(StatusCode::BAD_REQUEST, format!("the request cannot be read: {error}")))?;
+    let who = if who.is_empty() { "unknown".to_owned() } else { who };
+    let (action, asked) = ("resume".to_owned(), "{}".to_owned());
+    let audit = journal::Audit { at: site.engine.now(), action, who, why, asked, deliveries: 0 };
+    match site.engine.resume(audit).await.map_err(unavailable)? {
+        true => Ok(Json(json!({ "resumed": true }))),
+        false => Err(refusal(StatusCode::CONFLICT, "the engine is not paused")),
+    }
 }
 
 fn sensible(decision: Decision, request: &DecisionRequest) -> Result<(), String> {

@@ -98,6 +98,12 @@ pub trait Engine: Send + Sync + 'static {
     /// When the journal cannot be read.
     async fn audit(&self, limit: usize) -> Result<Vec<Audit>, JournalError>;
 
+    /// Lets a paused journal deliver again; says whether it was paused.
+    ///
+    /// # Errors
+    /// When the journal cannot be written.
+    async fn resume(&self, audit: Audit) -> Result<bool, JournalError>;
+
     /// Reads the configuration again now; returns when it is live or refused.
     async fn reload(&self) -> ReloadStatus;
 

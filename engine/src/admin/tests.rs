@@ -86,6 +86,7 @@ fn everything() -> Status {
             last: 7,
             first: Some(1),
             quarantined: 1,
+            paused: None,
             disk_bytes: 12_345_678,
         },
         listeners: vec![ListenerStatus {
@@ -158,7 +159,10 @@ impl Engine for Memory {
     }
     async fn decide(&self, decision: Decision, request: &Requeue) -> Result<Requeued, JournalError> {
         self.asked.lock().unwrap().push((decision, request.clone()));
-        Ok(Requeued { deliveries: 1, first: vec![record().id] })
+        Ok(Requeued { deliveries: 1, first: vec![record().id], without_bytes: 2 })
+    }
+    async fn resume(&self, audit: Audit) -> Result<bool, JournalError> {
+        Ok(audit.why == "the original is switched off")
     }
     async fn lanes(&self, destination: Option<&str>, limit: usize) -> Result<Lanes, JournalError> {
         let lane = Lane {
@@ -346,6 +350,16 @@ async fn a_journal_that_cannot_be_read_is_told() {
 }
 
 #[tokio::test]
+async fn a_pause_is_ended_once_and_with_a_reason() {
+    let server = server(false).await;
+    let asked = r#"{"who":"me","why":"the original is switched off"}"#;
+    assert_eq!(server.post("/api/resume", JSON, asked).await, (200, json!({ "resumed": true })));
+    let (status, refused) = server.post("/api/resume", JSON, r#"{"why":"again"}"#).await;
+    assert_eq!((status, &refused["error"]), (409, &json!("the engine is not paused")));
+    assert_eq!(server.post("/api/resume", JSON, "{}").await.0, 400);
+}
+
+#[tokio::test]
 async fn a_replay_is_handed_on_with_who_and_why() {
     let server = server(false).await;
     let asked = r#"{"states":["dead"],"destination":"record","dry_run":true,"who":"me","why":"mended"}"#;
@@ -353,7 +367,7 @@ async fn a_replay_is_handed_on_with_who_and_why() {
     assert_eq!(status, 200);
     assert_eq!(
         answer,
-        json!({ "deliveries": 1, "dry_run": true, "first": [{ "sequence": 7, "route": "adt", "destination": "record" }] })
+        json!({ "deliveries": 1, "dry_run": true, "without_bytes": 2, "first": [{ "sequence": 7, "route": "adt", "destination": "record" }] })
     );
     let (decision, asked) = server.engine.asked.lock().unwrap().pop().unwrap();
     assert_eq!(decision, Decision::Replay);

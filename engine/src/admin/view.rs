@@ -93,6 +93,8 @@ pub struct JournalStatus {
     pub first: Option<i64>,
     /// Messages in quarantine.
     pub quarantined: u64,
+    /// Why nothing is delivered until a person resumes, if that is so.
+    pub paused: Option<String>,
     /// Bytes on disk.
     pub disk_bytes: u64,
 }
@@ -257,6 +259,9 @@ pub struct DecisionAnswer {
     pub deliveries: u64,
     /// Nothing was changed.
     pub dry_run: bool,
+    /// How many match besides, but cannot be done again: retention has removed the bytes of their messages.
+    #[serde(default)]
+    pub without_bytes: u64,
     /// The first of them.
     pub first: Vec<DeliveryName>,
 }

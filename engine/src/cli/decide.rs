@@ -185,6 +185,12 @@ fn told(decision: Decision, decided: &DecisionAnswer) -> String {
     if more > 0 {
         lines.push(format!("… and {more} more"));
     }
+    if decided.without_bytes > 0 {
+        let left = decided.without_bytes;
+        lines.push(format!(
+            "{left} more cannot be done again: retention has removed the bytes of their messages"
+        ));
+    }
     let verb = if decided.dry_run { "would be" } else { "will be" };
     let what = match decision {
         Decision::Replay => "done again",

@@ -10,6 +10,7 @@ mod decide;
 mod demo;
 mod demo_record;
 mod inspect;
+mod journal;
 mod lanes;
 mod logging;
 mod map;
@@ -18,6 +19,7 @@ mod plugins;
 mod reconcile;
 mod reload;
 mod report;
+mod resume;
 mod run;
 mod search;
 mod send;
@@ -116,6 +118,10 @@ enum Command {
     Audit(audit::Arguments),
     /// Compare a sender's list with what a running engine knows, and with what receivers have.
     Reconcile(reconcile::Arguments),
+    /// Let a paused engine deliver again, such as after a restore.
+    Resume(resume::Arguments),
+    /// Look at, copy and put back the journal of this instance.
+    Journal(journal::Arguments),
     /// Have a running engine read its configuration again now.
     Reload(reload::Arguments),
     /// Show the connectors and what can be configured.
@@ -145,6 +151,8 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Skip(arguments) => decide::skip(&arguments, &place),
         Command::Audit(arguments) => audit::run(&arguments, &place),
         Command::Reconcile(arguments) => reconcile::run(&arguments, &place, plugins),
+        Command::Resume(arguments) => resume::run(&arguments, &place),
+        Command::Journal(arguments) => journal::run(&arguments, &place),
         Command::Reload(arguments) => reload::run(&arguments, &place),
         Command::Plugins(arguments) => plugins::run(&arguments, plugins),
         Command::Send(arguments) => return send::run(&arguments),

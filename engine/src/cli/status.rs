@@ -60,6 +60,9 @@ fn page(status: &Status) -> String {
     }
     let journal = &status.journal;
     lines.push(format!("Journal: {} messages so far, {} in quarantine", journal.last, journal.quarantined));
+    if let Some(reason) = &journal.paused {
+        lines.push(format!("PAUSED, nothing is delivered: {reason}. `tie resume` lets it go on."));
+    }
     lines.push(String::new());
     for listener in &status.listeners {
         let state = if listener.serving { "serving" } else { "NOT serving" };

@@ -27,7 +27,10 @@ use crate::{
     error::Problem,
 };
 
-pub use crate::intake::{Environment, Unmatched};
+pub use crate::{
+    intake::{Environment, Unmatched},
+    routing::Ages,
+};
 pub use schema::schema;
 pub use snapshot::{Files, Snapshot, mappings, snapshot};
 
@@ -40,6 +43,8 @@ pub struct Config {
     pub zone: TimeZone,
     /// The durable record.
     pub journal: JournalConfig,
+    /// How long it keeps messages.
+    pub retention: RetentionConfig,
     /// The admin listener.
     pub admin: Admin,
     /// Bounds for mappings.
@@ -55,6 +60,19 @@ pub struct Config {
 pub struct JournalConfig {
     /// Its directory, as written: relative to the configuration directory.
     pub path: PathBuf,
+}
+
+/// How long the journal keeps messages; what is not said is kept for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct RetentionConfig {
+    /// Of routes that say nothing else.
+    pub ages: Ages,
+    /// Messages with a dead letter.
+    pub dead_letters: Option<Duration>,
+    /// Messages in quarantine.
+    pub quarantine: Option<Duration>,
+    /// Beyond so many bytes the oldest go before their age.
+    pub size_bytes: Option<u64>,
 }
 
 /// The admin listener.
@@ -135,6 +153,15 @@ impl Config {
     pub fn parse(file: &Path, text: Arc<str>, plugins: &[Plugin]) -> Result<Self, Vec<Problem>> {
         parse::config(&Document::new(file, text), plugins)
     }
+}
+
+/// The directory of the journal, by the text of a `tie.toml` that may be wrong everywhere else; relative to the
+/// configuration directory.
+pub fn journal_path(text: &str) -> Option<PathBuf> {
+    let document = Document::new("", text);
+    let tree = document.tree().ok()?;
+    let journal = tree.get_ref().as_table()?.get("journal")?.get_ref().as_table()?;
+    journal.get("path")?.get_ref().as_str().map(PathBuf::from)
 }
 
 /// Where the admin listener is, by the text of a `tie.toml` that may be wrong everywhere else: when the

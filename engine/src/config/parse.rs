@@ -8,7 +8,8 @@ use serde::Deserialize;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
-    Admin, Config, DestinationConfig, Environment, JournalConfig, Limits, ListenerConfig, Repeat, Unmatched,
+    Admin, Ages, Config, DestinationConfig, Environment, JournalConfig, Limits, ListenerConfig, Repeat,
+    RetentionConfig, Unmatched,
 };
 use crate::{
     connector::{ByteSize, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin, Rate},
@@ -43,6 +44,25 @@ pub(super) struct Head {
 pub(super) struct JournalTable {
     /// The directory of the journal, relative to the configuration directory.
     pub path: PathBuf,
+    /// How long messages are kept; for ever unless it says otherwise.
+    #[serde(default)]
+    pub retention: RetentionTable,
+}
+
+/// How long messages are kept. Nothing unfinished is ever removed.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct RetentionTable {
+    /// After this age of a message its bytes go, and what was sent and answered: it can be found, but not replayed.
+    pub bodies: Option<Period>,
+    /// After this age a message goes altogether.
+    pub messages: Option<Period>,
+    /// After this age messages with a dead letter may go by the ages above too.
+    pub dead_letters: Option<Period>,
+    /// After this age messages in quarantine go.
+    pub quarantine: Option<Period>,
+    /// Beyond this size the oldest finished messages go before their age, their bytes first.
+    pub size: Option<ByteSize>,
 }
 
 /// Health, metrics, status and replay by HTTP.
@@ -240,12 +260,23 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
     Ok(Config {
         environment: head.environment,
         zone,
+        retention: retention(&head.journal.retention),
         journal: JournalConfig { path: head.journal.path },
         admin: Admin { listen: head.admin.listen, hosts: head.admin.hosts },
         limits: Limits { output_bytes: output.bytes(), mapping_time: mapping_time.0, mapping_operations },
         listeners,
         destinations,
     })
+}
+
+fn retention(table: &RetentionTable) -> RetentionConfig {
+    let age = |period: Option<Period>| period.map(|period| period.0);
+    RetentionConfig {
+        ages: Ages { bodies: age(table.bodies), messages: age(table.messages) },
+        dead_letters: age(table.dead_letters),
+        quarantine: age(table.quarantine),
+        size_bytes: table.size.map(|size| size.0),
+    }
 }
 
 impl Reading<'_> {

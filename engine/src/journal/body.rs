@@ -55,6 +55,9 @@ pub enum Flaw {
     /// They unpack to something else.
     #[error("the stored bytes do not match their hash")]
     Altered,
+    /// They are not there any more, on purpose.
+    #[error("the stored bytes were removed by retention")]
+    Removed,
 }
 
 impl Codec {

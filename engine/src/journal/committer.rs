@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use super::{
     JournalError, Sequence, Tip,
-    store::{Change, Committed, Store},
+    store::{Change, Committed, Prune, Pruned, Store},
 };
 use crate::metrics::Metrics;
 
@@ -39,7 +39,14 @@ pub(super) struct Committer {
 
 enum Request {
     Change(Box<Change>, Waiting),
+    Chore(Chore),
     Close(oneshot::Sender<()>),
+}
+
+/// What is done between two transactions, after everybody has been answered.
+enum Chore {
+    Prune(Prune, oneshot::Sender<Pruned>),
+    Reclaim(oneshot::Sender<bool>),
 }
 
 /// Somebody who wants to know, and the bytes that are theirs until then.
@@ -98,6 +105,25 @@ impl Committer {
         answered.await.unwrap_or_else(|_| Err(self.why_closed()))
     }
 
+    /// Removes messages or their bytes.
+    pub(super) async fn prune(&self, prune: Prune) -> Result<Pruned, JournalError> {
+        let (done, answered) = oneshot::channel();
+        self.chore(Chore::Prune(prune, done), answered).await
+    }
+
+    /// Gives some space back; whether there is more to give.
+    pub(super) async fn reclaim(&self) -> Result<bool, JournalError> {
+        let (done, answered) = oneshot::channel();
+        self.chore(Chore::Reclaim(done), answered).await
+    }
+
+    async fn chore<T>(&self, chore: Chore, answered: oneshot::Receiver<T>) -> Result<T, JournalError> {
+        if self.requests.send(Request::Chore(chore)).await.is_err() {
+            return Err(self.why_closed());
+        }
+        answered.await.map_err(|_| self.why_closed())
+    }
+
     /// Lets everything that was handed in before finish, then closes the store.
     pub(super) async fn close(&self) {
         let (done, ended) = oneshot::channel();
@@ -145,8 +171,14 @@ impl Task {
             {
                 gathered.push(request);
             }
-            let (changes, waiting, close) = sort(&mut gathered);
-            if let Err(error) = self.commit(changes, waiting).await {
+            let Sorted { changes, waiting, chores, close } = sort(&mut gathered);
+            let mut done = self.commit(changes, waiting).await;
+            for chore in chores {
+                if done.is_ok() {
+                    done = self.chore(chore).await;
+                }
+            }
+            if let Err(error) = done {
                 tracing::error!(%error, "the journal is closed: nothing more can be made durable");
                 // Never let go of: a store that closes syncs once more, and what failed must not be tried again.
                 std::mem::forget(self.store.clone());
@@ -196,6 +228,22 @@ impl Task {
         })
     }
 
+    async fn chore(&mut self, chore: Chore) -> Result<(), String> {
+        // Whoever asked may have given up: what is done is done.
+        let done = match chore {
+            Chore::Prune(prune, answer) => self.store.prune(prune).await.map(|pruned| {
+                let _ = answer.send(pruned);
+            }),
+            Chore::Reclaim(answer) => self.store.reclaim().await.map(|more| {
+                let _ = answer.send(more);
+            }),
+        };
+        done.map_err(|error| {
+            self.door.shut(&error.to_string());
+            error.to_string()
+        })
+    }
+
     fn advance(&self, committed: &[Committed]) {
         let mut last = Sequence::default();
         let mut requeued = 0;
@@ -203,7 +251,7 @@ impl Task {
             match one {
                 Committed::Appended(sequence) => last = last.max(*sequence),
                 Committed::Requeued(deliveries) => requeued += deliveries,
-                Committed::Recorded(_) => {}
+                Committed::Recorded(_) | Committed::Noted => {}
             }
         }
         self.tip.send_if_modified(|tip| {
@@ -223,6 +271,8 @@ impl Task {
                     let reason = self.door.closed.borrow().clone().unwrap_or_else(gone);
                     let _ = waiting.answer.send(Err(JournalError::Closed(reason.to_string())));
                 }
+                // Its end of the channel is dropped: that is the answer.
+                Request::Chore(_) => {}
                 Request::Close(done) => {
                     let _ = done.send(());
                 }
@@ -251,11 +301,17 @@ impl Drop for Door {
     }
 }
 
-type Sorted = (Vec<Change>, Vec<Waiting>, Option<oneshot::Sender<()>>);
+struct Sorted {
+    changes: Vec<Change>,
+    waiting: Vec<Waiting>,
+    chores: Vec<Chore>,
+    close: Option<oneshot::Sender<()>>,
+}
 
 fn sort(gathered: &mut Vec<Request>) -> Sorted {
     let mut changes = Vec::with_capacity(gathered.len());
     let mut waiting = Vec::with_capacity(gathered.len());
+    let mut chores = Vec::new();
     let mut close = None;
     for request in gathered.drain(..) {
         match request {
@@ -263,10 +319,11 @@ fn sort(gathered: &mut Vec<Request>) -> Sorted {
                 changes.push(*change);
                 waiting.push(who);
             }
+            Request::Chore(chore) => chores.push(chore),
             Request::Close(done) => close = Some(done),
         }
     }
-    (changes, waiting, close)
+    Sorted { changes, waiting, chores, close }
 }
 
 fn gone() -> Arc<str> {

@@ -78,6 +78,9 @@ impl Journal {
             looked_at += found.len();
             let Some(last) = found.last() else { break };
             after = last.id.sequence;
+            if decision == Decision::Replay {
+                done.without_bytes += self.leave_out_removed(&mut found).await?;
+            }
             let ids: Vec<_> = found.into_iter().map(|delivery| delivery.id).collect();
             done.first.extend(ids.iter().take(SHOWN.saturating_sub(done.first.len())).cloned());
             done.deliveries += match request.dry_run {
@@ -89,6 +92,15 @@ impl Journal {
             }
         }
         Ok(done)
+    }
+
+    /// What has no bytes any more cannot be mapped again.
+    async fn leave_out_removed(&self, found: &mut Vec<DeliveryRecord>) -> Result<u64, JournalError> {
+        let before = found.len();
+        let sequences: Vec<_> = found.iter().map(|delivery| delivery.id.sequence).collect();
+        let removed = self.store.removed(&sequences).await?;
+        found.retain(|delivery| !removed.contains(&delivery.id.sequence));
+        Ok((before - found.len()) as u64)
     }
 
     async fn step(

@@ -21,6 +21,8 @@ use crate::metrics::Metrics;
 
 /// Beyond every message: where a search begins.
 pub const NEWEST: Sequence = Sequence(i64::MAX);
+/// The note that says why nothing is delivered.
+pub const PAUSED: &str = "paused";
 
 /// The journal. Cheap to clone; the last handle gone, the store is closed.
 #[derive(Clone)]
@@ -28,6 +30,7 @@ pub struct Journal {
     pub(super) store: Arc<dyn Store>,
     pub(super) committer: Committer,
     pub(super) metrics: Arc<Metrics>,
+    paused: Arc<watch::Sender<Option<String>>>,
 }
 
 impl Journal {
@@ -37,8 +40,9 @@ impl Journal {
     /// When the store cannot be read.
     pub async fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
         let tip = Tip { last: store.last().await?, requeued: 0 };
+        let paused = Arc::new(watch::Sender::new(store.note(PAUSED).await?));
         let committer = Committer::start(store.clone(), tip, metrics.clone());
-        Ok(Self { store, committer, metrics })
+        Ok(Self { store, committer, metrics, paused })
     }
 
     /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.
@@ -122,9 +126,9 @@ impl Journal {
         let mut sequences: Vec<_> = ids.iter().map(|id| id.sequence).collect();
         sequences.sort_unstable();
         sequences.dedup();
-        let (stored, outputs) = tokio::try_join!(self.store.messages(&sequences), self.store.outputs(ids))?;
-        let entries: BTreeMap<Sequence, Result<Entry, Damage>> =
-            stored.into_iter().map(|stored| (stored.summary.sequence, entry(stored))).collect();
+        let (entries, outputs) = tokio::try_join!(self.entries(&sequences), async {
+            self.store.outputs(ids).await.map_err(JournalError::from)
+        })?;
         let mut outputs: BTreeMap<DeliveryId, StoredDelivery> =
             outputs.into_iter().map(|output| (output.id.clone(), output)).collect();
         let load = |id: &DeliveryId| {
@@ -134,6 +138,40 @@ impl Journal {
             Some(Loaded { id: id.clone(), work })
         };
         Ok(ids.iter().filter_map(load).collect())
+    }
+
+    /// Messages by their sequence. When they cannot be read together they are read one by one: one that cannot be read
+    /// though others can is damaged, and must not hold up the others.
+    async fn entries(
+        &self,
+        sequences: &[Sequence],
+    ) -> Result<BTreeMap<Sequence, Result<Entry, Damage>>, JournalError> {
+        let together = match self.store.messages(sequences).await {
+            Ok(stored) => {
+                return Ok(stored.into_iter().map(|one| (one.summary.sequence, entry(one))).collect());
+            }
+            Err(error) => error,
+        };
+        let mut entries = BTreeMap::new();
+        for sequence in sequences {
+            match self.store.messages(&[*sequence]).await {
+                Ok(stored) => entries.extend(stored.into_iter().map(|one| (*sequence, entry(one)))),
+                Err(_) => {
+                    let damage = Damage { sequence: *sequence, flaw: Flaw::Unreadable };
+                    entries.insert(*sequence, Err(damage));
+                }
+            }
+        }
+        match entries.values().any(Result::is_ok) || self.can_read(sequences).await {
+            true => Ok(entries),
+            false => Err(together.into()),
+        }
+    }
+
+    /// Whether the store can be read elsewhere: what cannot be read then is damaged, not out of reach.
+    async fn can_read(&self, sequences: &[Sequence]) -> bool {
+        let last = sequences.iter().max().copied().unwrap_or_default();
+        self.store.audit(1).await.is_ok() && self.store.summary(Sequence(last.0 + 1)).await.is_ok()
     }
 
     /// The exact bytes of a message.
@@ -228,6 +266,30 @@ impl Journal {
         Ok(self.store.audit(limit).await?)
     }
 
+    /// Why nothing is delivered, if that is so: a restored journal waits until a person lets it go on.
+    pub fn paused(&self) -> Option<String> {
+        self.paused.borrow().clone()
+    }
+
+    /// Resolves as soon as deliveries may be made.
+    pub async fn resumed(&self) {
+        // The sender lives as long as this handle.
+        let _ = self.paused.subscribe().wait_for(Option::is_none).await;
+    }
+
+    /// Lets deliveries be made again; says whether they were paused.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn resume(&self, audit: Audit) -> Result<bool, JournalError> {
+        let was_paused = self.paused().is_some();
+        if was_paused {
+            self.committer.commit(Change::Note(PAUSED, None, Some(audit))).await?;
+            self.paused.send_replace(None);
+        }
+        Ok(was_paused)
+    }
+
     /// Deliveries by destination and state, unfinished and dead, with the oldest of each. Cheap.
     ///
     /// # Errors
@@ -310,8 +372,7 @@ fn sound(disposition: Disposition) -> Disposition {
 
 fn entry(stored: Stored) -> Result<Entry, Damage> {
     let Summary { sequence, received, listener, keys, .. } = stored.summary;
-    let body = stored.body.ok_or(Damage { sequence, flaw: Flaw::Unreadable })?;
-    let raw = body.unpack().map_err(|flaw| Damage { sequence, flaw })?;
+    let raw = stored.body.and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })?;
     Ok(Entry { sequence, received, listener, control_id: keys.control_id, raw })
 }
 

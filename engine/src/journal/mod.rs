@@ -15,6 +15,7 @@ mod debug;
 mod decisions;
 mod handle;
 mod readings;
+mod retention;
 pub mod sqlite;
 pub mod store;
 #[cfg(test)]
@@ -23,11 +24,13 @@ mod tests;
 use bytes::Bytes;
 use jiff::Timestamp;
 
-pub use handle::{Journal, NEWEST};
+pub use handle::{Journal, NEWEST, PAUSED};
 pub use readings::{
-    Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Page, Query,
+    Aged, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Page, Query,
     Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,
 };
+
+pub use retention::{Ages, Retention};
 
 use crate::connector::{ErrorClass, Payload};
 

@@ -46,12 +46,36 @@ pub struct Output {
 
 /// A stored body that is not what was written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("message {} in the journal is damaged: {flaw}", .sequence.0)]
+#[error("message {}{}", .sequence.0, told(*.flaw))]
 pub struct Damage {
     /// The message.
     pub sequence: Sequence,
     /// What is wrong.
     pub flaw: Flaw,
+}
+
+fn told(flaw: Flaw) -> String {
+    match flaw {
+        Flaw::Removed => " has no bytes any more: retention has removed them".to_owned(),
+        Flaw::Unreadable | Flaw::Altered => format!(" in the journal is damaged: {flaw}"),
+    }
+}
+
+/// A message as retention looks at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Aged {
+    /// Its place.
+    pub sequence: Sequence,
+    /// When it was received.
+    pub received: Timestamp,
+    /// It is in quarantine.
+    pub quarantined: bool,
+    /// A delivery of it is unfinished.
+    pub unfinished: bool,
+    /// Stored bytes of its body; 0 once it was removed.
+    pub body_bytes: u64,
+    /// The routes of its deliveries that have ended or failed, and where these stand.
+    pub deliveries: Vec<(String, State)>,
 }
 
 /// A message without its bytes.
@@ -192,10 +216,16 @@ pub struct Stats {
     pub last: Sequence,
     /// The lowest sequence still kept.
     pub first: Option<Sequence>,
+    /// Messages.
+    pub messages: u64,
     /// Messages in quarantine.
     pub quarantined: u64,
     /// Bytes on disk.
     pub disk_bytes: u64,
+    /// Bytes of them that hold something.
+    pub used_bytes: u64,
+    /// Messages that are not in the search index yet: a search reads them one by one.
+    pub search_behind: u64,
 }
 
 /// Which deliveries are meant. What is not set matches all; `states` is never empty.
@@ -253,6 +283,8 @@ pub struct Requeued {
     pub deliveries: u64,
     /// The first of them, at most a hundred.
     pub first: Vec<DeliveryId>,
+    /// How many match, but cannot be done again: retention has removed the bytes of their messages.
+    pub without_bytes: u64,
 }
 
 /// A delivery that waits for its next attempt or for a person, and what waits for it.

@@ -9,7 +9,9 @@ use jiff::Timestamp;
 
 use super::{
     Count, DeliveryId, DeliveryRecord, Disposition, Keys, Page, Pending, Query, Sequence, State, Stats,
-    Summary, body::Body, readings::Audit, readings::Filter,
+    Summary,
+    body::{Body, Flaw},
+    readings::{Aged, Audit, Filter},
 };
 use crate::connector::ErrorClass;
 
@@ -28,6 +30,8 @@ pub enum Change {
     /// Retrying, parked and held deliveries that become dead letters at the audit's time, with its `why` as the reason;
     /// output and answer are kept. Others are left alone.
     Skip(Vec<DeliveryId>, Audit),
+    /// What holds for the whole journal from now on, by its name; nothing takes it away.
+    Note(&'static str, Option<String>, Option<Audit>),
 }
 
 impl Change {
@@ -40,6 +44,7 @@ impl Change {
             Self::Requeue(ids, _) | Self::Release(ids, _) | Self::Skip(ids, _) => {
                 ids.len() * size_of::<DeliveryId>()
             }
+            Self::Note(_, value, _) => value.as_ref().map_or(0, String::len),
         }
     }
 }
@@ -88,6 +93,40 @@ pub enum Committed {
     Recorded(bool),
     /// How many deliveries a person's decision (requeue, release, skip) has changed.
     Requeued(u64),
+    /// It holds.
+    Noted,
+}
+
+/// What retention removes in one step.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Prune {
+    /// Messages that lose their bytes, and what was sent and answered.
+    pub bodies: Vec<Sequence>,
+    /// Messages that go with everything.
+    pub messages: Vec<Sequence>,
+}
+
+impl Prune {
+    /// Whether nothing is to be removed.
+    pub fn is_empty(&self) -> bool {
+        self.bodies.is_empty() && self.messages.is_empty()
+    }
+}
+
+/// What retention has removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Messages that lost their bytes.
+    pub bodies: u64,
+    /// Messages that went.
+    pub messages: u64,
+}
+
+impl std::ops::AddAssign for Pruned {
+    fn add_assign(&mut self, more: Self) {
+        self.bodies += more.bodies;
+        self.messages += more.messages;
+    }
 }
 
 /// A message as it lies in a store.
@@ -95,8 +134,8 @@ pub enum Committed {
 pub struct Stored {
     /// All but the bytes.
     pub summary: Summary,
-    /// The bytes, or nothing if the store cannot tell how they were packed.
-    pub body: Option<Body>,
+    /// The bytes; `Removed` if retention took them, `Unreadable` if the store cannot tell how they were packed.
+    pub body: Result<Body, Flaw>,
 }
 
 /// What a store knows of a delivery that is to be attempted or shown.
@@ -128,6 +167,14 @@ pub trait Store: Send + Sync + 'static {
     /// Called after every commit has been answered, for what need not be in it: checkpoints, search keys.
     /// `idle` says that nobody is waiting. An error closes the journal, as one of `commit` does.
     async fn maintain(&self, idle: bool) -> Result<(), StoreError>;
+
+    /// Removes messages or their bytes in one short transaction, but nothing of a message that has an unfinished
+    /// delivery at that moment. Called by the committer between two commits; an error closes the journal.
+    async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError>;
+
+    /// Gives space of what was removed back to the disk, in one short step; says whether there is more to do. Called
+    /// and failing like `prune`.
+    async fn reclaim(&self) -> Result<bool, StoreError>;
 
     /// Lets go of everything, after the last commit.
     async fn close(&self);
@@ -176,6 +223,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deliveries by destination and state, for unfinished states and `Dead`. Cheap: asked every second.
     async fn counts(&self) -> Result<Vec<Count>, StoreError>;
+
+    /// Messages after a sequence as retention looks at them, the oldest first; on demand only those with bytes.
+    async fn aged(&self, after: Sequence, with_body: bool, limit: usize) -> Result<Vec<Aged>, StoreError>;
+
+    /// Which of these messages have no bytes any more.
+    async fn removed(&self, sequences: &[Sequence]) -> Result<Vec<Sequence>, StoreError>;
+
+    /// What was last noted under a name.
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError>;
 
     /// Sizes.
     async fn stats(&self) -> Result<Stats, StoreError>;

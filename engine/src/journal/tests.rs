@@ -10,11 +10,11 @@ use futures::future::join_all;
 use tokio::sync::Semaphore;
 
 use super::{
-    Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending, Query, Sequence,
-    State, Stats, Summary,
+    Aged, Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending, Query,
+    Sequence, State, Stats, Summary,
     conformance::{id, message, outcome, over},
     sqlite::SqliteStore,
-    store::{Change, Committed, Store, StoreError, Stored, StoredDelivery},
+    store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
 };
 
 /// A SQLite store with something in the way of its commits.
@@ -64,8 +64,28 @@ impl Store for Hindered {
         }
     }
 
+    async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
+        self.inner.prune(prune).await
+    }
+
+    async fn reclaim(&self) -> Result<bool, StoreError> {
+        self.inner.reclaim().await
+    }
+
     async fn close(&self) {
         self.inner.close().await;
+    }
+
+    async fn aged(&self, after: Sequence, with_body: bool, limit: usize) -> Result<Vec<Aged>, StoreError> {
+        self.inner.aged(after, with_body, limit).await
+    }
+
+    async fn removed(&self, sequences: &[Sequence]) -> Result<Vec<Sequence>, StoreError> {
+        self.inner.removed(sequences).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        self.inner.note(name).await
     }
 
     async fn last(&self) -> Result<Sequence, StoreError> {

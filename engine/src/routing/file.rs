@@ -34,6 +34,9 @@ pub(super) struct RouteFile {
     /// Which messages may not overtake each other.
     #[serde(default)]
     pub order: Order,
+    /// How long its messages are kept, where that differs from `[journal.retention]`.
+    #[serde(default)]
+    pub retention: AgesTable,
     /// The destinations.
     #[schemars(with = "Vec<ToTable>")]
     pub to: Spanned<Vec<ToTable>>,
@@ -56,6 +59,16 @@ pub(super) struct AcceptTable {
     pub receiving_application: OneOrMany,
     /// MSH-6, first component.
     pub receiving_facility: OneOrMany,
+}
+
+/// How long messages of a route are kept. One that several routes take is kept as long as any of them says.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct AgesTable {
+    /// After this age of a message its bytes go, and what was sent and answered.
+    pub bodies: Option<Period>,
+    /// After this age a message goes altogether.
+    pub messages: Option<Period>,
 }
 
 /// One destination of a route.

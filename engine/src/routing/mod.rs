@@ -15,6 +15,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use crate::{connector::Policy, error::Problem, hl7::Message};
@@ -38,6 +39,8 @@ pub struct Route {
     pub map: String,
     /// Which messages may not overtake each other.
     pub order: Order,
+    /// How long its messages are kept, where that differs from what the instance says.
+    pub retention: Ages,
     /// The destinations, at least one, each once.
     pub to: Vec<To>,
     /// Messages with the output expected of them.
@@ -57,6 +60,15 @@ pub struct Accept {
     pub receiving_application: Vec<Pattern>,
     /// MSH-6, first component.
     pub receiving_facility: Vec<Pattern>,
+}
+
+/// How long messages are kept, from their receipt on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Ages {
+    /// The bytes received, sent and answered.
+    pub bodies: Option<Duration>,
+    /// Everything.
+    pub messages: Option<Duration>,
 }
 
 /// Which messages of a route may not overtake each other on the way to one destination.

@@ -10,7 +10,7 @@ use std::{
 use toml::{Spanned, de::DeValue};
 
 use super::{
-    Accept, Known, Pattern, Route, RouteTest, To,
+    Accept, Ages, Known, Pattern, Route, RouteTest, To,
     file::{
         AcceptTable, LimitTable, MisconfiguredTable, OneOrMany, RetryTable, RouteFile, TestTable, ToTable,
     },
@@ -100,6 +100,10 @@ impl Reading<'_> {
             accept: accept(file.accept),
             map,
             order: file.order,
+            retention: Ages {
+                bodies: file.retention.bodies.map(|age| age.0),
+                messages: file.retention.messages.map(|age| age.0),
+            },
             to: self.destinations(file.to.into_inner()),
             tests: file.tests.into_iter().map(|test| self.test(test)).collect(),
         }

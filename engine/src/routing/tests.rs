@@ -221,6 +221,6 @@ fn a_message_goes_to_every_route_of_its_listener_that_takes_it() {
 fn the_schema_knows_what_the_parser_knows() {
     let schema = schema().to_value();
     let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["about", "owner", "from", "accept", "map", "order", "to", "test"]);
+    assert_eq!(keys, ["about", "owner", "from", "accept", "map", "order", "retention", "to", "test"]);
     assert_eq!(schema["required"], serde_json::json!(["from", "map", "to"]));
 }

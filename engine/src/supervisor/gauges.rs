@@ -24,6 +24,7 @@ pub async fn feed(parts: Arc<Parts>) {
     loop {
         tick.tick().await;
         parts.metrics.journal_open(!parts.journal.is_closed());
+        parts.metrics.journal_paused(parts.journal.paused().is_some());
         if let Ok(counts) = parts.journal.counts().await {
             show(&parts, &counts, &mut known);
         }

@@ -8,6 +8,7 @@
 
 mod gauges;
 mod parts;
+mod retention;
 mod surface;
 mod tasks;
 mod watch;
@@ -101,10 +102,12 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
     let admin = tokio::spawn(admin::serve(listener, site, admin_stop.clone()));
     tracing::info!(%address, revision = revision.short(), "the admin listener serves");
     let gauges = tokio::spawn(gauges::feed(Arc::new(parts.clone())));
+    let retention = tokio::spawn(retention::keep(parts.clone()));
 
     let ended =
         Supervisor { setup, parts, surface, tasks: Tasks::default(), asked, changes }.supervise(stop).await;
     gauges.abort();
+    retention.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, admin).await;
     ended

@@ -129,6 +129,7 @@ impl Surface {
             last: stats.last.0,
             first: stats.first.map(|first| first.0),
             quarantined: stats.quarantined,
+            paused: self.parts.journal.paused(),
             disk_bytes: stats.disk_bytes,
         }
     }
@@ -289,6 +290,10 @@ impl admin::Engine for Surface {
 
     async fn audit(&self, limit: usize) -> Result<Vec<Audit>, JournalError> {
         self.parts.journal.audit(limit).await
+    }
+
+    async fn resume(&self, audit: Audit) -> Result<bool, JournalError> {
+        self.parts.journal.resume(audit).await
     }
 
     async fn reload(&self) -> ReloadStatus {

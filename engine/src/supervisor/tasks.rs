@@ -168,6 +168,11 @@ async fn carry(
     view: watch::Sender<Standing>,
     stop: CancellationToken,
 ) {
+    tokio::select! {
+        () = stop.cancelled() => return,
+        // A restored journal delivers nothing until a person lets it.
+        () = parts.journal.resumed() => {}
+    }
     let settings = Settings {
         timeout: config.timeout,
         concurrency: config.concurrency,

@@ -4,6 +4,7 @@
 
 mod decisions;
 mod model;
+mod retention;
 mod searching;
 
 use std::sync::Arc;
@@ -17,6 +18,11 @@ pub(crate) use decisions::{
     a_skip_makes_dead_letters_with_the_reason_given, what_waits_is_told_with_how_much_waits_behind_it,
 };
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
+pub(crate) use retention::{
+    a_paused_journal_stays_so_until_a_person_resumes_it, a_route_keeps_its_messages_as_long_as_it_says,
+    p2_retention_takes_bodies_then_messages_and_nothing_unfinished,
+    too_much_makes_room_by_the_oldest_bodies_first,
+};
 pub(crate) use searching::a_search_finds_what_a_filter_over_everything_would;
 
 use super::{
@@ -41,8 +47,16 @@ pub(crate) async fn journal(home: &dyn Home) -> Journal {
 }
 
 pub(crate) async fn over(store: Arc<dyn Store>) -> Journal {
-    let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    Journal::start(store, Arc::new(metrics)).await.unwrap()
+    Journal::start(store, metrics()).await.unwrap()
+}
+
+pub(crate) fn metrics() -> Arc<Metrics> {
+    Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap())
+}
+
+/// A journal over the SQLite store in a directory.
+pub(crate) async fn journal_of(directory: &std::path::Path) -> Journal {
+    over(Arc::new(super::sqlite::SqliteStore::open(directory).await.unwrap())).await
 }
 
 pub(crate) fn at(second: i64) -> Timestamp {
@@ -471,6 +485,10 @@ macro_rules! conforms {
         test!(a_long_replay_goes_in_steps);
         test!(messages_are_found_by_their_keys_however_many_there_are);
         test!(a_search_finds_what_a_filter_over_everything_would);
+        test!(p2_retention_takes_bodies_then_messages_and_nothing_unfinished);
+        test!(a_route_keeps_its_messages_as_long_as_it_says);
+        test!(too_much_makes_room_by_the_oldest_bodies_first);
+        test!(a_paused_journal_stays_so_until_a_person_resumes_it);
         test!(counts_follow_every_change_and_survive_a_reopen);
         test!(p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other);
         test!(a_closed_journal_says_so);

@@ -41,6 +41,9 @@ const SKIPPED: &str = "UPDATE delivery SET state = 6, at = ?2, reason = ?3 FROM 
     WHERE delivery.sequence = j.value ->> 1 AND delivery.route = j.value ->> 2
     AND delivery.destination = j.value ->> 0 AND delivery.state IN (1, 2, 3)";
 
+const NOTE: &str =
+    "INSERT INTO note (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+const NO_NOTE: &str = "DELETE FROM note WHERE name = ?";
 const AUDIT: &str = "INSERT INTO audit (at, action, who, why, asked, deliveries) VALUES (?, ?, ?, ?, ?, ?)";
 
 /// Makes ended or waiting deliveries ready, to be mapped anew.
@@ -56,7 +59,7 @@ pub(super) async fn requeue(
     for sql in [REPLAY_WAITING, REPLAY_ENDED, REPLAYED] {
         sqlx::query(sql).bind(&ids).execute(&mut *connection).await?;
     }
-    note(connection, audit, total).await
+    audited(connection, audit, total).await
 }
 
 /// Lets parked and held deliveries go on as they were made.
@@ -71,7 +74,7 @@ pub(super) async fn release(
     for sql in [RELEASE_WAITING, RELEASED] {
         sqlx::query(sql).bind(&ids).execute(&mut *connection).await?;
     }
-    note(connection, audit, total).await
+    audited(connection, audit, total).await
 }
 
 /// Makes waiting deliveries dead letters.
@@ -90,7 +93,7 @@ pub(super) async fn skip(
         .bind(&audit.why)
         .execute(&mut *connection)
         .await?;
-    note(connection, audit, total).await
+    audited(connection, audit, total).await
 }
 
 /// How many there are that a decision can be made about; they leave their state for another.
@@ -112,7 +115,24 @@ async fn count(
     Ok(total)
 }
 
-async fn note(connection: &mut SqliteConnection, audit: Audit, total: u64) -> Result<u64, StoreError> {
+/// Notes what holds for the whole journal, or that nothing does any more.
+pub(super) async fn note(
+    connection: &mut SqliteConnection,
+    name: &'static str,
+    value: Option<String>,
+    audit: Option<Audit>,
+) -> Result<(), StoreError> {
+    match value {
+        Some(value) => sqlx::query(NOTE).bind(name).bind(value).execute(&mut *connection).await?,
+        None => sqlx::query(NO_NOTE).bind(name).execute(&mut *connection).await?,
+    };
+    match audit {
+        Some(audit) => audited(connection, audit, 0).await.map(|_| ()),
+        None => Ok(()),
+    }
+}
+
+async fn audited(connection: &mut SqliteConnection, audit: Audit, total: u64) -> Result<u64, StoreError> {
     sqlx::query(AUDIT)
         .bind(audit.at.as_microsecond())
         .bind(audit.action)

@@ -11,14 +11,19 @@
 //! <directory>/journal.lock                  locked while an engine has it open; says whose process
 //! ```
 
+mod backup;
 mod counters;
+#[cfg(test)]
+mod damage_tests;
 mod decide;
 mod open;
 mod place;
+mod prune;
 mod read;
 mod search;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod write;
 
 use std::{
@@ -31,11 +36,14 @@ use async_trait::async_trait;
 use sqlx::{Connection, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
 use tokio::sync::Mutex;
 
-pub use open::OpenError;
+pub use backup::{CopyError, backup, restore};
+pub use open::{OpenError, glance};
+pub use verify::{Damaged, Report, verify};
 
 use super::{
-    Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Query, Sequence, State, Stats, Summary,
-    store::{Change, Committed, Store, StoreError, Stored, StoredDelivery},
+    Aged, Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Query, Sequence, State, Stats,
+    Summary,
+    store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
 };
 use counters::Counters;
 use place::Place;
@@ -44,6 +52,8 @@ use place::Place;
 const CHECKPOINT_PAGES: i64 = 8000;
 /// Written bytes between two looks at the length of the log.
 const LOOK_BYTES: u64 = 8 << 20;
+/// Of the database.
+const PAGE_BYTES: i64 = 8192;
 /// What a commit writes besides its bodies, roughly.
 const COMMIT_WEIGHT_BYTES: usize = 128 << 10;
 /// Messages whose search keys are written in one step.
@@ -65,6 +75,8 @@ pub struct SqliteStore {
     unlooked_bytes: AtomicU64,
     database: PathBuf,
     place: Place,
+    /// Search keys of removed messages that are still to be swept out.
+    sweep: parking_lot::Mutex<Option<prune::Sweep>>,
     /// Held for its lock.
     _lock: parking_lot::Mutex<Option<File>>,
 }
@@ -76,6 +88,11 @@ impl SqliteStore {
     /// When another engine has it open, when it was written by a newer release, or when it cannot be read.
     pub async fn open(directory: &Path) -> Result<Self, OpenError> {
         open::open(directory).await
+    }
+
+    /// So much was written to the log, roughly.
+    fn wrote(&self, bytes: usize) {
+        self.unlooked_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
     }
 }
 
@@ -93,6 +110,18 @@ impl Store for SqliteStore {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
         write::maintain(self, writer, idle).await
+    }
+
+    async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        prune::prune(self, writer, prune).await
+    }
+
+    async fn reclaim(&self) -> Result<bool, StoreError> {
+        let mut writer = self.writer.lock().await;
+        let writer = writer.as_mut().ok_or_else(closed)?;
+        prune::reclaim(self, writer).await
     }
 
     async fn close(&self) {
@@ -160,8 +189,20 @@ impl Store for SqliteStore {
         read::counts(&self.readers, &self.counters).await
     }
 
+    async fn aged(&self, after: Sequence, with_body: bool, limit: usize) -> Result<Vec<Aged>, StoreError> {
+        prune::aged(&self.readers, after, with_body, limit).await
+    }
+
+    async fn removed(&self, sequences: &[Sequence]) -> Result<Vec<Sequence>, StoreError> {
+        read::removed(&self.readers, sequences).await
+    }
+
+    async fn note(&self, name: &str) -> Result<Option<String>, StoreError> {
+        read::note(&self.readers, name).await
+    }
+
     async fn stats(&self) -> Result<Stats, StoreError> {
-        read::stats(self).await
+        read::stats(&self.readers, &self.database).await
     }
 }
 

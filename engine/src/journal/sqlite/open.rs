@@ -16,8 +16,11 @@ use sqlx::{
     },
 };
 
-use super::{Counters, SqliteStore, place::Place, state};
-use crate::journal::{State, store::StoreError};
+use super::{Counters, SqliteStore, place::Place, prune::Sweep, read, state};
+use crate::journal::{Count, State, Stats, store::StoreError};
+
+/// The name of the database in its directory.
+pub(super) const DATABASE: &str = "journal.sqlite";
 
 static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/sqlite/migrations");
 
@@ -57,6 +60,14 @@ pub enum OpenError {
         /// Why not.
         error: io::Error,
     },
+    /// What is owed cannot be told.
+    #[error("the journal in {} is damaged: {what}. Copy its files away, run `tie journal verify` to see what is affected, then put a backup back with `tie journal restore`", .directory.display())]
+    Damaged {
+        /// The journal's directory.
+        directory: PathBuf,
+        /// What SQLite says.
+        what: String,
+    },
     /// SQLite says no.
     #[error("the journal in {} cannot be opened: {error}", .directory.display())]
     Database {
@@ -70,7 +81,7 @@ pub enum OpenError {
 pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     make_directory(directory)?;
     let lock = lock(directory)?;
-    let database = directory.join("journal.sqlite");
+    let database = directory.join(DATABASE);
     make_file(&database)?;
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
     let failed_sql = |error: sqlx::Error| failed(error.into());
@@ -79,6 +90,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let one = one.connect_with(writer_options(&database)).await.map_err(failed_sql)?;
     migrate(&one, directory, &database).await?;
     let mut writer = one.acquire().await.map_err(failed_sql)?.detach();
+    check(&mut writer, directory).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
         .connect_with(reader_options(&database))
@@ -98,9 +110,58 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
         last: last.into(),
         searched: searched.into(),
         unlooked_bytes: 0.into(),
+        // Where a sweep was when the engine stopped is not known: it begins anew.
+        sweep: parking_lot::Mutex::new(Some(Sweep::all(last))),
         database,
         _lock: parking_lot::Mutex::new(Some(lock)),
     })
+}
+
+/// A connection pool that only reads, also beside a running engine.
+pub(super) async fn readers(database: &Path) -> Result<SqlitePool, OpenError> {
+    let failed = |error| OpenError::File { path: database.to_owned(), error };
+    fs::metadata(database).map_err(failed)?;
+    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(reader_options(database));
+    pool.await.map_err(|error| OpenError::Database { directory: database.to_owned(), error: error.into() })
+}
+
+/// One connection that changes nothing of the database, but may write copies of it.
+pub(super) async fn alone(database: &Path) -> Result<SqliteConnection, sqlx::Error> {
+    SqliteConnectOptions::new().filename(database).read_only(true).disable_statement_logging().connect().await
+}
+
+/// Sizes, and deliveries by destination and state, without opening the journal for writing.
+///
+/// # Errors
+/// When there is no journal or it cannot be read.
+pub async fn glance(directory: &Path) -> Result<(Stats, Vec<Count>), OpenError> {
+    let failed = |error| OpenError::Database { directory: directory.to_owned(), error };
+    let database = directory.join(DATABASE);
+    let readers = readers(&database).await?;
+    let seen = async {
+        let stats = read::stats(&readers, &database).await?;
+        let counters = seed(&mut *readers.acquire().await?).await?;
+        let counts = read::counts(&readers, &parking_lot::Mutex::new(counters)).await?;
+        Ok((stats, counts))
+    };
+    let seen = seen.await;
+    readers.close().await;
+    seen.map_err(failed)
+}
+
+/// A look at what every start needs: what is owed, and the newest message. The rest is checked as it is read, since a
+/// look at all of it takes minutes.
+async fn check(writer: &mut SqliteConnection, directory: &Path) -> Result<(), OpenError> {
+    const NEWEST: &str = "SELECT count(body) FROM (SELECT body FROM message ORDER BY sequence DESC LIMIT 1)";
+    let damaged = |what: String| OpenError::Damaged { directory: directory.to_owned(), what };
+    let owed: Result<Vec<String>, _> =
+        sqlx::query_scalar("PRAGMA quick_check('pending')").fetch_all(&mut *writer).await;
+    match owed {
+        Ok(said) if said.iter().all(|line| line == "ok") => {}
+        Ok(said) => return Err(damaged(said.into_iter().take(3).collect::<Vec<_>>().join("; "))),
+        Err(error) => return Err(damaged(error.to_string())),
+    }
+    number(writer, NEWEST).await.map_err(|error| damaged(error.to_string())).map(drop)
 }
 
 const LAST: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)";
@@ -191,7 +252,7 @@ async fn seed(writer: &mut SqliteConnection) -> Result<Counters, StoreError> {
     Ok(counters)
 }
 
-fn make_directory(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn make_directory(directory: &Path) -> Result<(), OpenError> {
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -222,7 +283,7 @@ fn lock(directory: &Path) -> Result<File, OpenError> {
 }
 
 /// SQLite gives the files beside the database the same permissions.
-fn make_file(path: &Path) -> Result<(), OpenError> {
+pub(super) fn make_file(path: &Path) -> Result<(), OpenError> {
     let failed = |error| OpenError::File { path: path.to_owned(), error };
     private_file(path).map_err(failed)?;
     fs::set_permissions(path, Permissions::from_mode(0o600)).map_err(failed)
@@ -232,7 +293,7 @@ fn private_file(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(path)
 }
 
-fn sync_directory(directory: &Path) -> Result<(), OpenError> {
+pub(super) fn sync_directory(directory: &Path) -> Result<(), OpenError> {
     let parent = directory.parent().filter(|parent| !parent.as_os_str().is_empty());
     for path in [Some(directory), parent].into_iter().flatten() {
         File::open(path)

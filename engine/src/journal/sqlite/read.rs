@@ -1,16 +1,16 @@
 //! What only reads: on connections of its own, each answer from one snapshot of the database.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, path::Path};
 
 use sqlx::{AssertSqlSafe, SqlitePool, sqlite::SqliteRow};
 
-use super::{SqliteStore, column, counters::Counters, instant, number, search, state};
+use super::{PAGE_BYTES, column, counters::Counters, instant, number, search, state};
 use crate::{
     connector::ErrorClass,
     journal::{
         Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Keys, Pending, Sequence, State, Stats,
         Summary,
-        body::{Body, Codec},
+        body::{Body, Codec, Flaw},
         store::{StoreError, Stored, StoredDelivery},
     },
 };
@@ -88,9 +88,12 @@ pub(super) async fn messages(
     let stored = |row: &SqliteRow| {
         let summary = one_summary(row)?;
         let codec = u8::try_from(column::<i64>(row, 17)?).ok().and_then(Codec::from_number);
-        let packed: Vec<u8> = column(row, 18)?;
-        let body =
-            codec.map(|codec| Body { codec, size_bytes: summary.size_bytes, hash: summary.hash, packed });
+        let (size_bytes, hash) = (summary.size_bytes, summary.hash);
+        let body = match (codec, column::<Option<Vec<u8>>>(row, 18)?) {
+            (_, None) => Err(Flaw::Removed),
+            (None, _) => Err(Flaw::Unreadable),
+            (Some(codec), Some(packed)) => Ok(Body { codec, size_bytes, hash, packed }),
+        };
         Ok(Stored { summary, body })
     };
     rows.iter().map(stored).collect()
@@ -105,16 +108,34 @@ pub(super) async fn outputs(
         ON d.sequence = j.value ->> 0 AND d.route = j.value ->> 1 AND d.destination = j.value ->> 2";
     let ids: Vec<_> = ids.iter().map(|id| (id.sequence, &id.route, &id.destination)).collect();
     let rows = sqlx::query(OUTPUTS).bind(json(&ids)?).fetch_all(readers).await?;
-    let stored = |row: &SqliteRow| {
-        Ok(StoredDelivery {
-            id: one_id(row)?,
-            state: state(column(row, 3)?)?,
-            revision: column(row, 4)?,
-            output: column(row, 5)?,
-            detail: column(row, 6)?,
-        })
-    };
-    rows.iter().map(stored).collect()
+    rows.iter().map(one_output).collect()
+}
+
+/// What was sent and answered in all deliveries of messages.
+pub(super) async fn exchanges(
+    readers: &SqlitePool,
+    sequences: &[Sequence],
+) -> Result<Vec<StoredDelivery>, StoreError> {
+    const EXCHANGES: &str =
+        "SELECT d.sequence, d.route, d.destination, d.state, d.revision, d.output, d.detail
+        FROM json_each(?) j CROSS JOIN delivery d ON d.sequence = j.value";
+    let rows = sqlx::query(EXCHANGES).bind(json(sequences)?).fetch_all(readers).await?;
+    rows.iter().map(one_output).collect()
+}
+
+pub(super) async fn removed(
+    readers: &SqlitePool,
+    sequences: &[Sequence],
+) -> Result<Vec<Sequence>, StoreError> {
+    const REMOVED: &str = "SELECT m.sequence FROM json_each(?) j CROSS JOIN message m ON m.sequence = j.value
+        WHERE m.body IS NULL";
+    let rows = sqlx::query_scalar(REMOVED).bind(json(sequences)?).fetch_all(readers).await?;
+    Ok(rows.into_iter().map(Sequence).collect())
+}
+
+pub(super) async fn note(readers: &SqlitePool, name: &str) -> Result<Option<String>, StoreError> {
+    let query = sqlx::query_scalar("SELECT value FROM note WHERE name = ?").bind(name.to_owned());
+    Ok(query.fetch_optional(readers).await?)
 }
 
 pub(super) async fn summary(readers: &SqlitePool, sequence: Sequence) -> Result<Option<Summary>, StoreError> {
@@ -298,20 +319,27 @@ async fn oldest_other(
     Ok(sqlx::query_scalar(sql).bind(destination).bind(number(state)).fetch_optional(readers).await?)
 }
 
-pub(super) async fn stats(store: &SqliteStore) -> Result<Stats, StoreError> {
+pub(super) async fn stats(readers: &SqlitePool, database: &Path) -> Result<Stats, StoreError> {
     const STATS: &str = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'message'),
-        (SELECT min(sequence) FROM message), (SELECT count(*) FROM message WHERE quarantine IS NOT NULL)";
-    let row = sqlx::query(STATS).fetch_one(&store.readers).await?;
+        (SELECT min(sequence) FROM message), (SELECT count(*) FROM message WHERE quarantine IS NOT NULL),
+        (SELECT count(*) FROM message), (SELECT value FROM mark WHERE name = 'searched'),
+        (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)";
+    let row = sqlx::query(STATS).fetch_one(readers).await?;
     let bytes = |suffix: &str| {
-        let mut path = store.database.clone().into_os_string();
+        let mut path = database.to_owned().into_os_string();
         path.push(suffix);
         std::fs::metadata(path).map_or(0, |file| file.len())
     };
+    let last = column::<Option<i64>>(&row, 0)?.unwrap_or_default();
+    let pages = column::<i64>(&row, 5)? - column::<i64>(&row, 6)?;
     Ok(Stats {
-        last: Sequence(column::<Option<i64>>(&row, 0)?.unwrap_or_default()),
+        last: Sequence(last),
         first: column::<Option<i64>>(&row, 1)?.map(Sequence),
         quarantined: column::<i64>(&row, 2)?.unsigned_abs(),
+        messages: column::<i64>(&row, 3)?.unsigned_abs(),
         disk_bytes: bytes("") + bytes("-wal"),
+        used_bytes: (pages * PAGE_BYTES).unsigned_abs(),
+        search_behind: (last - column::<i64>(&row, 4)?).unsigned_abs(),
     })
 }
 
@@ -338,6 +366,16 @@ pub(super) fn one_summary(row: &SqliteRow) -> Result<Summary, StoreError> {
         hash: hash.try_into().unwrap_or_default(),
         quarantine: column(row, 15)?,
         flag: column(row, 16)?,
+    })
+}
+
+fn one_output(row: &SqliteRow) -> Result<StoredDelivery, StoreError> {
+    Ok(StoredDelivery {
+        id: one_id(row)?,
+        state: state(column(row, 3)?)?,
+        revision: column(row, 4)?,
+        output: column(row, 5)?,
+        detail: column(row, 6)?,
     })
 }
 
@@ -403,6 +441,6 @@ pub(super) fn many(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
 }
 
-fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
+pub(super) fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
     serde_json::to_string(rows).map_err(|error| StoreError(format!("ids cannot be written down: {error}")))
 }

@@ -244,7 +244,8 @@ async fn p6_no_change_reads_more_than_it_changes() {
     let mut writer = store.writer.lock().await;
     let writer = writer.as_mut().unwrap();
     let rows = write::delivery_rows();
-    for sql in write::SMALL_ROWS.iter().chain(decide::STATEMENTS).copied().chain([&*rows]) {
+    let small = write::SMALL_ROWS.iter().chain(decide::STATEMENTS).chain(prune::STATEMENTS);
+    for sql in small.copied().chain([&*rows]) {
         let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
         let plan = sqlx::query(explain).fetch_all(&mut *writer).await.unwrap();
         for row in plan {

@@ -147,6 +147,10 @@ impl<'t> Batch<'t> {
                 let changed = decide::skip(self.connection, &mut self.moves, &ids, audit).await?;
                 self.answers.push(Committed::Requeued(changed));
             }
+            Change::Note(name, value, audit) => {
+                decide::note(self.connection, name, value, audit).await?;
+                self.answers.push(Committed::Noted);
+            }
         }
         Ok(())
     }
@@ -255,8 +259,11 @@ pub(super) async fn maintain(
         store.unlooked_bytes.store(0, Ordering::Release);
         let pages = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
         if pages >= 4 * CHECKPOINT_PAGES {
-            // Readers have kept the log from starting anew for too long: wait for those of this moment.
+            // Readers have kept the log from starting anew for too long: wait for those of this moment, but not for a
+            // backup, which may read for minutes: the log grows meanwhile.
+            sqlx::query(HASTY).execute(&mut *writer).await?;
             checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
+            sqlx::query(PATIENT).execute(&mut *writer).await?;
         } else if pages >= CHECKPOINT_PAGES {
             checkpoint(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
         }
@@ -276,6 +283,9 @@ pub(super) async fn maintain(
     }
     Ok(())
 }
+
+const HASTY: &str = "PRAGMA busy_timeout = 20";
+const PATIENT: &str = "PRAGMA busy_timeout = 10000";
 
 // Sorted, so that keys that lie together are written together.
 const SEARCH: &str = "INSERT OR IGNORE INTO search (kind, value, sequence)

@@ -1,7 +1,7 @@
 -- The journal of TIE. 0x54494531 is "TIE1": `file` and other programs can tell what it is.
 PRAGMA application_id = 1414087985;
 
--- One row a message, never changed. Times are microseconds since 1970 in UTC. The keys stand before the body, so that
+-- One row a message, never changed until retention removes its body and later all of it. Times are microseconds since 1970 in UTC. The keys stand before the body, so that
 -- reading them never touches the pages that a long body overflows into. AUTOINCREMENT: a sequence is never used twice.
 CREATE TABLE message (
   sequence            INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -22,10 +22,11 @@ CREATE TABLE message (
   codec               INTEGER NOT NULL, -- 0 plain, 1 zstd
   size_bytes          INTEGER NOT NULL, -- unpacked
   hash                BLOB    NOT NULL, -- SHA-256 of the unpacked bytes
-  body                BLOB    NOT NULL
+  body                BLOB              -- none once retention has removed it
 ) STRICT;
 -- Times rise nearly always: a page at the end is written, whatever the size of the table.
 CREATE INDEX message_received ON message (received);
+CREATE INDEX message_with_body ON message (sequence) WHERE body IS NOT NULL;
 CREATE INDEX message_quarantined ON message (sequence) WHERE quarantine IS NOT NULL;
 
 -- What is owed and not ended: small rows, read by destination in order of arrival.
@@ -76,6 +77,12 @@ CREATE TABLE mark (
   value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 INSERT INTO mark VALUES ('searched', 0);
+
+-- What holds for the whole journal: `paused` why nothing is delivered, `retained` when retention last removed something.
+CREATE TABLE note (
+  name  TEXT PRIMARY KEY,
+  value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- What persons have decided: who, when, why.
 CREATE TABLE audit (

@@ -16,6 +16,8 @@ mod counters;
 #[cfg(test)]
 mod damage_tests;
 mod decide;
+#[cfg(test)]
+mod frozen_tests;
 mod open;
 mod place;
 mod prune;

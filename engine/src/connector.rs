@@ -310,7 +310,7 @@ pub struct Options {
 }
 
 /// The keys of a `[listener.x]` table that the engine itself reads; none of them is the connector's.
-pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched"];
+pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched", "duplicates", "ack", "ack_timeout"];
 /// The keys of a `[destination.x]` table that the engine itself reads; none of them is the connector's.
 pub const DESTINATION_KEYS: &[&str] =
     &["kind", "timeout", "concurrency", "rate", "repeat", "windows", "circuit", "paused"];
@@ -399,4 +399,19 @@ impl Options {
         let DeValue::Table(names) = root.get_mut(self.section)?.get_mut() else { return None };
         names.remove(self.name.as_str()).filter(|table| table.get_ref().is_table())
     }
+}
+
+/// What a positive acknowledgement of a message waits for.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, serde::Deserialize, schemars::JsonSchema,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Acknowledge {
+    /// The message is on stable storage.
+    #[default]
+    Received,
+    /// Besides, each of its mappings has made something of it, and none has refused it.
+    Mapped,
+    /// Besides, every destination has taken it, or the mapping has decided that it is not for it.
+    Delivered,
 }

@@ -85,8 +85,12 @@ metrics! {
         "Acknowledgements given, by code of HL7 table 0008.";
     quarantined: counter "tie_messages_quarantined_total" ["listener"]
         "Messages kept for a person because no parser or no route could take them.";
+    duplicates: counter "tie_messages_duplicate_total" ["listener"]
+        "Messages that were the repeat of a stored one: answered as it was, and not stored or run again.";
+    reused: counter "tie_control_ids_reused_total" ["listener"]
+        "Messages that were taken although their source had used their control id for other content.";
     refused: counter "tie_refusals_total" ["listener", "reason"]
-        "Input that was refused before it became a message, by reason.";
+        "Input that was refused, by reason: no whole message, no room for it, or not of this instance.";
     connections: counter "tie_connections_total" ["listener"]
         "Connections that were opened.";
     connections_open: gauge "tie_connections_open" ["listener"]
@@ -105,6 +109,10 @@ metrics! {
         "How many changes shared one transaction." in BATCH;
     journal_open: gauge "tie_journal_open" []
         "1 while changes can be made durable, 0 after the journal has failed.";
+    disk_free: gauge "tie_journal_disk_free_bytes" []
+        "What is free on the journal's disk.";
+    disk_low: gauge "tie_journal_disk_low" []
+        "1 while messages are refused because the journal's disk has less free than the reserve.";
     journal_bytes: gauge "tie_journal_bytes" []
         "Size of the journal on disk.";
     pruned: counter "tie_journal_pruned_total" ["part"]
@@ -172,6 +180,16 @@ impl Metrics {
         count(&self.quarantined, &[listener]).inc();
     }
 
+    /// A message was a repeat of a stored one.
+    pub fn duplicate(&self, listener: &str) {
+        count(&self.duplicates, &[listener]).inc();
+    }
+
+    /// A message came with the control id of another, and other content.
+    pub fn control_id_reused(&self, listener: &str) {
+        count(&self.reused, &[listener]).inc();
+    }
+
     /// Input was refused before it became a message.
     pub fn refused(&self, listener: &str, reason: &'static str) {
         count(&self.refused, &[listener, reason]).inc();
@@ -216,6 +234,12 @@ impl Metrics {
     /// The journal was opened, or has failed and is closed.
     pub fn journal_open(&self, open: bool) {
         gauge(&self.journal_open, &[]).set(i64::from(open));
+    }
+
+    /// The journal's disk has so much free, and messages are refused because of it or not.
+    pub fn disk(&self, free_bytes: u64, low: bool) {
+        gauge(&self.disk_free, &[]).set(i64::try_from(free_bytes).unwrap_or(i64::MAX));
+        gauge(&self.disk_low, &[]).set(i64::from(low));
     }
 
     /// Retention has removed so many messages (`message`) or bodies (`body`).
@@ -333,6 +357,8 @@ mod tests {
         metrics.received("hospital", "ADT", 1_700_000_000);
         metrics.acknowledged("hospital", "AA");
         metrics.quarantined("hospital");
+        metrics.duplicate("hospital");
+        metrics.control_id_reused("hospital");
         metrics.refused("hospital", "too-large");
         metrics.connected("hospital");
         metrics.connected("hospital");
@@ -343,6 +369,7 @@ mod tests {
         metrics.committed(3, 0.001);
         metrics.journal_open(true);
         metrics.journal_bytes(4096);
+        metrics.disk(1 << 30, false);
         metrics.pruned("body", 3);
         metrics.journal_paused(false);
         metrics.mapped("adt", "sent", 0.000_1);

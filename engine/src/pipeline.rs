@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
 use crate::{
-    connector::Policy,
+    connector::{Acknowledge, Policy},
     delivery::{Prepare, Prepared},
     hl7::Message,
     intake::{Router, patient::PatientKeys},
@@ -57,7 +57,7 @@ impl Router for Pipeline {
             .routes
             .matching(listener, message)
             .flat_map(|route| {
-                let lanes = lanes(route, patient);
+                let lanes = lanes(route, message, patient);
                 route.to.iter().map(move |to| NewDelivery {
                     route: route.name.clone(),
                     destination: to.destination.clone(),
@@ -65,6 +65,13 @@ impl Router for Pipeline {
                 })
             })
             .collect()
+    }
+
+    fn acknowledge(&self, deliveries: &[NewDelivery], listener: Acknowledge) -> Acknowledge {
+        let revision = self.live.load();
+        let asked = |delivery: &NewDelivery| revision.routes.get(&delivery.route)?.ack;
+        let most = deliveries.iter().map(|delivery| asked(delivery).unwrap_or(listener)).max();
+        most.unwrap_or(listener)
     }
 }
 
@@ -150,13 +157,18 @@ fn word(prepared: &Prepared) -> &'static str {
 }
 
 /// The lanes that a message stands in on its way to each destination of a route.
-fn lanes(route: &Route, patient: &PatientKeys) -> Vec<String> {
-    match route.order {
+fn lanes(route: &Route, message: &Message, patient: &PatientKeys) -> Vec<String> {
+    let of_route = || vec![format!("route|{}", route.name)];
+    match &route.order {
         Order::Patient if patient.main.is_some() => {
             patient.all().map(|key| format!("patient|{key}")).collect()
         }
-        Order::Patient | Order::Route => vec![format!("route|{}", route.name)],
+        Order::Patient | Order::Route => of_route(),
         // A lane that nobody else will ever stand in.
         Order::None => vec![format!("none|{}", uuid::Uuid::new_v4())],
+        Order::Value(path) => match message.get(path).text() {
+            Some(value) if !value.trim().is_empty() => vec![format!("{path}|{}", value.trim())],
+            _ => of_route(),
+        },
     }
 }

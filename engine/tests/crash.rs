@@ -13,9 +13,9 @@ mod support;
 use std::time::Duration;
 
 use support::{
-    Instance,
+    Instance, Mllp,
     senders::{Random, Senders, has_all, repeats_in_order},
-    wait,
+    update, wait,
 };
 
 /// Patients, each with a sender of its own that sends the next update only when the last was acknowledged.
@@ -49,4 +49,27 @@ fn p1_p2_p4_kill_minus_nine_loses_nothing_acknowledged_and_keeps_order() {
     );
     // Each kill can leave one message per sender unanswered (sent again) and one per lane unmarked (delivered again).
     assert!(repeats <= 2 * PATIENTS * cycles as usize, "{repeats} repeats are more than were in flight");
+}
+
+/// P3: the sender has not seen the acknowledgement, and sends again to an engine that was killed and started anew.
+#[test]
+fn p3_a_resend_after_kill_minus_nine_is_acknowledged_and_not_delivered_again() {
+    let instance = Instance::new();
+    let _record = instance.start_record();
+    let mut engine = instance.start();
+    let messages: Vec<_> = (0..20).map(|number| update(number % 4, number)).collect();
+    for round in 0..3 {
+        let mut connection = Mllp::connect(instance.mllp).unwrap();
+        for (control_id, message) in &messages {
+            let answer = connection.send(message).unwrap();
+            assert_eq!((answer.code(), answer.control_id()), ("AA", control_id.as_str()), "round {round}");
+        }
+        wait("the messages to be delivered", || instance.ledger().len() >= messages.len());
+        engine.kill();
+        engine = instance.start();
+    }
+    let (last_id, last) = update(0, 99);
+    Mllp::connect(instance.mllp).unwrap().send(&last).unwrap();
+    wait("the last message to be delivered", || instance.ledger().contains(&last_id));
+    assert_eq!(instance.status()["journal"]["last"], 21, "stored once each");
 }

@@ -180,6 +180,29 @@ fn p6_p7_a_full_disk_is_told_to_the_sender_and_costs_nothing_acknowledged() {
     engine.kill(); // before its disk goes
 }
 
+#[test]
+fn p6_p7_a_disk_that_is_nearly_full_is_told_to_the_sender_before_anything_breaks() {
+    let instance = Instance::new();
+    let Some(disk) = SmallDisk::mount(&instance.path("journal"), 24) else { return };
+    let _record = instance.start_record();
+    let mut engine = instance.start();
+    let mut source = Mllp::connect(instance.mllp).unwrap();
+    assert_eq!(source.send(&update(0, 0).1).unwrap().code(), "AA");
+    let ballast = disk.fill(900);
+    let readiness = || support::http(instance.admin, "GET", "/readyz", "").unwrap_or_default();
+    wait("the engine to see that its disk is nearly full", || readiness().1.contains("nearly full"));
+    for number in 1..20 {
+        let answer = source.send(&update(0, number).1).unwrap();
+        assert!(answer.0.contains("|AR|") && answer.0.contains("disk is nearly full"), "{}", answer.0);
+    }
+    wait("what was taken to be delivered from the reserve", || instance.ledger().len() == 1);
+    std::fs::remove_file(ballast).unwrap();
+    wait("messages to be taken again", || source.send(&update(0, 20).1).unwrap().code() == "AA");
+    wait("the second to be delivered", || instance.ledger().contains(&update(0, 20).0));
+    assert!(engine.0.try_wait().unwrap().is_none(), "it never stopped: {}", instance.log());
+    engine.kill(); // before its disk goes
+}
+
 /// A segment that cannot be packed, so that the disk fills.
 fn noise(seed: usize) -> Vec<u8> {
     let mut random = support::senders::Random(seed as u64 + 1);

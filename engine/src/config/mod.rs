@@ -9,6 +9,7 @@ mod git;
 mod parse;
 mod schema;
 mod snapshot;
+mod tables;
 
 use std::{
     net::SocketAddr,
@@ -21,14 +22,14 @@ use encoding_rs::Encoding;
 use jiff::tz::TimeZone;
 
 use crate::{
-    connector::{Options, Plugin, Rate},
+    connector::{Acknowledge, Options, Plugin, Rate},
     delivery::{Pauses, Windows},
     document::Document,
     error::Problem,
 };
 
 pub use crate::{
-    intake::{Environment, Unmatched},
+    intake::{Environment, Patients, Unmatched},
     routing::Ages,
 };
 pub use schema::schema;
@@ -49,6 +50,8 @@ pub struct Config {
     pub admin: Admin,
     /// Bounds for mappings.
     pub limits: Limits,
+    /// How patients are told apart, and which are not real.
+    pub patients: Arc<Patients>,
     /// What messages come in by, in the order of the file.
     pub listeners: Vec<ListenerConfig>,
     /// Where messages go, in the order of the file.
@@ -60,6 +63,8 @@ pub struct Config {
 pub struct JournalConfig {
     /// Its directory, as written: relative to the configuration directory.
     pub path: PathBuf,
+    /// What must stay free on its disk: with less, no messages are taken. None: a twentieth of it, at most 512 MB.
+    pub reserve_bytes: Option<u64>,
 }
 
 /// How long the journal keeps messages; what is not said is kept for ever.
@@ -93,6 +98,8 @@ pub struct Limits {
     pub mapping_time: Duration,
     /// The most operations of one run of a mapping.
     pub mapping_operations: u64,
+    /// Messages that are taken and not stored yet, in bytes over all listeners; one listener may have half of it.
+    pub unstored_bytes: usize,
 }
 
 /// A socket, folder or subscription that serves sources.
@@ -106,6 +113,12 @@ pub struct ListenerConfig {
     pub charset: &'static Encoding,
     /// How a message is answered that no route takes.
     pub unmatched: Unmatched,
+    /// For how long a message that comes again is a repeat; none if it never is.
+    pub duplicates: Option<Duration>,
+    /// What an acknowledgement waits for where the route does not say.
+    pub acknowledge: Acknowledge,
+    /// How long it waits for that.
+    pub patience: Duration,
     /// What the connector reads itself.
     pub options: Options,
 }
@@ -172,7 +185,7 @@ pub fn admin_address(text: &str) -> SocketAddr {
         let admin = tree.get_ref().as_table()?.get("admin")?.get_ref().as_table()?;
         admin.get("listen")?.get_ref().as_str()?.parse().ok()
     });
-    said.unwrap_or_else(|| parse::AdminTable::default().listen)
+    said.unwrap_or_else(|| tables::AdminTable::default().listen)
 }
 
 #[cfg(test)]

@@ -1,232 +1,31 @@
 //! From the text of `tie.toml` to a sound [`Config`], or all that is wrong with it.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{sync::Arc, time::Duration};
 
-use jiff::{civil::Weekday, tz::TimeZone};
-use schemars::JsonSchema;
-use serde::Deserialize;
+use jiff::tz::TimeZone;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
-    Admin, Ages, Config, DestinationConfig, Environment, JournalConfig, Limits, ListenerConfig, Repeat,
-    RetentionConfig, Unmatched,
+    Admin, Ages, Config, DestinationConfig, JournalConfig, Limits, ListenerConfig, Patients, RetentionConfig,
+    tables::{
+        CircuitTable, Day, DestinationTable, Head, LimitsTable, ListenerTable, PatientTable, RetentionTable,
+        WindowTable,
+    },
 };
 use crate::{
-    connector::{ByteSize, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin, Rate},
+    connector::{Acknowledge, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin},
     delivery::{Pauses, Window, Windows},
     document::Document,
     error::Problem,
 };
 
-/// One instance of the engine: where it stands, what it listens to and where it delivers.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Head {
-    /// What this instance is for. Messages of another environment (MSH-11) do not belong here.
-    pub environment: Environment,
-    /// The time zone of time stamps without an offset, by its IANA name.
-    #[serde(default = "default_zone")]
-    #[schemars(with = "String")]
-    pub zone: Spanned<String>,
-    /// The durable record of every message.
-    pub journal: JournalTable,
-    /// Health, metrics, status and replay by HTTP.
-    #[serde(default)]
-    pub admin: AdminTable,
-    /// Bounds for what mappings may use.
-    #[serde(default)]
-    pub limits: LimitsTable,
-}
+/// Shorter than the pause before a sender's second attempt would recognise nothing.
+const WINDOW_LEAST: Duration = Duration::from_secs(60);
+/// Longer would only cost memory.
+const WINDOW_MOST: Duration = Duration::from_secs(31 * 24 * 3600);
 
-/// The durable record of every message.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct JournalTable {
-    /// The directory of the journal, relative to the configuration directory.
-    pub path: PathBuf,
-    /// How long messages are kept; for ever unless it says otherwise.
-    #[serde(default)]
-    pub retention: RetentionTable,
-}
-
-/// How long messages are kept. Nothing unfinished is ever removed.
-#[derive(Debug, Default, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct RetentionTable {
-    /// After this age of a message its bytes go, and what was sent and answered: it can be found, but not replayed.
-    pub bodies: Option<Period>,
-    /// After this age a message goes altogether.
-    pub messages: Option<Period>,
-    /// After this age messages with a dead letter may go by the ages above too.
-    pub dead_letters: Option<Period>,
-    /// After this age messages in quarantine go.
-    pub quarantine: Option<Period>,
-    /// Beyond this size the oldest finished messages go before their age, their bytes first.
-    pub size: Option<ByteSize>,
-}
-
-/// Health, metrics, status and replay by HTTP.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct AdminTable {
-    /// The address and port. There are no accounts yet: keep it on this machine.
-    #[schemars(with = "String")]
-    pub listen: SocketAddr,
-    /// Host names, besides the address itself and `localhost`, by which it may be called.
-    pub hosts: Vec<String>,
-}
-
-/// Bounds for what mappings may use.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct LimitsTable {
-    /// The longest output of one mapping.
-    pub output: ByteSize,
-    /// The longest time that one run of a mapping may take.
-    pub mapping_time: Period,
-    /// The most operations that one run of a mapping may take.
-    pub mapping_operations: u64,
-}
-
-/// What the engine reads of a listener, whatever its kind.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListenerTable {
-    /// The connector.
-    #[schemars(with = "String")]
-    pub kind: Spanned<String>,
-    /// The character set of messages that name none (MSH-18) and are not UTF-8.
-    #[serde(default = "default_charset")]
-    #[schemars(with = "String")]
-    pub charset: Spanned<String>,
-    /// How a message is answered that no route takes: `accept` (AA), `error` (AE), `reject` (AR). It is kept either way.
-    #[serde(default)]
-    pub unmatched: Unmatched,
-}
-
-/// What the engine reads of a destination, whatever its kind.
-#[derive(Debug, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct DestinationTable {
-    /// The connector.
-    #[schemars(with = "String")]
-    pub kind: Spanned<String>,
-    /// How long one attempt may take.
-    #[serde(default = "default_timeout")]
-    pub timeout: Period,
-    /// How many attempts may be under way at once; those of one patient never are.
-    #[serde(default = "default_concurrency")]
-    #[schemars(range(min = 1, max = 1024))]
-    pub concurrency: u16,
-    /// The most requests in a time, such as "50/s"; no bound if nothing is said.
-    #[serde(default)]
-    pub rate: Option<Rate>,
-    /// What happens to a message of which nobody knows whether it was taken: `safe` sends it again, `hold` lets it wait
-    /// for a person. If nothing is said: safe for `fhir`, `mllp` and `http` with PUT, hold for `http` with POST.
-    #[serde(default)]
-    pub repeat: Option<Repeat>,
-    /// When it is left alone, in local time: nothing is sent, nobody is alarmed.
-    #[serde(default)]
-    #[schemars(with = "Vec<WindowTable>")]
-    pub windows: Vec<Spanned<WindowTable>>,
-    /// How long it is left alone when it is away or must not be used.
-    #[serde(default)]
-    #[schemars(with = "CircuitTable")]
-    pub circuit: Option<Spanned<CircuitTable>>,
-    /// Whether it is given nothing for now: everything for it waits in order.
-    #[serde(default)]
-    pub paused: bool,
-}
-
-/// A maintenance window. One that ends before it begins goes over midnight; 24:00 is the end of the day.
-#[derive(Debug, Clone, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub(super) struct WindowTable {
-    /// The days on which it begins; every day if nothing is said.
-    #[serde(default)]
-    pub days: Vec<Day>,
-    /// When it begins, such as "02:00".
-    pub from: String,
-    /// When it ends.
-    pub to: String,
-}
-
-/// A day of the week.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-#[allow(missing_docs)]
-pub(super) enum Day {
-    Mon,
-    Tue,
-    Wed,
-    Thu,
-    Fri,
-    Sat,
-    Sun,
-}
-
-/// How long a destination is left alone.
-#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, default)]
-pub(super) struct CircuitTable {
-    /// Before the first probe of a destination that is away; it doubles with each probe that fails.
-    pub first: Period,
-    /// The longest pause between probes.
-    pub longest: Period,
-    /// Between probes of a destination that refuses credentials, address or certificate.
-    pub held: Period,
-}
-
-fn default_zone() -> Spanned<String> {
-    Spanned::new(0..0, "Europe/London".to_owned())
-}
-
-fn default_charset() -> Spanned<String> {
-    Spanned::new(0..0, "windows-1252".to_owned())
-}
-
-fn default_timeout() -> Period {
-    Period::seconds(30)
-}
-
-fn default_concurrency() -> u16 {
-    8
-}
-
-impl Default for CircuitTable {
-    fn default() -> Self {
-        let Pauses { first, longest, held } = Pauses::default();
-        Self { first: Period(first), longest: Period(longest), held: Period(held) }
-    }
-}
-
-impl Day {
-    const ALL: [Self; 7] = [Self::Mon, Self::Tue, Self::Wed, Self::Thu, Self::Fri, Self::Sat, Self::Sun];
-
-    fn weekday(self) -> Weekday {
-        match self {
-            Self::Mon => Weekday::Monday,
-            Self::Tue => Weekday::Tuesday,
-            Self::Wed => Weekday::Wednesday,
-            Self::Thu => Weekday::Thursday,
-            Self::Fri => Weekday::Friday,
-            Self::Sat => Weekday::Saturday,
-            Self::Sun => Weekday::Sunday,
-        }
-    }
-}
-
-impl Default for AdminTable {
-    fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 8061)), hosts: Vec::new() }
-    }
-}
-
-impl Default for LimitsTable {
-    fn default() -> Self {
-        Self { output: ByteSize(16_000_000), mapping_time: Period::seconds(2), mapping_operations: 5_000_000 }
-    }
-}
+/// No sender waits for longer.
+const ACK_MOST: Duration = Duration::from_secs(600);
 
 /// The file being read: what is wrong with it so far.
 struct Reading<'a> {
@@ -253,17 +52,28 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
         destination
     };
     let destinations = destinations.into_iter().map(in_zone).collect();
+    let patients = reading.patients(head.patient);
     if !reading.problems.is_empty() {
         return Err(reading.problems);
     }
-    let LimitsTable { output, mapping_time, mapping_operations } = head.limits;
+    let LimitsTable { output, mapping_time, mapping_operations, unstored } = head.limits;
+    let limits = Limits {
+        output_bytes: output.bytes(),
+        mapping_time: mapping_time.0,
+        mapping_operations,
+        unstored_bytes: unstored.bytes(),
+    };
     Ok(Config {
         environment: head.environment,
         zone,
         retention: retention(&head.journal.retention),
-        journal: JournalConfig { path: head.journal.path },
+        journal: JournalConfig {
+            path: head.journal.path,
+            reserve_bytes: head.journal.reserve.map(|reserve| reserve.0),
+        },
         admin: Admin { listen: head.admin.listen, hosts: head.admin.hosts },
-        limits: Limits { output_bytes: output.bytes(), mapping_time: mapping_time.0, mapping_operations },
+        limits,
+        patients: Arc::new(patients),
         listeners,
         destinations,
     })
@@ -327,12 +137,26 @@ impl Reading<'_> {
             let problem = self.document.fault(what, keys.charset.span().start);
             self.problems.push(problem.did_you_mean(&keys.charset.get_ref().to_ascii_lowercase(), known));
         }
+        let start = keys.kind.span().start;
+        let duplicates = self.duplicates(&keys.duplicates);
+        if keys.ack != Acknowledge::Received && keys.duplicates.get_ref() == "off" {
+            self.fault(
+                "`ack` must wait for nothing where `duplicates` is off: each repeat would be run again",
+                start,
+            );
+        }
+        if keys.ack_timeout.0.is_zero() || keys.ack_timeout.0 > ACK_MOST {
+            self.fault("`ack_timeout` must be from 1ms to 10m", start);
+        }
         Some(ListenerConfig {
             options: Options::listener(name.as_str(), self.document.clone()),
             name,
             kind: keys.kind.into_inner(),
             charset: charset?,
             unmatched: keys.unmatched,
+            duplicates,
+            acknowledge: keys.ack,
+            patience: keys.ack_timeout.0,
         })
     }
 
@@ -384,6 +208,21 @@ impl Reading<'_> {
         Pauses { first: first.0, longest: longest.0, held: held.0 }
     }
 
+    fn duplicates(&mut self, said: &Spanned<String>) -> Option<Duration> {
+        if said.get_ref() == "off" {
+            return None;
+        }
+        match said.get_ref().parse::<Period>() {
+            Ok(window) if (WINDOW_LEAST..=WINDOW_MOST).contains(&window.0) => Some(window.0),
+            _ => {
+                let what = format!("`{}` is no window for repeats", said.get_ref());
+                let problem = self.document.fault(what, said.span().start);
+                self.problems.push(problem.help("a length of time from \"1m\" to \"31d\", or \"off\""));
+                None
+            }
+        }
+    }
+
     /// Reads the engine's own keys of a table; the others are the connector's.
     fn common<T: serde::de::DeserializeOwned>(
         &mut self,
@@ -415,6 +254,22 @@ impl Reading<'_> {
                 self.problems.push(problem.help(help));
             }
         }
+    }
+
+    fn patients(&mut self, table: PatientTable) -> Patients {
+        let PatientTable { identifiers, test_numbers } = table;
+        let sound = |kind: &String| {
+            !kind.is_empty() && !kind.contains(|c: char| c.is_whitespace() || c.is_lowercase())
+        };
+        if identifiers.get_ref().is_empty() || !identifiers.get_ref().iter().all(sound) {
+            let what = "`identifiers` must name types such as `NHS` and `MR`, in capital letters";
+            self.fault(what, identifiers.span().start);
+        }
+        let digits = |number: &String| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit());
+        if !test_numbers.get_ref().iter().all(digits) {
+            self.fault("`test_numbers` must be digits, such as \"999\"", test_numbers.span().start);
+        }
+        Patients { identifiers: identifiers.into_inner(), test_numbers: test_numbers.into_inner() }
     }
 
     fn zone(&mut self, zone: &Spanned<String>) -> TimeZone {

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::parse::{DestinationTable, Head, ListenerTable};
+use super::tables::{DestinationTable, Head, ListenerTable};
 use crate::connector::Plugin;
 
 /// The JSON Schema of `tie.toml` with these connectors, for editors.

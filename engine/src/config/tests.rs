@@ -92,6 +92,8 @@ fn what_is_not_said_has_a_default() {
     let listener = &config.listeners[0];
     assert_eq!((listener.name.as_str(), listener.kind.as_str()), ("hospital", "mllp"));
     assert_eq!((listener.charset.name(), listener.unmatched), ("windows-1252", Unmatched::Error));
+    assert_eq!(listener.duplicates, Some(Duration::from_secs(24 * 3600)));
+    assert_eq!(*config.patients, Patients::default());
     assert_eq!(listener.options.parse::<Socket>().map(|socket| socket.listen).unwrap(), ":2575");
     let destination = &config.destinations[0];
     assert_eq!((destination.timeout.as_secs(), destination.concurrency), (30, 8));
@@ -106,6 +108,8 @@ fn everything_can_be_said() {
          [admin]\nlisten = '127.0.0.1:1'\nhosts = ['tie.example']\n\
          [limits]\noutput = '2MB'\nmapping_time = '500ms'\nmapping_operations = 10\n\
          [listener.h]\nkind = 'mllp'\ncharset = 'iso-8859-1'\nunmatched = 'reject'\nlisten = 'x'\n\
+         duplicates = '36h'\n[listener.i]\nkind = 'mllp'\nlisten = 'y'\nduplicates = 'off'\n\
+         [patient]\nidentifiers = ['MR', 'NHS']\ntest_numbers = []\n\
          [destination.d]\nkind = 'fhir'\nurl = 'x'\ntimeout = '5s'\nconcurrency = 1\nrate = '600/m'\n\
          repeat = 'hold'\npaused = true\ncircuit = { longest = '2m' }\n\
          windows = [{ days = ['sat', 'sun'], from = '22:00', to = '06:00' }, { from = '12:00', to = '13:00' }]\n",
@@ -120,6 +124,10 @@ fn everything_can_be_said() {
     let inside = |now: &str| windows.inside(now.parse().unwrap()).is_some();
     assert!(inside("2026-07-05T04:00:00Z") && !inside("2026-07-05T05:30:00Z"), "in the zone of the instance");
     assert!(inside("2026-07-07T11:30:00Z"), "every day");
+    assert_eq!(config.listeners[0].duplicates, Some(Duration::from_secs(36 * 3600)));
+    assert_eq!(config.listeners[1].duplicates, None);
+    assert_eq!(config.patients.identifiers, ["MR", "NHS"]);
+    assert!(config.patients.test_numbers.is_empty());
     assert_eq!(config.environment.word(), "live");
     assert_eq!(config.limits.mapping_time, Duration::from_millis(500));
     assert_eq!(config.listeners[0].unmatched, Unmatched::Reject);
@@ -135,7 +143,7 @@ fn every_slip_of_the_pen_is_told_with_its_place() {
             tie.toml:3:2: unknown key `jurnal` (did you mean `journal`?)
             tie.toml:6:10: invalid socket address syntax
             tie.toml:8:10: expected a size such as "64kB" or "16MB", found integer `5`
-            tie.toml:9:1: unknown key `message` (known are `destination`, `listener`, `mapping_operations`, `mapping_time`, `output`)
+            tie.toml:9:1: unknown key `message` (known are `destination`, `listener`, `mapping_operations`, `mapping_time`, `output`, `unstored`)
             tie.toml:10:2: unknown key `listner` (did you mean `listener`?)
             tie.toml:1:1: the key `environment` is missing"#]],
     );
@@ -148,6 +156,21 @@ fn every_slip_of_the_pen_is_told_with_its_place() {
     check(
         "zone = 'Europe/Lundon'\nenvironment = 'test'\njournal.path = 'x'\n",
         expect!["tie.toml:1:8: unknown time zone `Europe/Lundon` (did you mean `Europe/London`?)"],
+    );
+}
+
+#[test]
+fn windows_and_patients_are_checked() {
+    check(
+        &format!(
+            "{SMALL}[patient]\nidentifiers = []\ntest_numbers = ['9x9']\n\
+             [listener.a]\nkind = 'mllp'\nduplicates = '5s'\n[listener.b]\nkind = 'mllp'\nduplicates = 'never'\n"
+        ),
+        expect![[r#"
+            tie.toml:9:14: `5s` is no window for repeats (a length of time from "1m" to "31d", or "off")
+            tie.toml:12:14: `never` is no window for repeats (a length of time from "1m" to "31d", or "off")
+            tie.toml:5:15: `identifiers` must name types such as `NHS` and `MR`, in capital letters
+            tie.toml:6:16: `test_numbers` must be digits, such as "999""#]],
     );
 }
 

@@ -236,6 +236,13 @@ impl<'b> Header<'b> {
         if sound { field } else { &[] }
     }
 
+    /// MSH-10 as sent, without what would end the frame or a string: some senders fill fields up with NUL.
+    fn control_id(&self) -> Vec<u8> {
+        let field = self.line.split(|byte| *byte == self.separators.field).nth(9).unwrap_or_default();
+        let sound = field.iter().copied().filter(|byte| !matches!(byte, 0 | 0x0B | 0x1C));
+        if field.len() <= 1000 { sound.collect() } else { Vec::new() }
+    }
+
     fn component(&self, n: usize, component: usize) -> &'b [u8] {
         let mut components = self.field(n).split(|byte| *byte == self.separators.component);
         components.nth(component - 1).unwrap_or_default()
@@ -314,7 +321,7 @@ fn write(header: &Header<'_>, code: AckCode, verdict: &Verdict, now: Timestamp, 
     }
     out.extend_from_slice(b"\rMSA");
     segment_field(&mut out, separators, code.as_str().as_bytes());
-    segment_field(&mut out, separators, header.field(10));
+    segment_field(&mut out, separators, &header.control_id());
     if let Verdict::Error(reason) | Verdict::Rejected(reason) = verdict {
         write_reason(&mut out, header, reason);
     }
@@ -399,6 +406,12 @@ mod tests {
             text: "PID-3 is empty".into(),
             location,
         })
+    }
+
+    #[test]
+    fn a_control_id_that_is_filled_up_with_nul_is_echoed_without() {
+        let raw = "MSH|^~\\&|PAS|RXX|TIE|HUB|20260101||ADT^A01|M\u{0}1\u{0}\u{0}|P|2.4\r";
+        assert!(reply(raw, &Verdict::Accepted).unwrap().ends_with("\nMSA|AA|M1\n"));
     }
 
     #[test]

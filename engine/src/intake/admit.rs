@@ -8,6 +8,8 @@
 //! | no MSH-9 or no MSH-10 | quarantine | error |
 //! | MSH-12 is no version 2 | quarantine | reject |
 //! | MSH-11 says test or training, and the instance is live | quarantine | reject |
+//! | an NHS number of a test patient, and the instance is live | quarantine | reject |
+//! | merges that cannot be done: with himself, in a chain, in a circle | quarantine | error |
 //! | no route takes it | quarantine | the listener's policy |
 //! | otherwise | routed | accept |
 //!
@@ -19,8 +21,9 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::{Environment, PatientKeys, Router, Settings, Unmatched};
+use super::{Environment, PatientKeys, Router, Settings, Unmatched, keys, patient};
 use crate::{
+    connector::Acknowledge,
     hl7::{
         Message, ParseError, Path,
         ack::{ErrorCode, Reason, Verdict},
@@ -38,6 +41,12 @@ pub(super) struct Admitted {
     /// What is to become of it; none if there is nothing to keep.
     pub disposition: Option<Disposition>,
     pub verdict: Verdict,
+    /// What its acknowledgement waits for.
+    pub acknowledge: Acknowledge,
+    /// A remark for a person.
+    pub flag: Option<&'static str>,
+    /// What it is counted as if it does not belong to this instance.
+    pub stray: Option<&'static str>,
     /// Characters that could not be read.
     pub replaced: usize,
 }
@@ -75,7 +84,8 @@ pub(super) fn refused(
         false => text,
     };
     // Its keys, as far as they can be read, so that it is found by the sender's control id.
-    let keys = Message::parse(kept.clone(), settings.charset).map(|head| keys(&head)).unwrap_or_default();
+    let keys =
+        Message::parse(kept.clone(), settings.charset).map(|head| keys::of_header(&head)).unwrap_or_default();
     Admitted { keys, ..quarantined(kept, reason, verdict) }
 }
 
@@ -88,9 +98,8 @@ fn one(settings: &Settings, router: &dyn Router, raw: Bytes) -> Admitted {
         Ok(message) => message,
         Err(error) => return unreadable(raw, &error),
     };
-    let patient = PatientKeys::of(&message);
-    let mut keys = keys(&message);
-    keys.patient = patient.main.as_ref().map(ToString::to_string).unwrap_or_default();
+    let patient = PatientKeys::of(&message, &settings.patients);
+    let keys = keys::of(&message, &patient, &settings.patients);
     let trigger = message.trigger();
     let class = trigger.code.to_string();
     let replaced = message.charset().replaced;
@@ -104,6 +113,10 @@ fn one(settings: &Settings, router: &dyn Router, raw: Bytes) -> Admitted {
         let reason = "an acknowledgement came where messages are expected".to_owned();
         // The verdict is never sent.
         return kept(Verdict::Accepted, reason, keys);
+    }
+    if let Some((word, reason)) = stray(settings, &message) {
+        let text = reason.text.clone();
+        return Admitted { stray: Some(word), ..kept(Verdict::Rejected(reason), text, keys) };
     }
     if let Some(verdict) = fault(settings, &message) {
         let reason = text(&verdict);
@@ -120,8 +133,12 @@ fn one(settings: &Settings, router: &dyn Router, raw: Bytes) -> Admitted {
         };
         return kept(verdict, reason, keys);
     }
+    let acknowledge = router.acknowledge(&deliveries, settings.acknowledge);
     let disposition = Some(Disposition::Routed(deliveries));
-    Admitted { keys, class: class.clone(), disposition, verdict: Verdict::Accepted, replaced, raw }
+    let lacks = patient::lacks_the_old_identity(&message);
+    let flag = lacks.then_some("a merge or move without the old identity (MRG): in order by its PID alone");
+    let (verdict, class, stray) = (Verdict::Accepted, class.clone(), None);
+    Admitted { keys, class, disposition, verdict, acknowledge, flag, stray, replaced, raw }
 }
 
 fn unreadable(raw: Bytes, error: &ParseError) -> Admitted {
@@ -144,18 +161,30 @@ fn fault(settings: &Settings, message: &Message) -> Option<Verdict> {
             return Some(Verdict::Error(Reason { location: Path::parse(path).ok(), ..reason }));
         }
     }
-    let reject = |code, text: &str, path| {
-        Some(Verdict::Rejected(Reason { location: Path::parse(path).ok(), ..Reason::new(code, text) }))
-    };
     if !is_version_2(message.version().trim()) {
-        return reject(ErrorCode::UnsupportedVersionId, "MSH-12 is no version 2 of HL7", "MSH-12");
+        let reason = Reason::new(ErrorCode::UnsupportedVersionId, "MSH-12 is no version 2 of HL7");
+        return Some(Verdict::Rejected(Reason { location: Path::parse("MSH-12").ok(), ..reason }));
+    }
+    let text = patient::merge_fault(message, &settings.patients)?;
+    Some(Verdict::Error(Reason::new(ErrorCode::DuplicateKey, text)))
+}
+
+/// What does not belong into a live record (hazard H11): the word it is counted by, and why.
+fn stray(settings: &Settings, message: &Message) -> Option<(&'static str, Reason)> {
+    if settings.environment != Environment::Live {
+        return None;
     }
     let processing = message.header(11).text().unwrap_or_default();
-    if settings.environment == Environment::Live && matches!(processing.trim(), "T" | "D") {
+    if matches!(processing.trim(), "T" | "D") {
         let text = "a test or training message (MSH-11) came to a live system";
-        return reject(ErrorCode::UnsupportedProcessingId, text, "MSH-11");
+        let reason = Reason::new(ErrorCode::UnsupportedProcessingId, text);
+        return Some(("environment", Reason { location: Path::parse("MSH-11").ok(), ..reason }));
     }
-    None
+    let begins = |number: String| settings.patients.test_numbers.iter().any(|test| number.starts_with(test));
+    let text = "a message of a test patient (NHS number) came to a live system";
+    patient::nhs_numbers(message)
+        .any(begins)
+        .then(|| ("test_patient", Reason::new(ErrorCode::UnknownKey, text)))
 }
 
 /// `2`, `2.4`, `2.5.1`; many senders leave it out.
@@ -166,20 +195,11 @@ fn is_version_2(version: &str) -> bool {
             && numbers.all(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())))
 }
 
-fn keys(message: &Message) -> Keys {
-    let header = |n| message.header(n).text().unwrap_or_default().into_owned();
-    Keys {
-        control_id: message.control_id().into_owned(),
-        trigger: message.trigger().to_string(),
-        sending_application: header(3),
-        sending_facility: header(4),
-        ..Keys::default()
-    }
-}
-
 fn quarantined(raw: Bytes, reason: String, verdict: Verdict) -> Admitted {
     let disposition = Some(Disposition::Quarantined { reason });
-    Admitted { raw, keys: Keys::default(), class: String::new(), disposition, verdict, replaced: 0 }
+    let (keys, class) = (Keys::default(), String::new());
+    let acknowledge = Acknowledge::Received;
+    Admitted { raw, keys, class, disposition, verdict, acknowledge, flag: None, stray: None, replaced: 0 }
 }
 
 fn text(verdict: &Verdict) -> String {

@@ -99,9 +99,17 @@ impl Body {
         }
     }
 
+    /// What the hash of the bytes will be, taken away from the asynchronous threads when they are many.
+    pub async fn hash_async(bytes: &Bytes) -> Hash {
+        let there = bytes.clone();
+        let long = bytes.len() >= LONG_BYTES;
+        let hashed = if long { tokio::task::spawn_blocking(move || hash(&there)).await.ok() } else { None };
+        hashed.unwrap_or_else(|| hash(bytes))
+    }
+
     /// Packs bytes.
     pub fn pack(bytes: &[u8]) -> Self {
-        let hash: Hash = Sha256::digest(bytes).into();
+        let hash = hash(bytes);
         let (codec, packed) = match compress(bytes) {
             Some(packed) if packed.len() < bytes.len() => (Codec::Zstd, packed),
             _ => (Codec::Plain, bytes.to_vec()),
@@ -118,8 +126,7 @@ impl Body {
             Codec::Plain => self.packed,
             Codec::Zstd => decompress(&self.packed, self.size_bytes).ok_or(Flaw::Unreadable)?,
         };
-        let hash: Hash = Sha256::digest(&bytes).into();
-        if bytes.len() != self.size_bytes || hash != self.hash {
+        if bytes.len() != self.size_bytes || hash(&bytes) != self.hash {
             return Err(Flaw::Altered);
         }
         Ok(Bytes::from(bytes))
@@ -221,6 +228,10 @@ thread_local! {
     // A context costs more to make than a message to compress.
     static COMPRESSOR: RefCell<Option<Compressor<'static>>> = const { RefCell::new(None) };
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
+}
+
+fn hash(bytes: &[u8]) -> Hash {
+    Sha256::digest(bytes).into()
 }
 
 fn compress(bytes: &[u8]) -> Option<Vec<u8>> {

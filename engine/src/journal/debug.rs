@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DeliveryRecord, Entry, Exchange, Key, Keys, NewDelivery, NewMessage, Outcome, Pending};
+use super::{Arrival, DeliveryRecord, Entry, Exchange, Key, Keys, NewDelivery, NewMessage, Outcome, Pending};
 
 /// Prints the named fields and `..`.
 macro_rules! shown {
@@ -20,6 +20,7 @@ shown!(NewDelivery: route, destination);
 shown!(Pending: id, state, attempts, received, first_attempt);
 shown!(DeliveryRecord: id, state, attempts, at, reason, class);
 shown!(Entry: sequence, received, listener);
+shown!(Arrival: sequence, received, listener);
 shown!(NewMessage: received, listener, peer, keys, flag, disposition);
 shown!(Outcome: id, state, at, attempts, output, revision, reason, class);
 shown!(Exchange: output);

@@ -7,13 +7,15 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use bytes::Bytes;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter, JournalError,
-    Key, Loaded, NewMessage, Outcome, Output, Page, Pending, Query, Sequence, State, Stats, Summary, Tip,
-    Work,
+    Arrival, Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter,
+    JournalError, Key, Loaded, NewMessage, Outcome, Output, Page, Pending, Predecessors, Query, Sequence,
+    State, Stats, Summary, Tip, Work,
     body::{self, Body, Flaw},
+    changes::{Changes, Watched},
     committer::Committer,
     store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
 };
@@ -29,6 +31,7 @@ pub const PAUSED: &str = "paused";
 pub struct Journal {
     pub(super) store: Arc<dyn Store>,
     pub(super) committer: Committer,
+    pub(super) watched: Arc<Watched>,
     pub(super) metrics: Arc<Metrics>,
     paused: Arc<watch::Sender<Option<String>>>,
 }
@@ -42,7 +45,7 @@ impl Journal {
         let tip = Tip { last: store.last().await?, requeued: 0 };
         let paused = Arc::new(watch::Sender::new(store.note(PAUSED).await?));
         let committer = Committer::start(store.clone(), tip, metrics.clone());
-        Ok(Self { store, committer, metrics, paused })
+        Ok(Self { store, committer, watched: Arc::default(), metrics, paused })
     }
 
     /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.
@@ -92,11 +95,16 @@ impl Journal {
         };
         let record =
             Record { id, state, at, attempts, first_attempt, revision, reason, class, output, detail };
-        let sequence = record.id.sequence.0;
-        match self.committer.commit(Change::Record(record)).await? {
+        let sequence = record.id.sequence;
+        let committed = self.committer.commit(Change::Record(record)).await?;
+        self.watched.tell(sequence);
+        match committed {
             Committed::Recorded(pending) => {
                 if !pending {
-                    tracing::warn!(sequence, "an outcome came for a delivery that is not pending");
+                    tracing::warn!(
+                        sequence = sequence.0,
+                        "an outcome came for a delivery that is not pending"
+                    );
                 }
                 Ok(pending)
             }
@@ -231,6 +239,32 @@ impl Journal {
         limit: usize,
     ) -> Result<Page, JournalError> {
         Ok(self.store.search(query, before, limit).await?)
+    }
+
+    /// What becomes of the deliveries of a message from now on.
+    pub fn follow(&self, sequence: Sequence) -> Changes {
+        self.watched.follow(sequence)
+    }
+
+    /// Routed messages below a sequence, the newest first.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn arrivals(&self, before: Sequence, limit: usize) -> Result<Vec<Arrival>, JournalError> {
+        Ok(self.store.arrivals(before, limit).await?)
+    }
+
+    /// The routed messages below a sequence, received at a time or later, with the source and control id of another.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn earlier(
+        &self,
+        arrival: &Arrival,
+        since: Timestamp,
+        before: Sequence,
+    ) -> Result<Predecessors, JournalError> {
+        Ok(self.store.earlier(arrival, since, before).await?)
     }
 
     /// Every delivery of a message, pending and ended.

@@ -8,6 +8,7 @@
 //! Not here: what a message means (hl7), who gets it (routing), how (delivery).
 
 pub mod body;
+mod changes;
 mod committer;
 #[cfg(test)]
 pub(crate) mod conformance;
@@ -24,10 +25,11 @@ mod tests;
 use bytes::Bytes;
 use jiff::Timestamp;
 
+pub use changes::Changes;
 pub use handle::{Journal, NEWEST, PAUSED};
 pub use readings::{
-    Aged, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output, Page, Query,
-    Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,
+    Aged, Arrival, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output,
+    Page, Predecessors, Query, Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,
 };
 
 pub use retention::{Ages, Retention};

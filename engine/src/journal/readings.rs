@@ -5,7 +5,10 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{DeliveryId, Entry, Keys, Sequence, State, body::Flaw};
+use super::{
+    DeliveryId, Entry, Keys, Sequence, State,
+    body::{Flaw, Hash},
+};
 use crate::connector::{ErrorClass, Payload};
 
 /// How far the journal is. Changes after every commit that adds work.
@@ -163,6 +166,46 @@ pub struct Page {
     pub messages: Vec<Summary>,
     /// Go on with what is before this; none if everything has been looked at.
     pub next: Option<Sequence>,
+}
+
+/// What makes a message a repeat of another: where it came from, its control id and its content.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Arrival {
+    /// Its place; of a message that is not stored yet, 0.
+    pub sequence: Sequence,
+    /// When it was received.
+    pub received: Timestamp,
+    /// The listener's name.
+    pub listener: String,
+    /// MSH-3, first component.
+    pub sending_application: String,
+    /// MSH-4, first component.
+    pub sending_facility: String,
+    /// MSH-10.
+    pub control_id: String,
+    /// SHA-256 of the bytes.
+    pub hash: Hash,
+}
+
+impl Arrival {
+    /// Whether it is the same message as one that is stored, was routed, and was received at that time or later.
+    pub fn is_repeat_of(&self, stored: &Summary, since: Timestamp) -> bool {
+        let Summary { listener, keys, hash, .. } = stored;
+        stored.quarantine.is_none()
+            && stored.received >= since
+            && (&self.listener, &self.control_id, &self.hash) == (listener, &keys.control_id, hash)
+            && (&self.sending_application, &self.sending_facility)
+                == (&keys.sending_application, &keys.sending_facility)
+    }
+}
+
+/// The routed messages with the source and control id of another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Predecessors {
+    /// The newest with the same content.
+    pub copy: Option<Sequence>,
+    /// There are some with other content.
+    pub others: bool,
 }
 
 /// What a message can be found by.

@@ -8,8 +8,8 @@ use async_trait::async_trait;
 use jiff::Timestamp;
 
 use super::{
-    Count, DeliveryId, DeliveryRecord, Disposition, Keys, Page, Pending, Query, Sequence, State, Stats,
-    Summary,
+    Arrival, Count, DeliveryId, DeliveryRecord, Disposition, Keys, Page, Pending, Predecessors, Query,
+    Sequence, State, Stats, Summary,
     body::{Body, Flaw},
     readings::{Aged, Audit, Filter},
 };
@@ -203,6 +203,18 @@ pub trait Store: Send + Sync + 'static {
     /// Messages that a query takes, of a lower sequence than `before`, the newest first, at most `limit`. A store looks
     /// at a bounded number of messages in one call and says where to go on.
     async fn search(&self, query: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, StoreError>;
+
+    /// Routed messages below a sequence, the newest first: what repeats are recognised by after a start.
+    async fn arrivals(&self, before: Sequence, limit: usize) -> Result<Vec<Arrival>, StoreError>;
+
+    /// The routed messages below a sequence, received at a time or later, that have the listener, MSH-3, MSH-4 and
+    /// MSH-10 of another.
+    async fn earlier(
+        &self,
+        arrival: &Arrival,
+        since: Timestamp,
+        before: Sequence,
+    ) -> Result<Predecessors, StoreError>;
 
     /// Every delivery of a message, pending and ended, by destination and route.
     async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError>;

@@ -7,11 +7,12 @@ use std::sync::{
 
 use async_trait::async_trait;
 use futures::future::join_all;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 
 use super::{
-    Aged, Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending, Query,
-    Sequence, State, Stats, Summary,
+    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending,
+    Predecessors, Query, Sequence, State, Stats, Summary,
     conformance::{id, message, outcome, over},
     sqlite::SqliteStore,
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
@@ -110,6 +111,19 @@ impl Store for Hindered {
 
     async fn search(&self, q: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, StoreError> {
         self.inner.search(q, before, limit).await
+    }
+
+    async fn arrivals(&self, before: Sequence, limit: usize) -> Result<Vec<Arrival>, StoreError> {
+        self.inner.arrivals(before, limit).await
+    }
+
+    async fn earlier(
+        &self,
+        arrival: &Arrival,
+        since: Timestamp,
+        before: Sequence,
+    ) -> Result<Predecessors, StoreError> {
+        self.inner.earlier(arrival, since, before).await
     }
 
     async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError> {

@@ -9,8 +9,9 @@ use toml::Spanned;
 
 use super::Order;
 use crate::{
-    connector::{GiveUp, Retry},
+    connector::{Acknowledge, GiveUp, Retry},
     document::Period,
+    hl7::Path,
 };
 
 /// One feed: which messages, which mapping, which destinations.
@@ -31,9 +32,14 @@ pub(super) struct RouteFile {
     /// The mapping: `adt` for `mappings/adt.rhai`.
     #[schemars(with = "String")]
     pub map: Spanned<String>,
-    /// Which messages may not overtake each other.
+    /// Which messages may not overtake each other: those of one `patient`, all of the `route`, `none`, or those with one
+    /// value at a place such as `PV1-19`.
     #[serde(default)]
+    #[schemars(with = "String")]
     pub order: Order,
+    /// What an acknowledgement waits for: `received` (the disk), `mapped` or `delivered`; else as the listener says.
+    #[serde(default)]
+    pub ack: Option<Acknowledge>,
     /// How long its messages are kept, where that differs from `[journal.retention]`.
     #[serde(default)]
     pub retention: AgesTable,
@@ -159,6 +165,28 @@ impl Default for RetryTable {
     fn default() -> Self {
         let Retry { first, max, give_up, then } = Retry::default();
         Self { first: Period(first), max: Period(max), give_up: Period(give_up), then }
+    }
+}
+
+impl<'de> Deserialize<'de> for Order {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "patient" => Ok(Self::Patient),
+            "route" => Ok(Self::Route),
+            "none" => Ok(Self::None),
+            // A word in small letters is no place in a message, but a slip of the pen.
+            word if !word.contains(|c: char| c.is_ascii_uppercase() || c.is_ascii_digit()) => {
+                Err(de::Error::unknown_variant(word, &["patient", "route", "none"]))
+            }
+            place => match Path::parse(place) {
+                Ok(path) if path.field > 0 => Ok(Self::Value(path)),
+                Ok(_) => {
+                    Err(de::Error::custom(format!("`{place}` names a segment: `order` needs a field of it")))
+                }
+                Err(error) => Err(de::Error::custom(error)),
+            },
+        }
     }
 }
 

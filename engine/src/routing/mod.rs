@@ -18,7 +18,11 @@ use std::{
     time::Duration,
 };
 
-use crate::{connector::Policy, error::Problem, hl7::Message};
+use crate::{
+    connector::{Acknowledge, Policy},
+    error::Problem,
+    hl7::{Message, Path},
+};
 
 pub use pattern::Pattern;
 
@@ -39,6 +43,8 @@ pub struct Route {
     pub map: String,
     /// Which messages may not overtake each other.
     pub order: Order,
+    /// What an acknowledgement waits for; none if the listener says.
+    pub ack: Option<Acknowledge>,
     /// How long its messages are kept, where that differs from what the instance says.
     pub retention: Ages,
     /// The destinations, at least one, each once.
@@ -72,8 +78,7 @@ pub struct Ages {
 }
 
 /// Which messages of a route may not overtake each other on the way to one destination.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize, schemars::JsonSchema)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum Order {
     /// Those of one patient.
     #[default]
@@ -82,6 +87,8 @@ pub enum Order {
     Route,
     /// None: each may go as soon as it can.
     None,
+    /// Those with one value at this place; all others of the route that have none there.
+    Value(Path),
 }
 
 /// One destination of a route.

@@ -100,6 +100,7 @@ impl Reading<'_> {
             accept: accept(file.accept),
             map,
             order: file.order,
+            ack: file.ack,
             retention: Ages {
                 bodies: file.retention.bodies.map(|age| age.0),
                 messages: file.retention.messages.map(|age| age.0),

@@ -50,8 +50,8 @@ fn a_whole_route_is_read() {
     let routes = parse(&[("routes/adt.toml", FULL)]).unwrap();
     let route = routes.get("adt").unwrap();
     assert_eq!(
-        (route.about.as_str(), route.owner.as_str(), route.map.as_str(), route.order),
-        ("Admissions from the PAS.", "integration-team", "adt", Order::Patient)
+        (route.about.as_str(), route.owner.as_str(), route.map.as_str(), &route.order),
+        ("Admissions from the PAS.", "integration-team", "adt", &Order::Patient)
     );
     assert_eq!(route.from, ["hospital"]);
     assert_eq!(route.accept.trigger, [Pattern::new("ADT^A0?"), Pattern::new("ADT^A40")]);
@@ -119,6 +119,26 @@ fn every_slip_of_the_pen_is_told_with_its_place() {
             routes/adt.toml:4:1: the key `destination` is missing
             routes/adt.toml:7:1: unknown key `triger` (did you mean `trigger`?)"#]],
     );
+}
+
+#[test]
+fn the_order_may_be_by_any_place() {
+    let route = |order: &str| {
+        let text =
+            format!("from = 'hospital'\nmap = 'adt'\norder = '{order}'\n[[to]]\ndestination = 'archive'\n");
+        parse(&[("routes/adt.toml", &text)]).map(|routes| routes.get("adt").unwrap().order.clone())
+    };
+    assert_eq!(route("route").unwrap(), Order::Route);
+    assert_eq!(route("PV1-19").unwrap(), Order::Value(Path::parse("PV1-19").unwrap()));
+    assert_eq!(route("PID-3[2].1").unwrap(), Order::Value(Path::parse("PID-3[2].1").unwrap()));
+    let problem = |order: &str| route(order).unwrap_err()[0].to_string();
+    assert!(problem("PV1").starts_with("routes/adt.toml:3:9: `PV1` names a segment"), "{}", problem("PV1"));
+    assert!(
+        problem("PV1-x").starts_with("routes/adt.toml:3:9: `PV1-x` is not a path"),
+        "{}",
+        problem("PV1-x")
+    );
+    assert!(problem("patients").ends_with("unknown value `patients` (did you mean `patient`?)"));
 }
 
 #[test]
@@ -221,6 +241,6 @@ fn a_message_goes_to_every_route_of_its_listener_that_takes_it() {
 fn the_schema_knows_what_the_parser_knows() {
     let schema = schema().to_value();
     let keys: Vec<&String> = schema["properties"].as_object().unwrap().keys().collect();
-    assert_eq!(keys, ["about", "owner", "from", "accept", "map", "order", "retention", "to", "test"]);
+    assert_eq!(keys, ["about", "owner", "from", "accept", "map", "order", "ack", "retention", "to", "test"]);
     assert_eq!(schema["required"], serde_json::json!(["from", "map", "to"]));
 }

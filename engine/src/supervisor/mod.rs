@@ -6,6 +6,7 @@
 //!           fails on the way changes nothing. A stop goes against the stream: readiness, listeners, couriers, journal.
 //! Not here: what a revision is (revision), what its parts do.
 
+mod disk;
 mod gauges;
 mod parts;
 mod retention;
@@ -32,6 +33,7 @@ use crate::{
     metrics::Metrics,
     revision::Revision,
 };
+use disk::{Disk, FileSystem};
 use parts::Parts;
 use surface::Surface;
 use tasks::Tasks;
@@ -87,7 +89,14 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
     // Before the first look, so that no edit can come between.
     let changes = setup.watch()?;
     let revision = Arc::new(setup.build().await.map_err(Failure::Configuration)?);
-    let parts = Parts::open(&setup, revision.clone()).await?;
+    let directory = setup.home.join(&revision.config.journal.path);
+    let file_system: Arc<dyn Disk> = Arc::new(FileSystem(directory.clone()));
+    if !disk::has_room(&*file_system, &directory, &stop).await {
+        return Ok(());
+    }
+    let reserve_bytes =
+        revision.config.journal.reserve_bytes.unwrap_or_else(|| disk::usual_reserve(&*file_system));
+    let parts = Parts::open(&setup, revision.clone(), reserve_bytes).await?;
     let admin_stop = CancellationToken::new();
     let (ask, asked) = mpsc::channel(4);
     let surface = Arc::new(Surface::new(parts.clone(), ask));
@@ -102,11 +111,13 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
     let admin = tokio::spawn(admin::serve(listener, site, admin_stop.clone()));
     tracing::info!(%address, revision = revision.short(), "the admin listener serves");
     let gauges = tokio::spawn(gauges::feed(Arc::new(parts.clone())));
+    let disk = tokio::spawn(disk::watch(parts.clone(), file_system, directory, reserve_bytes));
     let retention = tokio::spawn(retention::keep(parts.clone()));
 
     let ended =
         Supervisor { setup, parts, surface, tasks: Tasks::default(), asked, changes }.supervise(stop).await;
     gauges.abort();
+    disk.abort();
     retention.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, admin).await;
@@ -184,6 +195,7 @@ impl Supervisor {
     fn follow(&mut self, revision: &Arc<Revision>) {
         self.parts.metrics.revision_info(&revision.id, revision.git_commit.as_deref());
         self.surface.went_live(self.parts.clock.now());
+        self.parts.remember(revision);
         self.tasks.follow(revision, &self.parts);
         self.surface.look_at(&self.tasks);
     }
@@ -237,7 +249,10 @@ fn needs_restart(live: &Revision, new: &Revision) -> Vec<Problem> {
     let checks = [
         ("environment", live.config.environment == new.config.environment),
         ("journal", live.config.journal == new.config.journal),
+        ("limits.unstored", live.config.limits.unstored_bytes == new.config.limits.unstored_bytes),
         ("admin", live.config.admin == new.config.admin),
+        // What waits stands in lanes by the old preference.
+        ("patient", live.config.patients == new.config.patients),
     ];
     let changed = checks.into_iter().filter(|(_, same)| !same);
     changed

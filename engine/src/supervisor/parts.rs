@@ -1,14 +1,15 @@
 //! What a running engine is made of, besides its tasks: opened once, shared by all.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
 
 use super::{Failure, Setup};
 use crate::{
     clock::Clock,
     config::ListenerConfig,
-    intake::{self, Reception},
+    intake::{self, Duplicates, Reception, Room},
     journal::{Journal, sqlite::SqliteStore},
     metrics::Metrics,
     pipeline::Pipeline,
@@ -20,6 +21,10 @@ use crate::{
 pub struct Parts {
     /// The durable record.
     pub journal: Journal,
+    /// What came before.
+    pub duplicates: Arc<Duplicates>,
+    /// Whether there is place for more.
+    pub room: Arc<Room>,
     /// The stages, joined.
     pub pipeline: Arc<Pipeline>,
     /// The metrics.
@@ -31,8 +36,8 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Opens the journal.
-    pub async fn open(setup: &Setup, revision: Arc<Revision>) -> Result<Self, Failure> {
+    /// Opens the journal. So much must stay free on its disk.
+    pub async fn open(setup: &Setup, revision: Arc<Revision>, reserve_bytes: u64) -> Result<Self, Failure> {
         let registry = Registry::new();
         let metrics = Metrics::new(&registry)
             .map_err(|error| Failure::Machine(format!("the metrics cannot be registered: {error}")))?;
@@ -44,25 +49,57 @@ impl Parts {
         let journal = Journal::start(Arc::new(store), metrics.clone())
             .await
             .map_err(|error| Failure::Journal(error.to_string()))?;
+        let config = &revision.config;
+        let room = Arc::new(Room::new(reserve_bytes, config.limits.unstored_bytes));
         let pipeline = Arc::new(Pipeline::new(revision, metrics.clone()));
-        Ok(Self { journal, pipeline, metrics, registry, clock: setup.clock.clone() })
+        let duplicates = Arc::new(Duplicates::new(journal.clone()));
+        Ok(Self { journal, duplicates, room, pipeline, metrics, registry, clock: setup.clock.clone() })
     }
 
-    /// The reception of a listener.
-    pub fn reception(&self, listener: &ListenerConfig) -> Reception {
+    /// The reception of a listener; after `stop` nobody waits for outcomes any more.
+    pub fn reception(&self, listener: &ListenerConfig, stop: CancellationToken) -> Reception {
         let revision = self.pipeline.live();
         let settings = intake::Settings {
             listener: listener.name.clone(),
             charset: listener.charset,
             unmatched: listener.unmatched,
             environment: revision.config.environment,
+            duplicates: listener.duplicates,
+            patients: revision.config.patients.clone(),
+            acknowledge: listener.acknowledge,
+            patience: listener.patience,
         };
-        Reception::new(
-            settings,
-            self.journal.clone(),
-            self.pipeline.clone(),
-            self.metrics.clone(),
-            self.clock.clone(),
-        )
+        let shared = intake::Shared {
+            journal: self.journal.clone(),
+            router: self.pipeline.clone(),
+            duplicates: self.duplicates.clone(),
+            room: self.room.clone(),
+            metrics: self.metrics.clone(),
+            clock: self.clock.clone(),
+        };
+        Reception::new(settings, shared, stop)
+    }
+
+    /// Looks for repeats as far back as the listeners of a revision ask for. What the journal knows of that is read
+    /// beside the road; until it is there, the journal is asked.
+    pub fn remember(&self, revision: &Revision) {
+        let windows = revision.config.listeners.iter().filter_map(|listener| listener.duplicates);
+        if !self.duplicates.remember(windows.max().unwrap_or_default()) {
+            return;
+        }
+        let (duplicates, now) = (self.duplicates.clone(), self.clock.now());
+        tokio::spawn(async move {
+            let began = Instant::now();
+            match duplicates.recall(now).await {
+                Ok(messages) => {
+                    tracing::info!(
+                        messages,
+                        seconds = began.elapsed().as_secs_f64(),
+                        "the window for repeats is in memory"
+                    );
+                }
+                Err(error) => tracing::warn!(%error, "repeats are looked for in the journal alone"),
+            }
+        });
     }
 }

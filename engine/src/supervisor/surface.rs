@@ -200,6 +200,11 @@ impl admin::Engine for Surface {
         if self.parts.journal.is_closed() {
             return Readiness::not("the journal is closed");
         }
+        if self.parts.room.disk_is_low() {
+            return Readiness::not(
+                "the journal's disk is nearly full: messages are refused until there is room",
+            );
+        }
         match seen.phase {
             Phase::Starting => Readiness::not("starting"),
             Phase::Draining => Readiness::not("draining"),

@@ -224,7 +224,7 @@ async fn serve(
     stop: CancellationToken,
 ) {
     while !stop.is_cancelled() {
-        let reception = Arc::new(parts.reception(&config));
+        let reception = Arc::new(parts.reception(&config, stop.clone()));
         *view.lock() = Serving::Begun(reception.serving());
         let ended = match revision.source(&config.name) {
             Ok(source) => source.run(reception, stop.clone()).await.map_err(|error| error.to_string()),

@@ -4,6 +4,7 @@
 
 mod decisions;
 mod model;
+mod repeats;
 mod retention;
 mod searching;
 
@@ -18,6 +19,7 @@ pub(crate) use decisions::{
     a_skip_makes_dead_letters_with_the_reason_given, what_waits_is_told_with_how_much_waits_behind_it,
 };
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
+pub(crate) use repeats::p3_repeats_are_found_by_source_control_id_and_content;
 pub(crate) use retention::{
     a_paused_journal_stays_so_until_a_person_resumes_it, a_route_keeps_its_messages_as_long_as_it_says,
     p2_retention_takes_bodies_then_messages_and_nothing_unfinished,
@@ -457,6 +459,7 @@ macro_rules! conforms {
         test!(a_long_replay_goes_in_steps);
         test!(messages_are_found_by_their_keys_however_many_there_are);
         test!(a_search_finds_what_a_filter_over_everything_would);
+        test!(p3_repeats_are_found_by_source_control_id_and_content);
         test!(p2_retention_takes_bodies_then_messages_and_nothing_unfinished);
         test!(a_route_keeps_its_messages_as_long_as_it_says);
         test!(too_much_makes_room_by_the_oldest_bodies_first);

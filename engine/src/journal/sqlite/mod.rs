@@ -22,6 +22,7 @@ mod open;
 mod place;
 mod prune;
 mod read;
+mod repeats;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -43,8 +44,8 @@ pub use open::{OpenError, glance};
 pub use verify::{Damaged, Report, verify};
 
 use super::{
-    Aged, Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Query, Sequence, State, Stats,
-    Summary,
+    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Predecessors, Query,
+    Sequence, State, Stats, Summary,
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
 };
 use counters::Counters;
@@ -164,6 +165,19 @@ impl Store for SqliteStore {
 
     async fn search(&self, query: &Query<'_>, before: Sequence, limit: usize) -> Result<Page, StoreError> {
         search::search(&self.readers, query, before, limit).await
+    }
+
+    async fn arrivals(&self, before: Sequence, limit: usize) -> Result<Vec<Arrival>, StoreError> {
+        repeats::arrivals(&self.readers, before, limit).await
+    }
+
+    async fn earlier(
+        &self,
+        arrival: &Arrival,
+        since: jiff::Timestamp,
+        before: Sequence,
+    ) -> Result<Predecessors, StoreError> {
+        repeats::earlier(&self.readers, arrival, since, before).await
     }
 
     async fn deliveries(&self, sequence: Sequence) -> Result<Vec<DeliveryRecord>, StoreError> {

@@ -36,3 +36,6 @@ pub mod supervisor;
 
 pub mod admin;
 pub mod cli;
+
+#[cfg(test)]
+mod simulation;

@@ -28,15 +28,26 @@ use crate::{
 pub struct Pipeline {
     live: ArcSwap<Revision>,
     metrics: Arc<Metrics>,
+    workers: Arc<dyn Workers>,
+}
+
+/// Where mappings run.
+#[async_trait]
+pub trait Workers: Send + Sync + 'static {
+    /// Runs one mapping. None: it ended by a fault, or nothing can be run any more.
+    async fn run(&self, job: Job) -> Option<Prepared>;
+}
+
+/// Threads of their own, so that a slow script delays no socket.
+pub struct Threads {
     /// As many mappings at once as there are processors: more would only wait for each other.
     turns: Semaphore,
 }
 
 impl Pipeline {
     /// A pipeline over a revision.
-    pub fn new(revision: Arc<Revision>, metrics: Arc<Metrics>) -> Self {
-        let processors = std::thread::available_parallelism().map_or(2, usize::from);
-        Self { live: ArcSwap::new(revision), metrics, turns: Semaphore::new(processors) }
+    pub fn new(revision: Arc<Revision>, metrics: Arc<Metrics>, workers: Arc<dyn Workers>) -> Self {
+        Self { live: ArcSwap::new(revision), metrics, workers }
     }
 
     /// The live revision.
@@ -84,15 +95,17 @@ impl Prepare for Pipeline {
             return Prepared::Held { reason, revision: revision.id.clone() };
         };
         let mapping = route.map.clone();
-        let task = Task { entry: entry.clone(), mapping: mapping.clone(), revision: revision.clone() };
-        let Ok(_turn) = self.turns.acquire().await else {
-            return held_by_fault(&revision, "the mapping threads are gone");
+        let job = Job {
+            entry: entry.clone(),
+            id: id.clone(),
+            mapping: mapping.clone(),
+            revision: revision.clone(),
         };
         let began = Instant::now();
-        let prepared = match tokio::task::spawn_blocking(move || task.run()).await {
-            Ok(prepared) => prepared,
-            Err(_) => held_by_fault(&revision, "the mapping failed inside the engine"),
-        };
+        let prepared = self.workers.run(job).await.unwrap_or_else(|| Prepared::Held {
+            reason: "the mapping failed inside the engine".to_owned(),
+            revision: revision.id.clone(),
+        });
         self.metrics.mapped(&mapping, word(&prepared), began.elapsed().as_secs_f64());
         prepared
     }
@@ -107,15 +120,41 @@ impl Prepare for Pipeline {
     }
 }
 
+impl Default for Threads {
+    fn default() -> Self {
+        Self { turns: Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from)) }
+    }
+}
+
+#[async_trait]
+impl Workers for Threads {
+    async fn run(&self, job: Job) -> Option<Prepared> {
+        let _turn = self.turns.acquire().await.ok()?;
+        tokio::task::spawn_blocking(move || job.run()).await.ok()
+    }
+}
+
 /// One run of a mapping.
-struct Task {
+pub struct Job {
     entry: Entry,
+    id: DeliveryId,
     mapping: String,
     revision: Arc<Revision>,
 }
 
-impl Task {
-    fn run(self) -> Prepared {
+impl Job {
+    /// For which delivery.
+    pub fn id(&self) -> &DeliveryId {
+        &self.id
+    }
+
+    /// The name of the revision that it runs with.
+    pub fn revision(&self) -> &str {
+        &self.revision.id
+    }
+
+    /// Runs it here and now.
+    pub fn run(self) -> Prepared {
         let revision = self.revision.id.clone();
         let listeners = &self.revision.config.listeners;
         let charset = listeners
@@ -141,10 +180,6 @@ fn prepared(product: mapping::Product, revision: String) -> Prepared {
         Mapped::Hold(reason) => Prepared::Held { reason, revision },
         Mapped::Reject(reason) => Prepared::Dead { reason, revision },
     }
-}
-
-fn held_by_fault(revision: &Revision, reason: &str) -> Prepared {
-    Prepared::Held { reason: reason.to_owned(), revision: revision.id.clone() }
 }
 
 fn word(prepared: &Prepared) -> &'static str {

@@ -187,6 +187,13 @@ impl Courier {
         }
     }
 
+    /// Draws the pauses between attempts from here and not from the operating system, so that they can be repeated.
+    #[must_use]
+    pub fn drawing(mut self, chance: StdRng) -> Self {
+        self.chance = chance;
+        self
+    }
+
     /// Where the courier is to show whether the destination is given anything.
     #[must_use]
     pub fn showing(mut self, shown: watch::Sender<Standing>) -> Self {
@@ -211,21 +218,24 @@ impl Courier {
             }
             self.start().await?;
             self.show();
+            let wake = self.next_wake();
             tokio::select! {
+                // The same state gives the same next step: a simulation can repeat it.
+                biased;
                 () = stop.cancelled() => {}
                 reason = &mut closed => return Err(JournalError::Closed(reason.to_string())),
-                () = sleep_until(self.next_wake()) => {}
                 Some(done) = self.in_flight.join_next() => {
                     self.apply(done)?;
                     while let Some(done) = self.in_flight.try_join_next() {
                         self.apply(done)?;
                     }
                 }
-                changed = watch.changed() => match changed {
-                    Ok(()) => self.look(&mut watch),
-                    Err(_) => return Err(JournalError::Closed("its last handle is gone".to_owned())),
-                }
+                changed = watch.changed() => if changed.is_err() {
+                    return Err(JournalError::Closed("its last handle is gone".to_owned()));
+                },
+                () = sleep_until(wake) => {}
             }
+            self.look(&mut watch);
         }
         self.drain().await
     }
@@ -423,7 +433,11 @@ impl Courier {
         // is free, for a completion.
         let probe = self.circuit.next_probe();
         let due = self.lanes.next_due();
-        let due = if probe.is_some() && !self.circuit.in_doubt() { due.max(probe) } else { due };
+        let due = match probe {
+            // Nothing due is no reason to wake: the probe would be over and nobody there to be sent.
+            Some(probe) if !self.circuit.in_doubt() => due.map(|due| due.max(probe)),
+            _ => due,
+        };
         let probe = probe.filter(|_| may_run).max(token);
         let look = self.settings.windows.is_some().then(|| self.elapsed() + LOOK_AGAIN);
         [due, probe, look].into_iter().flatten().min().map(|at| self.began + at)
@@ -438,6 +452,7 @@ impl Courier {
         let deadline = Instant::now() + self.settings.grace;
         loop {
             tokio::select! {
+                biased;
                 done = self.in_flight.join_next() => match done {
                     Some(done) => self.apply(done)?,
                     None => return Ok(()),

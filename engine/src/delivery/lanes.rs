@@ -349,10 +349,17 @@ impl Lanes {
         slot.pending.first_attempt = first;
         slot.pending.state = State::Retrying;
         self.waiting += 1;
-        for name in slot.lanes.clone() {
-            self.update_lane(&name, |lane| lane.running = false);
+        let names = slot.lanes.clone();
+        for name in &names {
+            self.update_lane(name, |lane| lane.running = false);
         }
         self.shrink(key);
+        // What was put back meanwhile may stand before it, and has waited for it to end.
+        for name in &names {
+            if let Some(first) = self.lanes.get(name).and_then(|lane| lane.queue.first()).cloned() {
+                self.refresh(&first);
+            }
+        }
     }
 
     /// Lets go of everything behind a delivery that waits; the journal still has it.
@@ -680,6 +687,29 @@ mod tests {
             }
         }
         assert!(refills < 3000, "a refill reads about a page: {refills}");
+    }
+
+    /// Found by the simulation: what was put back below a delivery in flight waited for ever once that one failed.
+    #[test]
+    fn what_was_put_back_below_one_in_flight_runs_when_that_fails() {
+        for parks in [false, true] {
+            let mut model = Model::default();
+            let mut lanes = Lanes::new(Limits::default());
+            let [held, later] = [model.append(&[1]), model.append(&[1])];
+            let row = model.rows.remove(&held).unwrap();
+            model.read(&mut lanes, 0);
+            assert_eq!(model.start(&mut lanes, false), Some(later.clone()));
+            // A person puts it back; the window is read again.
+            model.rows.insert(held.clone(), row);
+            lanes.forget(Duration::ZERO);
+            model.read(&mut lanes, 0);
+            if parks {
+                lanes.stick(&later);
+            } else {
+                lanes.pause(&later, Duration::from_secs(1), 1, None);
+            }
+            assert_eq!(lanes.next(), Some(held), "parks: {parks}");
+        }
     }
 
     #[test]

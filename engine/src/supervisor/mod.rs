@@ -8,10 +8,10 @@
 
 mod disk;
 mod gauges;
-mod parts;
+pub(crate) mod parts;
 mod retention;
 mod surface;
-mod tasks;
+pub(crate) mod tasks;
 mod watch;
 
 use std::{

@@ -12,7 +12,7 @@ use crate::{
     intake::{self, Duplicates, Reception, Room},
     journal::{Journal, sqlite::SqliteStore},
     metrics::Metrics,
-    pipeline::Pipeline,
+    pipeline::{Pipeline, Threads},
     revision::Revision,
 };
 
@@ -33,6 +33,8 @@ pub struct Parts {
     pub registry: Registry,
     /// The clock.
     pub clock: Arc<dyn Clock>,
+    /// Fixes what couriers draw by chance; none draws from the operating system.
+    pub seed: Option<u64>,
 }
 
 impl Parts {
@@ -51,9 +53,18 @@ impl Parts {
             .map_err(|error| Failure::Journal(error.to_string()))?;
         let config = &revision.config;
         let room = Arc::new(Room::new(reserve_bytes, config.limits.unstored_bytes));
-        let pipeline = Arc::new(Pipeline::new(revision, metrics.clone()));
+        let pipeline = Arc::new(Pipeline::new(revision, metrics.clone(), Arc::new(Threads::default())));
         let duplicates = Arc::new(Duplicates::new(journal.clone()));
-        Ok(Self { journal, duplicates, room, pipeline, metrics, registry, clock: setup.clock.clone() })
+        Ok(Self {
+            journal,
+            duplicates,
+            room,
+            pipeline,
+            metrics,
+            registry,
+            clock: setup.clock.clone(),
+            seed: None,
+        })
     }
 
     /// The reception of a listener; after `stop` nobody waits for outcomes any more.

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use rand::{SeedableRng, rngs::StdRng};
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
@@ -185,7 +186,7 @@ async fn carry(
         ..Settings::default()
     };
     while !stop.is_cancelled() && !parts.journal.is_closed() {
-        let courier = Courier::new(
+        let mut courier = Courier::new(
             config.name.as_str(),
             destination.clone(),
             settings.clone(),
@@ -194,9 +195,13 @@ async fn carry(
             parts.metrics.clone(),
             parts.clock.clone(),
         );
+        if let Some(seed) = parts.seed {
+            courier = courier.drawing(StdRng::seed_from_u64(seed));
+        }
         let Err(error) = courier.showing(view.clone()).run(stop.clone()).await else { continue };
         tracing::error!(destination = config.name, %error, "the courier has ended");
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = tokio::time::sleep(TRY_AGAIN) => {}
         }
@@ -234,6 +239,7 @@ async fn serve(
         tracing::error!(listener = config.name, reason, "the listener does not serve");
         *view.lock() = Serving::Failed(reason);
         tokio::select! {
+            biased;
             () = stop.cancelled() => {}
             () = tokio::time::sleep(TRY_AGAIN) => {}
         }

@@ -1,4 +1,5 @@
-//! How many messages a second the journal makes durable, beside what the disk alone can do in the same run.
+//! How many messages a second the journal makes durable, in each store, beside what the disk alone can do in the same run.
+//! PostgreSQL is a server of its own with its defaults, reached by a socket, its data in the system's temporary directory.
 //!
 //! `cargo bench -p tie-engine --bench journal` prints a table: the floor is one file, appended to and synced once
 //! for each message by one thread; the rows are producers that each wait for their message before the next. The
@@ -23,10 +24,14 @@ use jiff::Timestamp;
 use tie_engine::{
     connector::Payload,
     journal::{
-        DeliveryId, Disposition, Journal, Keys, NewDelivery, NewMessage, Outcome, State, sqlite::SqliteStore,
+        DeliveryId, Disposition, Journal, Keys, Location, NewDelivery, NewMessage, Outcome, State,
+        postgres::{Settings, SslMode},
     },
     metrics::Metrics,
 };
+
+#[path = "../tests/support/postgres.rs"]
+mod server;
 
 /// Of a usual ADT message.
 const MESSAGE_BYTES: usize = 2048;
@@ -36,24 +41,39 @@ fn main() {
     let each = Duration::from_secs_f64(seconds);
     let base = std::env::var_os("TIE_BENCH_DIRECTORY").map_or_else(std::env::temp_dir, Into::into);
     let directory = tempfile::Builder::new().prefix("tie-bench").tempdir_in(base).unwrap();
-    println!("{:<28}{:>12}{:>10}{:>10}{:>10}", "", "messages/s", "p50 ms", "p99 ms", "max ms");
+    println!("{:<34}{:>12}{:>10}{:>10}{:>10}", "", "messages/s", "p50 ms", "p99 ms", "max ms");
     row("floor: append + fdatasync", each, floor(directory.path(), each));
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    for producers in [1, 32, 128] {
-        let latencies = runtime.block_on(appends(directory.path(), producers, each, false));
-        row(&format!("append, {producers} producers"), each, latencies);
+    for store in ["SQLite", "PostgreSQL"] {
+        let server = (store == "PostgreSQL").then(|| server::Server::start(&[]));
+        for (what, with_outcome) in [("append", false), ("append + outcome", true)] {
+            for producers in [1, 32, 128] {
+                let home = directory.path().join(format!("{producers}-{with_outcome}"));
+                let location = server.as_ref().map_or(Location::Directory(home), database);
+                let latencies = runtime.block_on(appends(&location, producers, each, with_outcome));
+                row(&format!("{store}: {what}, {producers}"), each, latencies);
+            }
+        }
     }
-    for producers in [1, 32, 128] {
-        let latencies = runtime.block_on(appends(directory.path(), producers, each, true));
-        row(&format!("append + outcome, {producers}"), each, latencies);
-    }
+}
+
+fn database(server: &server::Server) -> Location {
+    Location::Postgres(Settings {
+        host: server.socket().to_str().unwrap().to_owned(),
+        port: 5432,
+        database: server.database(),
+        user: "tie".to_owned(),
+        password: None,
+        sslmode: SslMode::Disable,
+        ca: None,
+    })
 }
 
 fn row(name: &str, each: Duration, mut latencies: Vec<Duration>) {
     latencies.sort_unstable();
     let at = |share: f64| latencies[((latencies.len() - 1) as f64 * share) as usize].as_secs_f64() * 1000.0;
     let rate = latencies.len() as f64 / each.as_secs_f64();
-    println!("{name:<28}{rate:>12.0}{:>10.2}{:>10.2}{:>10.2}", at(0.5), at(0.99), at(1.0));
+    println!("{name:<34}{rate:>12.0}{:>10.2}{:>10.2}{:>10.2}", at(0.5), at(0.99), at(1.0));
 }
 
 fn floor(directory: &Path, each: Duration) -> Vec<Duration> {
@@ -70,11 +90,10 @@ fn floor(directory: &Path, each: Duration) -> Vec<Duration> {
     latencies
 }
 
-async fn appends(directory: &Path, producers: u64, each: Duration, with_outcome: bool) -> Vec<Duration> {
-    let home = directory.join(format!("{producers}-{with_outcome}"));
-    let store = SqliteStore::open(&home).await.unwrap();
+async fn appends(location: &Location, producers: u64, each: Duration, with_outcome: bool) -> Vec<Duration> {
+    let store = location.open().await.unwrap();
     let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
-    let journal = Journal::start(Arc::new(store), metrics).await.unwrap();
+    let journal = Journal::start(store, metrics).await.unwrap();
     let number = Arc::new(AtomicU64::new(0));
     let end = Instant::now() + each;
     let tasks: Vec<_> = (0..producers)

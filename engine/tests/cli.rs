@@ -465,4 +465,13 @@ fn every_key_of_the_example_exists() {
     assert!(shown.iter().filter(|line| is_key(&line.as_str())).count() > 25);
     home.write("tie.toml", &shown.join("\n"));
     home.tie(&["check"]).shows(0, &["is sound"]);
+    // The other place for a journal, instead of the directory.
+    let elsewhere: Vec<_> = text
+        .lines()
+        .filter(|line| !line.starts_with("path = "))
+        .map(|line| line.strip_prefix("#   ").unwrap_or(line))
+        .collect();
+    assert!(elsewhere.contains(&"[journal.postgres]"));
+    home.write("tie.toml", &elsewhere.join("\n"));
+    home.tie(&["check"]).shows(0, &["is sound"]);
 }

@@ -30,12 +30,15 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("hl7", &["error"]),
     ("fhir", &["hl7", "error"]),
     ("connector", &["error", "secret", "document"]),
-    ("journal", &["connector", "error", "metrics", "clock", "hl7"]),
+    ("journal", &["connector", "error", "metrics", "clock", "hl7", "secret"]),
     ("intake", &["journal", "connector", "hl7", "error", "metrics", "clock"]),
     ("routing", &["hl7", "connector", "error", "document"]),
     ("mapping", &["fhir", "hl7", "connector", "error"]),
     ("delivery", &["journal", "connector", "error", "metrics", "clock"]),
-    ("config", &["connector", "routing", "error", "secret", "hl7", "document", "intake", "delivery"]),
+    (
+        "config",
+        &["connector", "routing", "error", "secret", "hl7", "document", "intake", "delivery", "journal"],
+    ),
     ("revision", &["config", "document", "connector", "routing", "mapping", "fhir", "hl7", "error", "clock"]),
     (
         "pipeline",

@@ -86,7 +86,9 @@ fn directory(arguments: &Arguments, place: &Place) -> Result<PathBuf, Exit> {
     match config::journal_path(&String::from_utf8_lossy(&text)) {
         Some(path) => Ok(place.home.join(path)),
         None => {
-            complain("tie: the configuration names no directory of a journal; say --directory");
+            complain(
+                "tie: the configuration names no directory of a journal: say --directory; for one in PostgreSQL use its own tools (ops/runbook.md)",
+            );
             Err(Exit::Usage)
         }
     }

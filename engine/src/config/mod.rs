@@ -26,6 +26,7 @@ use crate::{
     delivery::{Pauses, Windows},
     document::Document,
     error::Problem,
+    journal::Location,
 };
 
 pub use crate::{
@@ -61,9 +62,10 @@ pub struct Config {
 /// Where the durable record is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JournalConfig {
-    /// Its directory, as written: relative to the configuration directory.
-    pub path: PathBuf,
-    /// What must stay free on its disk: with less, no messages are taken. None: a twentieth of it, at most 512 MB.
+    /// Its directory or database; paths as written, relative to the configuration directory.
+    pub location: Location,
+    /// What must stay free on the directory's disk: with less, no messages are taken. None: a twentieth of it, at most
+    /// 512 MB.
     pub reserve_bytes: Option<u64>,
 }
 

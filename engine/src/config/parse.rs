@@ -6,10 +6,11 @@ use jiff::tz::TimeZone;
 use toml::{Spanned, de::DeTable, de::DeValue};
 
 use super::{
-    Admin, Ages, Config, DestinationConfig, JournalConfig, Limits, ListenerConfig, Patients, RetentionConfig,
+    Admin, Ages, Config, DestinationConfig, JournalConfig, Limits, ListenerConfig, Location, Patients,
+    RetentionConfig,
     tables::{
-        CircuitTable, Day, DestinationTable, Head, LimitsTable, ListenerTable, PatientTable, RetentionTable,
-        WindowTable,
+        CircuitTable, Day, DestinationTable, Head, JournalTable, LimitsTable, ListenerTable, PatientTable,
+        PostgresTable, RetentionTable, WindowTable,
     },
 };
 use crate::{
@@ -17,6 +18,7 @@ use crate::{
     delivery::{Pauses, Window, Windows},
     document::Document,
     error::Problem,
+    journal::postgres::Settings,
 };
 
 /// Shorter than the pause before a sender's second attempt would recognise nothing.
@@ -53,6 +55,8 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
     };
     let destinations = destinations.into_iter().map(in_zone).collect();
     let patients = reading.patients(head.patient);
+    let retention = retention(&head.journal.get_ref().retention);
+    let journal = reading.journal(head.journal);
     if !reading.problems.is_empty() {
         return Err(reading.problems);
     }
@@ -66,11 +70,8 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
     Ok(Config {
         environment: head.environment,
         zone,
-        retention: retention(&head.journal.retention),
-        journal: JournalConfig {
-            path: head.journal.path,
-            reserve_bytes: head.journal.reserve.map(|reserve| reserve.0),
-        },
+        retention,
+        journal,
         admin: Admin { listen: head.admin.listen, hosts: head.admin.hosts },
         limits,
         patients: Arc::new(patients),
@@ -254,6 +255,27 @@ impl Reading<'_> {
                 self.problems.push(problem.help(help));
             }
         }
+    }
+
+    /// An unnamed directory, besides a fault, when it is said wrongly.
+    fn journal(&mut self, table: Spanned<JournalTable>) -> JournalConfig {
+        let start = table.span().start;
+        let JournalTable { path, postgres, reserve, .. } = table.into_inner();
+        if postgres.is_some() && reserve.is_some() {
+            self.fault("`reserve` is for a directory: the disk of a database is not seen from here", start);
+        }
+        let location = match (path, postgres) {
+            (Some(path), None) => Location::Directory(path),
+            (None, Some(PostgresTable { host, port, database, user, password, sslmode, ca })) => {
+                Location::Postgres(Settings { host, port, database, user, password, sslmode, ca })
+            }
+            (path, _) => {
+                let what = "the journal is either in a directory (`path`) or in a database (`postgres`)";
+                self.fault(what, start);
+                Location::Directory(path.unwrap_or_default())
+            }
+        };
+        JournalConfig { location, reserve_bytes: reserve.map(|reserve| reserve.0) }
     }
 
     fn patients(&mut self, table: PatientTable) -> Patients {

@@ -14,6 +14,8 @@ use super::{Environment, Patients, Repeat, Unmatched};
 use crate::{
     connector::{Acknowledge, ByteSize, Period, Rate},
     delivery::Pauses,
+    journal::postgres::SslMode,
+    secret::SecretRef,
 };
 
 /// One instance of the engine: where it stands, what it listens to and where it delivers.
@@ -27,7 +29,8 @@ pub(super) struct Head {
     #[schemars(with = "String")]
     pub zone: Spanned<String>,
     /// The durable record of every message.
-    pub journal: JournalTable,
+    #[schemars(with = "JournalTable")]
+    pub journal: Spanned<JournalTable>,
     /// Health, metrics, status and replay by HTTP.
     #[serde(default)]
     pub admin: AdminTable,
@@ -39,19 +42,45 @@ pub(super) struct Head {
     pub patient: PatientTable,
 }
 
-/// The durable record of every message.
+/// The durable record of every message: in a directory of this machine, or in a PostgreSQL database.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct JournalTable {
     /// The directory of the journal, relative to the configuration directory.
-    pub path: PathBuf,
-    /// What must stay free on its disk: with less, messages are refused until there is room. Unless told, a twentieth of
+    pub path: Option<PathBuf>,
+    /// The database of the journal, instead of a directory.
+    pub postgres: Option<PostgresTable>,
+    /// What must stay free on the directory's disk: with less, messages are refused until there is room. Unless told, a twentieth of
     /// the disk and at most 512 MB.
     #[serde(default)]
     pub reserve: Option<ByteSize>,
     /// How long messages are kept; for ever unless it says otherwise.
     #[serde(default)]
     pub retention: RetentionTable,
+}
+
+/// A PostgreSQL database (15 or later), in which the journal has the schema `tie`.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PostgresTable {
+    /// The server's name or address; or, beginning with a slash, the directory of its socket.
+    pub host: String,
+    /// The server's port.
+    #[serde(default = "default_port")]
+    pub port: u16,
+    /// The name of the database.
+    #[serde(default = "default_database")]
+    pub database: String,
+    /// The role.
+    #[serde(default = "default_database")]
+    pub user: String,
+    /// The role's password, by reference; without it the server must know the role otherwise.
+    pub password: Option<SecretRef>,
+    /// How the connection is protected, in libpq's words.
+    #[serde(default)]
+    pub sslmode: SslMode,
+    /// Authorities that may have signed the server's certificate (PEM), besides those of the web.
+    pub ca: Option<PathBuf>,
 }
 
 /// How long messages are kept. Nothing unfinished is ever removed.
@@ -205,6 +234,14 @@ pub(super) struct CircuitTable {
     pub longest: Period,
     /// Between probes of a destination that refuses credentials, address or certificate.
     pub held: Period,
+}
+
+fn default_port() -> u16 {
+    5432
+}
+
+fn default_database() -> String {
+    "tie".to_owned()
 }
 
 fn default_zone() -> Spanned<String> {

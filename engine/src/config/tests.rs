@@ -4,7 +4,11 @@ use expect_test::{Expect, expect};
 use serde::Deserialize;
 
 use super::*;
-use crate::connector::{Destination, Role, Source};
+use crate::{
+    connector::{Destination, Role, Source},
+    journal::postgres::SslMode,
+    secret::SecretRef,
+};
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -88,7 +92,7 @@ fn what_is_not_said_has_a_default() {
     assert_eq!(config.environment, Environment::Test);
     assert_eq!(config.zone.iana_name(), Some("Europe/London"));
     assert_eq!(config.admin.listen.to_string(), "127.0.0.1:8061");
-    assert_eq!(config.journal.path, PathBuf::from("var/journal"));
+    assert_eq!(config.journal.location, Location::Directory("var/journal".into()));
     let listener = &config.listeners[0];
     assert_eq!((listener.name.as_str(), listener.kind.as_str()), ("hospital", "mllp"));
     assert_eq!((listener.charset.name(), listener.unmatched), ("windows-1252", Unmatched::Error));
@@ -132,6 +136,47 @@ fn everything_can_be_said() {
     assert_eq!(config.limits.mapping_time, Duration::from_millis(500));
     assert_eq!(config.listeners[0].unmatched, Unmatched::Reject);
     assert_eq!(config.destinations[0].concurrency, 1);
+}
+
+#[test]
+fn the_journal_is_in_a_directory_or_in_a_database() {
+    let config = parse("environment = 'test'\n[journal.postgres]\nhost = 'db'\n").unwrap();
+    let Location::Postgres(settings) = config.journal.location else {
+        panic!("{:?}", config.journal.location)
+    };
+    assert_eq!((settings.host.as_str(), settings.port), ("db", 5432));
+    assert_eq!((settings.database.as_str(), settings.user.as_str(), settings.password), ("tie", "tie", None));
+    assert_eq!(settings.sslmode, SslMode::VerifyFull, "an unprotected connection must be asked for");
+    let config = parse(
+        "environment = 'test'\n[journal]\npostgres = { host = '/run/postgresql', port = 5433, database = 'd', \
+         user = 'u', password = { env = 'P' }, sslmode = 'verify-ca', ca = 'db.pem' }\n",
+    )
+    .unwrap();
+    let Location::Postgres(settings) = config.journal.location.below(Path::new("/etc/tie")) else {
+        panic!("a directory")
+    };
+    assert_eq!(settings.password, Some(SecretRef::Env("P".to_owned())));
+    assert_eq!((settings.sslmode, settings.ca), (SslMode::VerifyCa, Some("/etc/tie/db.pem".into())));
+    check(
+        "environment = 'test'\n[journal]\n",
+        expect!["tie.toml:2:1: the journal is either in a directory (`path`) or in a database (`postgres`)"],
+    );
+    check(
+        "environment = 'test'\n[journal]\npath = 'j'\npostgres = { host = 'db' }\n",
+        expect!["tie.toml:2:1: the journal is either in a directory (`path`) or in a database (`postgres`)"],
+    );
+    check(
+        "environment = 'test'\n[journal]\nreserve = '1MB'\npostgres = { host = 'db' }\n",
+        expect!["tie.toml:2:1: `reserve` is for a directory: the disk of a database is not seen from here"],
+    );
+    check(
+        "environment = 'test'\n[journal]\npostgres = { hots = 'db', password = 'secret', sslmode = 'prefer' }\n",
+        expect![[r#"
+            tie.toml:3:14: unknown key `hots` (did you mean `host`?)
+            tie.toml:3:38: unknown value `secret` (known are `env`, `file`)
+            tie.toml:3:58: unknown value `prefer` (known are `disable`, `require`, `verify-ca`, `verify-full`)
+            tie.toml:3:12: the key `host` is missing"#]],
+    );
 }
 
 #[test]

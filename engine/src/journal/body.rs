@@ -132,9 +132,14 @@ impl Body {
         Ok(Bytes::from(bytes))
     }
 
+    /// The length of [`Body::into_blob`].
+    pub fn blob_bytes(&self) -> usize {
+        HEAD_BYTES + self.packed.len()
+    }
+
     /// The body as one blob: codec, length, hash, packed bytes.
     pub fn into_blob(self) -> Vec<u8> {
-        let mut blob = Vec::with_capacity(HEAD_BYTES + self.packed.len());
+        let mut blob = Vec::with_capacity(self.blob_bytes());
         blob.push(self.codec.number());
         blob.extend_from_slice(&(self.size_bytes as u64).to_le_bytes());
         blob.extend_from_slice(&self.hash);

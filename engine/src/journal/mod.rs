@@ -12,11 +12,15 @@ mod changes;
 mod committer;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod counters;
 mod debug;
 mod decisions;
 mod handle;
+mod location;
+pub mod postgres;
 mod readings;
 mod retention;
+mod rows;
 pub mod sqlite;
 pub mod store;
 #[cfg(test)]
@@ -27,6 +31,7 @@ use jiff::Timestamp;
 
 pub use changes::Changes;
 pub use handle::{Journal, NEWEST, PAUSED};
+pub use location::{Location, OpenError};
 pub use readings::{
     Aged, Arrival, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output,
     Page, Predecessors, Query, Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,

@@ -1,4 +1,4 @@
-//! The contract that a store of the journal fills: SQLite now, PostgreSQL and a simulation later.
+//! The contract that a store of the journal fills: SQLite and PostgreSQL.
 //!
 //! Promise:  a store's `commit` is one transaction: when it returns `Ok` all of the batch is on stable storage, and
 //!           when it returns `Err` the journal never calls it again. Sequences rise in the order of the batch.

@@ -10,7 +10,6 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
-    sync::Arc,
     time::Duration,
 };
 
@@ -31,7 +30,7 @@ const FILE_BYTES: u64 = 64 << 20;
 const START_BYTES: u64 = 8 << 20;
 
 /// Somebody who knows how much is free.
-pub trait Disk: Send + Sync {
+trait Disk: Send + Sync {
     /// Bytes that this process may still write.
     ///
     /// # Errors
@@ -45,7 +44,7 @@ pub trait Disk: Send + Sync {
 }
 
 /// The file system of a directory, which need not be there yet.
-pub struct FileSystem(pub PathBuf);
+struct FileSystem(PathBuf);
 
 impl Disk for FileSystem {
     fn free_bytes(&self) -> io::Result<u64> {
@@ -67,7 +66,7 @@ impl FileSystem {
 }
 
 /// What must stay free where nobody has said it.
-pub fn usual_reserve(disk: &dyn Disk) -> u64 {
+fn usual_reserve(disk: &dyn Disk) -> u64 {
     disk.total_bytes().map_or(RESERVE_BYTES, |total| (total / 20).min(RESERVE_BYTES))
 }
 
@@ -120,8 +119,19 @@ impl Reserve {
     }
 }
 
+/// What must stay free on the disk of a directory, once there is room to start in; none if told to stop meanwhile. The
+/// disk of a database is its server's matter.
+pub async fn ready(directory: Option<&Path>, said: Option<u64>, stop: &CancellationToken) -> Option<u64> {
+    let Some(directory) = directory else { return Some(0) };
+    let disk = FileSystem(directory.to_owned());
+    match has_room(&disk, directory, stop).await {
+        true => Some(said.unwrap_or_else(|| usual_reserve(&disk))),
+        false => None,
+    }
+}
+
 /// Waits until there is room to start in; gives up the reserve file for it. False if told to stop meanwhile.
-pub async fn has_room(disk: &dyn Disk, directory: &Path, stop: &CancellationToken) -> bool {
+async fn has_room(disk: &dyn Disk, directory: &Path, stop: &CancellationToken) -> bool {
     let reserve = Reserve::of(directory, 0);
     let mut looks = 0;
     while disk.free_bytes().is_ok_and(|free| free < START_BYTES) {
@@ -144,7 +154,8 @@ pub async fn has_room(disk: &dyn Disk, directory: &Path, stop: &CancellationToke
 }
 
 /// Looks at the disk until it is dropped.
-pub async fn watch(parts: Parts, disk: Arc<dyn Disk>, directory: PathBuf, reserve_bytes: u64) {
+pub async fn watch(parts: Parts, directory: PathBuf, reserve_bytes: u64) {
+    let disk = FileSystem(directory.clone());
     let reserve = Reserve::of(&directory, reserve_bytes);
     let mut tick = tokio::time::interval(LOOK_EVERY);
     loop {
@@ -175,7 +186,10 @@ pub async fn watch(parts: Parts, disk: Arc<dyn Disk>, directory: PathBuf, reserv
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    };
 
     use super::*;
 

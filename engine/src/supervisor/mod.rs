@@ -33,7 +33,6 @@ use crate::{
     metrics::Metrics,
     revision::Revision,
 };
-use disk::{Disk, FileSystem};
 use parts::Parts;
 use surface::Surface;
 use tasks::Tasks;
@@ -89,13 +88,12 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
     // Before the first look, so that no edit can come between.
     let changes = setup.watch()?;
     let revision = Arc::new(setup.build().await.map_err(Failure::Configuration)?);
-    let directory = setup.home.join(&revision.config.journal.path);
-    let file_system: Arc<dyn Disk> = Arc::new(FileSystem(directory.clone()));
-    if !disk::has_room(&*file_system, &directory, &stop).await {
+    let directory = revision.config.journal.location.below(&setup.home).into_directory();
+    let Some(reserve_bytes) =
+        disk::ready(directory.as_deref(), revision.config.journal.reserve_bytes, &stop).await
+    else {
         return Ok(());
-    }
-    let reserve_bytes =
-        revision.config.journal.reserve_bytes.unwrap_or_else(|| disk::usual_reserve(&*file_system));
+    };
     let parts = Parts::open(&setup, revision.clone(), reserve_bytes).await?;
     let admin_stop = CancellationToken::new();
     let (ask, asked) = mpsc::channel(4);
@@ -111,13 +109,15 @@ pub async fn run(setup: Setup, stop: CancellationToken) -> Result<(), Failure> {
     let admin = tokio::spawn(admin::serve(listener, site, admin_stop.clone()));
     tracing::info!(%address, revision = revision.short(), "the admin listener serves");
     let gauges = tokio::spawn(gauges::feed(Arc::new(parts.clone())));
-    let disk = tokio::spawn(disk::watch(parts.clone(), file_system, directory, reserve_bytes));
+    let disk = directory.map(|directory| tokio::spawn(disk::watch(parts.clone(), directory, reserve_bytes)));
     let retention = tokio::spawn(retention::keep(parts.clone()));
 
     let ended =
         Supervisor { setup, parts, surface, tasks: Tasks::default(), asked, changes }.supervise(stop).await;
     gauges.abort();
-    disk.abort();
+    if let Some(disk) = disk {
+        disk.abort();
+    }
     retention.abort();
     admin_stop.cancel();
     let _ = tokio::time::timeout(LAST_WORDS, admin).await;

@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     config::ListenerConfig,
     intake::{self, Duplicates, Reception, Room},
-    journal::{Journal, sqlite::SqliteStore},
+    journal::Journal,
     metrics::Metrics,
     pipeline::{Pipeline, Threads},
     revision::Revision,
@@ -45,10 +45,9 @@ impl Parts {
             .map_err(|error| Failure::Machine(format!("the metrics cannot be registered: {error}")))?;
         let metrics = Arc::new(metrics);
         metrics.build_info(env!("CARGO_PKG_VERSION"));
-        let directory = setup.home.join(&revision.config.journal.path);
-        let store =
-            SqliteStore::open(&directory).await.map_err(|error| Failure::Journal(error.to_string()))?;
-        let journal = Journal::start(Arc::new(store), metrics.clone())
+        let location = revision.config.journal.location.below(&setup.home);
+        let store = location.open().await.map_err(|error| Failure::Journal(error.to_string()))?;
+        let journal = Journal::start(store, metrics.clone())
             .await
             .map_err(|error| Failure::Journal(error.to_string()))?;
         let config = &revision.config;

@@ -4,6 +4,7 @@
 
 pub mod hostile;
 pub mod machine;
+pub mod postgres;
 pub mod senders;
 
 use std::{

@@ -1,4 +1,4 @@
-//! What every store must do, as tests against the [`Journal`] over it: SQLite now, others by another [`Home`].
+//! What every store must do, as tests against the [`Journal`] over it, in a [`Home`] of each kind.
 //!
 //! Not here: what only one store can be asked (its own files, locks, schema).
 
@@ -27,7 +27,7 @@ pub(crate) use retention::{
 };
 pub(crate) use searching::{
     a_search_finds_what_a_filter_over_everything_would,
-    messages_are_found_by_their_keys_however_many_there_are,
+    messages_are_found_by_their_keys_however_many_there_are, no_key_of_a_sender_is_poison,
 };
 
 use super::{
@@ -459,6 +459,7 @@ macro_rules! conforms {
         test!(a_long_replay_goes_in_steps);
         test!(messages_are_found_by_their_keys_however_many_there_are);
         test!(a_search_finds_what_a_filter_over_everything_would);
+        test!(no_key_of_a_sender_is_poison);
         test!(p3_repeats_are_found_by_source_control_id_and_content);
         test!(p2_retention_takes_bodies_then_messages_and_nothing_unfinished);
         test!(a_route_keeps_its_messages_as_long_as_it_says);

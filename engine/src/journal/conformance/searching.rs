@@ -162,3 +162,22 @@ async fn all(journal: &Journal, query: &Query<'_>) -> Vec<Sequence> {
     }
     found
 }
+
+pub(crate) async fn no_key_of_a_sender_is_poison(home: &dyn Home) {
+    let journal = journal(home).await;
+    // Longer than a page of any index, and with what some databases take for the end of a text.
+    for key in ["k".repeat(100_000), "a\0b".to_owned(), "\u{fffd}'\\;--".to_owned()] {
+        let mut poison = message(1, &[("adt", "record")]);
+        poison.keys.control_id = key.clone();
+        poison.keys.patient = key.clone();
+        let sequence = journal.append(poison).await.unwrap();
+        for by in [Key::ControlId(&key), Key::Patient(&key)] {
+            let found = journal.find(by, 10).await.unwrap();
+            assert_eq!(found.iter().map(|one| one.sequence).collect::<Vec<_>>(), [sequence]);
+        }
+        let mut reason = outcome(&id(sequence, "adt", "record"), State::Dead, 1);
+        reason.reason = key;
+        journal.record(reason).await.unwrap();
+    }
+    assert_eq!(journal.dead(10, Sequence(0)).await.unwrap().len(), 3);
+}

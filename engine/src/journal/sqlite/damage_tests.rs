@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::journal::{
-    Ages, Journal, JournalError, PAUSED, Retention,
+    Ages, Journal, JournalError, PAUSED, Retention, State,
     conformance::{at, id, journal_of, message, outcome, over},
 };
 

@@ -2,8 +2,8 @@
 
 use sqlx::SqliteConnection;
 
-use super::{column, counters::Moves, state, write::json, write::key};
-use crate::journal::{Audit, DeliveryId, State, store::StoreError};
+use super::{column, counters::Moves, state, write::key};
+use crate::journal::{Audit, DeliveryId, State, rows::json, store::StoreError};
 
 const REPLAYABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?) j CROSS JOIN delivery d
     ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0

@@ -7,7 +7,7 @@ use std::{fmt::Write, fs, sync::Arc};
 
 use super::*;
 use crate::journal::{
-    Ages, Audit, Disposition, Journal, Key, NEWEST, Query, Retention,
+    Ages, Audit, Disposition, Journal, Key, NEWEST, Query, Retention, State,
     conformance::{at, id, journal_of, message, outcome, over, replay},
     store::Change,
 };

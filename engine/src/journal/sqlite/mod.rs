@@ -4,7 +4,7 @@
 //! Promise:  P1, P7. WAL with `synchronous=FULL`: a commit has synced the log before it returns. One connection
 //!           writes, a few only read. Checkpoints are ours, not SQLite's: its automatic ones swallow errors, and an
 //!           error of a sync must close the journal. One engine at a time: a locked file beside the database.
-//! Not here: statements (write.rs, read.rs), numbers kept in memory (counters.rs).
+//! Not here: statements (write.rs, read.rs).
 //!
 //! ```text
 //! <directory>/journal.sqlite (-wal, -shm)   the database, 0600
@@ -12,7 +12,6 @@
 //! ```
 
 mod backup;
-mod counters;
 #[cfg(test)]
 mod damage_tests;
 mod decide;
@@ -45,10 +44,11 @@ pub use verify::{Damaged, Report, verify};
 
 use super::{
     Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Predecessors, Query,
-    Sequence, State, Stats, Summary,
+    Sequence, Stats, Summary,
+    counters::{self, Counters},
+    rows::{instant, state, state_number as number, unreadable},
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
 };
-use counters::Counters;
 use place::Place;
 
 /// Log pages (8 kB each) that make a checkpoint worth its time: 64 MB.
@@ -222,38 +222,8 @@ impl Store for SqliteStore {
     }
 }
 
-impl From<sqlx::Error> for StoreError {
-    /// SQLite's texts name tables and columns, never values.
-    fn from(error: sqlx::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
 fn closed() -> StoreError {
     StoreError("the store has been closed".to_owned())
-}
-
-/// The number of a state in the store.
-fn number(state: State) -> i64 {
-    match state {
-        State::Ready => 0,
-        State::Retrying => 1,
-        State::Parked => 2,
-        State::Held => 3,
-        State::Filtered => 4,
-        State::Delivered => 5,
-        State::Dead => 6,
-    }
-}
-
-fn state(number: i64) -> Result<State, StoreError> {
-    let found = State::ALL.into_iter().find(|state| self::number(*state) == number);
-    found.ok_or_else(|| StoreError(format!("a delivery has the unknown state {number}")))
-}
-
-fn instant(microseconds: i64) -> Result<jiff::Timestamp, StoreError> {
-    jiff::Timestamp::from_microsecond(microseconds)
-        .map_err(|_| StoreError(format!("a row has the impossible time {microseconds}")))
 }
 
 /// A column of a row, as it was declared.
@@ -261,9 +231,5 @@ fn column<'r, T>(row: &'r SqliteRow, index: usize) -> Result<T, StoreError>
 where
     T: sqlx::Decode<'r, sqlx::Sqlite> + sqlx::Type<sqlx::Sqlite>,
 {
-    row.try_get(index).map_err(|error| match error {
-        // Its text could hold the value.
-        sqlx::Error::ColumnDecode { index, .. } => StoreError(format!("column {index} cannot be read")),
-        other => other.into(),
-    })
+    row.try_get(index).map_err(unreadable)
 }

@@ -1,22 +1,27 @@
 //! What repeats are recognised by: routed messages, the newest first, and those with one source and control id.
 
 use jiff::Timestamp;
-use sqlx::{SqlitePool, sqlite::SqliteRow};
+use sqlx::SqlitePool;
 
-use super::{column, instant};
-use crate::journal::{Arrival, Predecessors, Sequence, store::StoreError};
+use super::column;
+use crate::journal::{
+    Arrival, Predecessors, Sequence,
+    rows::{self, arrival_columns, many},
+    store::StoreError,
+};
 
 pub(super) async fn arrivals(
     readers: &SqlitePool,
     before: Sequence,
     limit: usize,
 ) -> Result<Vec<Arrival>, StoreError> {
-    const PAGE: &str =
-        "SELECT sequence, received, listener, sending_application, sending_facility, control_id, hash
-        FROM message WHERE sequence < ? AND quarantine IS NULL ORDER BY sequence DESC LIMIT ?";
-    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let rows = sqlx::query(PAGE).bind(before.0).bind(limit).fetch_all(readers).await?;
-    rows.iter().map(one).collect()
+    const PAGE: &str = concat!(
+        "SELECT ",
+        arrival_columns!(),
+        " FROM message WHERE sequence < ? AND quarantine IS NULL ORDER BY sequence DESC LIMIT ?"
+    );
+    let rows = sqlx::query(PAGE).bind(before.0).bind(many(limit)).fetch_all(readers).await?;
+    rows.iter().map(rows::arrival).collect()
 }
 
 pub(super) async fn earlier(
@@ -47,18 +52,4 @@ pub(super) async fn earlier(
         .await?;
     let copy = column::<Option<i64>>(&row, 0)?.map(Sequence);
     Ok(Predecessors { copy, others: column::<i64>(&row, 1)? > 0 })
-}
-
-fn one(row: &SqliteRow) -> Result<Arrival, StoreError> {
-    let hash: &[u8] = column(row, 6)?;
-    Ok(Arrival {
-        sequence: Sequence(column(row, 0)?),
-        received: instant(column(row, 1)?)?,
-        listener: column(row, 2)?,
-        sending_application: column(row, 3)?,
-        sending_facility: column(row, 4)?,
-        control_id: column(row, 5)?,
-        // A hash of another length is damage: it will match nothing.
-        hash: hash.try_into().unwrap_or_default(),
-    })
 }

@@ -6,7 +6,10 @@ use sqlx::ConnectOptions;
 use tempfile::TempDir;
 
 use super::*;
-use crate::journal::conformance::{self, Home, conforms, id, message, outcome};
+use crate::journal::{
+    State,
+    conformance::{self, Home, conforms, id, message, outcome},
+};
 
 struct Directory(TempDir);
 

@@ -16,6 +16,7 @@ use super::{
 use super::{column, counters::Moves, decide, number, state};
 use crate::journal::{
     DeliveryId, Disposition, Sequence, State,
+    rows::{json, write_orders},
     store::{Append, Change, Committed, Record, StoreError},
 };
 
@@ -356,18 +357,13 @@ fn bind_message(query: Query<'_>, (sequence, append): (i64, Append)) -> Query<'_
         .bind(append.keys.nhs_number)
         .bind(append.keys.local_number)
         .bind(append.keys.visit)
-        .bind(orders(&append.keys.orders))
+        .bind(write_orders(&append.keys.orders))
         .bind(append.flag)
         .bind(quarantine)
         .bind(i64::from(append.body.codec.number()))
         .bind(append.body.size_bytes as i64)
         .bind(append.body.hash.to_vec())
         .bind(append.body.packed)
-}
-
-/// Most messages have none: an empty text is shorter than an empty list.
-fn orders(orders: &[String]) -> String {
-    if orders.is_empty() { String::new() } else { serde_json::Value::from(orders).to_string() }
 }
 
 fn bind_delivery(query: Query<'_>, record: Record) -> Query<'_> {
@@ -389,10 +385,6 @@ fn bind_delivery(query: Query<'_>, record: Record) -> Query<'_> {
 /// In the order of the statements' JSON: destination, sequence, route.
 pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
     (&id.destination, id.sequence.0, &id.route)
-}
-
-pub(super) fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
-    serde_json::to_string(rows).map_err(|error| StoreError(format!("rows cannot be written down: {error}")))
 }
 
 #[cfg(test)]

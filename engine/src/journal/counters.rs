@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::journal::{Sequence, State};
+use super::{Sequence, State};
 
 /// Only states that somebody waits for: unfinished ones and `Dead`.
 #[derive(Debug, Default)]
-pub(super) struct Counters {
+pub(in crate::journal) struct Counters {
     deliveries: BTreeMap<(String, State), u64>,
     /// No delivery of the destination below this sequence is ready: where to look for the oldest.
     ready_from: BTreeMap<String, Sequence>,
@@ -16,13 +16,13 @@ pub(super) struct Counters {
 
 /// What one commit has changed.
 #[derive(Debug, Default)]
-pub(super) struct Moves {
+pub(in crate::journal) struct Moves {
     deltas: BTreeMap<(String, State), i64>,
     requeued: bool,
 }
 
 impl Counters {
-    pub(super) fn apply(&mut self, moves: Moves) {
+    pub(in crate::journal) fn apply(&mut self, moves: Moves) {
         for ((destination, state), delta) in moves.deltas {
             if counted(state) {
                 let deliveries = self.deliveries.entry((destination, state)).or_default();
@@ -35,11 +35,11 @@ impl Counters {
         }
     }
 
-    pub(super) fn set(&mut self, destination: String, state: State, deliveries: u64) {
+    pub(in crate::journal) fn set(&mut self, destination: String, state: State, deliveries: u64) {
         self.deliveries.insert((destination, state), deliveries);
     }
 
-    pub(super) fn all(&self) -> Vec<(String, State, u64)> {
+    pub(in crate::journal) fn all(&self) -> Vec<(String, State, u64)> {
         self.deliveries
             .iter()
             .map(|((destination, state), deliveries)| (destination.clone(), *state, *deliveries))
@@ -47,12 +47,12 @@ impl Counters {
     }
 
     /// Where to look for the oldest ready delivery, and what to give back with the place found.
-    pub(super) fn ready_from(&self, destination: &str) -> (Sequence, u64) {
+    pub(in crate::journal) fn ready_from(&self, destination: &str) -> (Sequence, u64) {
         (self.ready_from.get(destination).copied().unwrap_or_default(), self.replays)
     }
 
     /// Remembers a place, unless a replay has come meanwhile.
-    pub(super) fn found_ready(&mut self, destination: &str, found: Sequence, replays: u64) {
+    pub(in crate::journal) fn found_ready(&mut self, destination: &str, found: Sequence, replays: u64) {
         if self.replays == replays {
             self.ready_from.insert(destination.to_owned(), found);
         }
@@ -60,7 +60,7 @@ impl Counters {
 }
 
 impl Moves {
-    pub(super) fn add(&mut self, destination: &str, state: State, deliveries: i64) {
+    pub(in crate::journal) fn add(&mut self, destination: &str, state: State, deliveries: i64) {
         match self.deltas.get_mut(&(destination.to_owned(), state)) {
             Some(delta) => *delta += deliveries,
             None => {
@@ -69,7 +69,7 @@ impl Moves {
         }
     }
 
-    pub(super) fn requeued(&mut self) {
+    pub(in crate::journal) fn requeued(&mut self) {
         self.requeued = true;
     }
 }

@@ -28,8 +28,6 @@ impl World {
     pub fn check_acknowledged(&self, sender: usize) {
         let disk = self.disk.lock();
         let mut facts = self.facts.lock();
-        // A repeat stays owed to whom its first copy was, by the configuration of that time.
-        let deciding = facts.live.clone();
         let from = &facts.senders[sender];
         let listener = from.listener;
         let sent = from.letters[from.next..from.next + from.in_frame].to_vec();
@@ -43,10 +41,15 @@ impl World {
             if copies.is_empty() {
                 facts.broken(format!("P1: L{} is acknowledged and not on the disk", letter.number));
             }
-            let owed: Vec<_> =
-                deciding.iter().map(|variant| variant.owed(listener, letter.trigger)).collect();
-            if !copies.iter().any(|sequence| owed.contains(&owed_to(&disk, *sequence))) {
-                facts.broken(format!("P2: L{} is not owed to {owed:?}", letter.number));
+            // Of a repeat too: it stays owed to whom its first copy was.
+            let right = copies.iter().all(|sequence| {
+                let deciding = facts.decided_by[sequence].iter();
+                deciding
+                    .map(|variant| variant.owed(listener, letter.trigger))
+                    .any(|owed| owed == owed_to(&disk, *sequence))
+            });
+            if !right {
+                facts.broken(format!("P2: L{} is not owed to whom it should be", letter.number));
             }
         }
     }
@@ -173,6 +176,9 @@ impl World {
             let letter = letters::number(&raw).unwrap_or_default();
             facts.committed.insert(*sequence, elapsed);
             facts.letter_of.insert(*sequence, letter);
+            let first = facts.first_sent.get(&letter).map_or(0, |live| live - 1);
+            let deciding = facts.live[first..].to_vec();
+            facts.decided_by.insert(*sequence, deciding);
             facts.tell(format!("L{letter} is message {}", sequence.0));
         }
     }

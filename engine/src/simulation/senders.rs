@@ -126,6 +126,13 @@ impl World {
 
     fn begins(&self, number: usize, what: &str) {
         let mut facts = self.facts.lock();
+        let live = facts.live.len();
+        let sender = &facts.senders[number];
+        let sent = sender.letters[sender.next..sender.next + sender.in_frame].iter();
+        let sent: Vec<usize> = sent.map(|letter| letter.number).collect();
+        for letter in sent {
+            facts.first_sent.entry(letter).or_insert(live);
+        }
         facts.tell(format!("sender {number} sends {what}"));
     }
 

@@ -46,6 +46,10 @@ pub struct Facts {
     pub live: Vec<Variant>,
     /// When each message was committed, in virtual time.
     pub committed: BTreeMap<Sequence, Duration>,
+    /// How many configurations had been live when each letter was sent for the first time.
+    pub first_sent: BTreeMap<usize, usize>,
+    /// The configurations that may have decided who is owed a message: those from its first sending to its commit.
+    pub decided_by: BTreeMap<Sequence, Vec<Variant>>,
     /// Which letter a message is.
     pub letter_of: BTreeMap<Sequence, usize>,
     /// Deliveries that a person put back after their end: they come late on purpose.
@@ -87,6 +91,8 @@ impl World {
             calm: false,
             live: vec![Variant::Home],
             committed: BTreeMap::new(),
+            first_sent: BTreeMap::new(),
+            decided_by: BTreeMap::new(),
             letter_of: BTreeMap::new(),
             put_back: BTreeSet::new(),
             skipped: BTreeSet::new(),

@@ -233,20 +233,17 @@ impl World {
         let disk = self.disk.lock();
         let mut facts = self.facts.lock();
         let Some(steady) = facts.steady else { return };
-        let stuck: BTreeSet<String> = facts
-            .stuck
-            .iter()
-            .filter(|id| id.destination == steady)
-            .flat_map(|id| facts.order_of(id))
-            .collect();
-        let late: Vec<String> = facts
-            .late
-            .iter()
-            .filter(|id| id.destination == steady && disk.deliveries.contains_key(*id))
-            .filter(|id| !facts.put_back.contains(*id) && !facts.stuck.contains(*id))
-            .filter(|id| facts.order_of(id).iter().all(|lane| !stuck.contains(lane)))
-            .map(|id| format!("P5: {} waited for others", name(&facts, id)))
-            .collect();
+        // What waits for a person holds up what stands behind it, and through a merge what stands behind that.
+        let mut blocked: BTreeSet<String> = BTreeSet::new();
+        let mut late = Vec::new();
+        for id in disk.deliveries.keys().filter(|id| id.destination == steady) {
+            let order = facts.order_of(id);
+            if facts.stuck.contains(id) || order.iter().any(|lane| blocked.contains(lane)) {
+                blocked.extend(order);
+            } else if facts.late.contains(id) && !facts.put_back.contains(id) {
+                late.push(format!("P5: {} waited for others", name(&facts, id)));
+            }
+        }
         late.into_iter().for_each(|what| facts.broken(what));
     }
 }

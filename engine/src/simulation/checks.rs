@@ -191,6 +191,10 @@ impl World {
         for sender in facts.senders.iter().filter(|sender| sender.next < sender.letters.len()) {
             found.push(format!("L{} is not answered", sender.letters[sender.next].number));
         }
+        // Also at a destination that was taken away: what began in the storm must not end after the mending.
+        for (to, receiver) in facts.receivers.iter().filter(|(_, receiver)| !receiver.in_flight.is_empty()) {
+            found.push(format!("{to} is still at {:?}", receiver.in_flight));
+        }
         for to in super::feeds::DESTINATIONS.into_iter().filter(|to| facts.now().has_destination(to)) {
             let mut blocked: BTreeSet<String> = BTreeSet::new();
             for (id, delivery) in disk.unfinished(to) {

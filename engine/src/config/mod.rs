@@ -168,6 +168,11 @@ impl Config {
     pub fn parse(file: &Path, text: Arc<str>, plugins: &[Plugin]) -> Result<Self, Vec<Problem>> {
         parse::config(&Document::new(file, text), plugins)
     }
+
+    /// The longest time that any listener looks back for repeats.
+    pub fn longest_window(&self) -> Duration {
+        self.listeners.iter().filter_map(|listener| listener.duplicates).max().unwrap_or_default()
+    }
 }
 
 /// The directory of the journal, by the text of a `tie.toml` that may be wrong everywhere else; relative to the

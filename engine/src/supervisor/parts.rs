@@ -93,8 +93,7 @@ impl Parts {
     /// Looks for repeats as far back as the listeners of a revision ask for. What the journal knows of that is read
     /// beside the road; until it is there, the journal is asked.
     pub fn remember(&self, revision: &Revision) {
-        let windows = revision.config.listeners.iter().filter_map(|listener| listener.duplicates);
-        if !self.duplicates.remember(windows.max().unwrap_or_default()) {
+        if !self.duplicates.remember(revision.config.longest_window()) {
             return;
         }
         let (duplicates, now) = (self.duplicates.clone(), self.clock.now());

@@ -180,7 +180,10 @@ impl Lanes {
     /// A delivery in flight has ended: its lanes go on.
     pub fn finish(&mut self, key: &Key) {
         self.pauses.remove(key);
-        self.leave(key, true);
+        match self.slots.get(key).is_some_and(|slot| slot.doubtful) {
+            true => self.read_again(key),
+            false => self.leave(key, true),
+        }
     }
 
     /// A delivery in flight has failed and is to be tried again at `due`: only its lanes wait.
@@ -365,12 +368,24 @@ impl Lanes {
             self.update_lane(name, |lane| lane.running = false);
         }
         self.shrink(key);
-        if doubtful {
-            self.leave(key, false);
-            self.hungry.extend(names.iter().cloned());
+        match doubtful {
+            true => self.read_again(key),
+            false => self.refresh_firsts(&names),
         }
-        // What was put back meanwhile may stand before it, and has waited for it to end.
-        for name in &names {
+    }
+
+    /// Lets go of a delivery and asks the journal how it stands.
+    fn read_again(&mut self, key: &Key) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let names = slot.lanes.clone();
+        self.leave(key, false);
+        self.hungry.extend(names.iter().cloned());
+        self.refresh_firsts(&names);
+    }
+
+    /// What was put back meanwhile may stand before one that has ended, and has waited for that.
+    fn refresh_firsts(&mut self, names: &[Arc<str>]) {
+        for name in names {
             if let Some(first) = self.lanes.get(name).and_then(|lane| lane.queue.first()).cloned() {
                 self.refresh(&first);
             }
@@ -655,6 +670,7 @@ mod tests {
                     model.finish(&mut lanes, &key);
                 }
             }
+            while model.read(&mut lanes, now) {}
             prop_assert!(lanes.is_empty());
             prop_assert!(lanes.lanes.is_empty(), "nothing is left behind: {lanes:?}");
         }
@@ -729,6 +745,25 @@ mod tests {
             let again = (!parks && !skipped).then_some(first).or(expected);
             assert_eq!(lanes.next(), again, "later; parks: {parks}, skipped: {skipped}");
         }
+    }
+
+    /// Found by the simulation: what was skipped and put back while it was in flight waited for a restart.
+    #[test]
+    fn what_was_put_back_while_it_was_in_flight_runs_again_before_what_stands_behind_it() {
+        let mut model = Model::default();
+        let mut lanes = Lanes::new(Limits::default());
+        let [first, behind] = [model.append(&[1, 2]), model.append(&[2])];
+        model.read(&mut lanes, 0);
+        assert_eq!(model.start(&mut lanes, false), Some(first.clone()));
+        lanes.forget(Duration::ZERO);
+        while model.read(&mut lanes, 0) {}
+        model.running.remove(&first);
+        lanes.finish(&first);
+        while model.read(&mut lanes, 0) {}
+        assert_eq!(model.start(&mut lanes, false), Some(first.clone()));
+        model.finish(&mut lanes, &first);
+        while model.read(&mut lanes, 0) {}
+        assert_eq!(lanes.next(), Some(behind));
     }
 
     /// Found by the simulation: what was put back below a delivery in flight waited for ever once that one failed,

@@ -283,17 +283,19 @@ impl Lanes {
             }
             self.admit(key, names, row, now);
         } else {
-            for name in names {
-                let was_open = open.remove(&name);
+            for name in &names {
+                let was_open = open.remove(name);
                 if was_open {
-                    self.hungry.remove(&name);
+                    self.hungry.remove(name);
                 }
-                let lane = self.lanes.entry(name).or_default();
+                let lane = self.lanes.entry(name.clone()).or_default();
                 lane.beyond = match lane.beyond.take() {
                     Some(beyond) if !was_open && beyond < key => Some(beyond),
                     _ => Some(key.clone()),
                 };
             }
+            // Up to this row their lanes are known again.
+            self.refresh_firsts(&names);
         }
         true
     }
@@ -370,6 +372,7 @@ impl Lanes {
         self.shrink(key);
         match doubtful {
             true => self.read_again(key),
+            // What was put back meanwhile may stand before it, and has waited for it to end.
             false => self.refresh_firsts(&names),
         }
     }
@@ -383,7 +386,7 @@ impl Lanes {
         self.refresh_firsts(&names);
     }
 
-    /// What was put back meanwhile may stand before one that has ended, and has waited for that.
+    /// Decides anew whether the first of each lane may run.
     fn refresh_firsts(&mut self, names: &[Arc<str>]) {
         for name in names {
             if let Some(first) = self.lanes.get(name).and_then(|lane| lane.queue.first()).cloned() {
@@ -761,6 +764,24 @@ mod tests {
         lanes.finish(&first);
         while model.read(&mut lanes, 0) {}
         assert_eq!(model.start(&mut lanes, false), Some(first.clone()));
+        model.finish(&mut lanes, &first);
+        while model.read(&mut lanes, 0) {}
+        assert_eq!(lanes.next(), Some(behind));
+    }
+
+    /// Found by the simulation: such a lane is read again, and that ends at a merge for which there is no place.
+    #[test]
+    fn what_stands_before_a_merge_that_waits_runs_after_one_that_ends_in_doubt() {
+        let mut model = Model::default();
+        let mut lanes = Lanes::new(Limits::default());
+        let [parked, first, behind, _merge] =
+            [model.append(&[0]), model.append(&[1]), model.append(&[1]), model.append(&[0, 1])];
+        model.read(&mut lanes, 0);
+        assert_eq!(model.start(&mut lanes, false), Some(parked.clone()));
+        model.park(&mut lanes, &parked);
+        assert_eq!(model.start(&mut lanes, false), Some(first.clone()));
+        lanes.forget(Duration::ZERO);
+        while model.read(&mut lanes, 0) {}
         model.finish(&mut lanes, &first);
         while model.read(&mut lanes, 0) {}
         assert_eq!(lanes.next(), Some(behind));

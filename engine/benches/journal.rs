@@ -24,7 +24,8 @@ use jiff::Timestamp;
 use tie_engine::{
     connector::Payload,
     journal::{
-        DeliveryId, Disposition, Journal, Keys, Location, NewDelivery, NewMessage, Outcome, State,
+        DeliveryId, Disposition, Identifiers, Journal, Keys, Location, NewDelivery, NewMessage, Outcome,
+        State,
         postgres::{Settings, SslMode},
     },
     metrics::Metrics,
@@ -93,7 +94,7 @@ fn floor(directory: &Path, each: Duration) -> Vec<Duration> {
 async fn appends(location: &Location, producers: u64, each: Duration, with_outcome: bool) -> Vec<Duration> {
     let store = location.open().await.unwrap();
     let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
-    let journal = Journal::start(store, metrics).await.unwrap();
+    let journal = Journal::start(store, Identifiers::default(), metrics).await.unwrap();
     let number = Arc::new(AtomicU64::new(0));
     let end = Instant::now() + each;
     let tasks: Vec<_> = (0..producers)

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use tie_engine::{
     connector::Payload,
     journal::{
-        Ages, DeliveryId, Disposition, Journal, Key, Keys, NEWEST, NewDelivery, NewMessage, Outcome, Query,
-        Retention, Sequence, State, sqlite::SqliteStore,
+        Ages, DeliveryId, Disposition, Identifiers, Journal, Key, Keys, NEWEST, NewDelivery, NewMessage,
+        Outcome, Query, Retention, Sequence, State, sqlite::SqliteStore,
     },
     metrics::Metrics,
 };
@@ -90,7 +90,7 @@ async fn measure(directory: &Path, messages: i64) {
 async fn open(directory: &Path) -> Journal {
     let store = SqliteStore::open(directory).await.unwrap();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    Journal::start(Arc::new(store), Arc::new(metrics)).await.unwrap()
+    Journal::start(Arc::new(store), Identifiers::default(), Arc::new(metrics)).await.unwrap()
 }
 
 async fn fill(journal: &Journal, from: i64, messages: i64) {

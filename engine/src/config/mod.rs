@@ -27,6 +27,7 @@ use crate::{
     document::Document,
     error::Problem,
     journal::Location,
+    secret::SecretRef,
 };
 
 pub use crate::{
@@ -67,6 +68,9 @@ pub struct JournalConfig {
     /// What must stay free on the directory's disk: with less, no messages are taken. None: a twentieth of it, at most
     /// 512 MB.
     pub reserve_bytes: Option<u64>,
+    /// The key of the hashes as which identifiers of patients, visits and orders stand in its search keys and lanes;
+    /// none: as they are.
+    pub identifier_key: Option<SecretRef>,
 }
 
 /// How long the journal keeps messages; what is not said is kept for ever.

@@ -260,7 +260,7 @@ impl Reading<'_> {
     /// An unnamed directory, besides a fault, when it is said wrongly.
     fn journal(&mut self, table: Spanned<JournalTable>) -> JournalConfig {
         let start = table.span().start;
-        let JournalTable { path, postgres, reserve, .. } = table.into_inner();
+        let JournalTable { path, postgres, reserve, identifier_key, .. } = table.into_inner();
         if postgres.is_some() && reserve.is_some() {
             self.fault("`reserve` is for a directory: the disk of a database is not seen from here", start);
         }
@@ -275,7 +275,7 @@ impl Reading<'_> {
                 Location::Directory(path.unwrap_or_default())
             }
         };
-        JournalConfig { location, reserve_bytes: reserve.map(|reserve| reserve.0) }
+        JournalConfig { location, reserve_bytes: reserve.map(|reserve| reserve.0), identifier_key }
     }
 
     fn patients(&mut self, table: PatientTable) -> Patients {

@@ -54,6 +54,9 @@ pub(super) struct JournalTable {
     /// the disk and at most 512 MB.
     #[serde(default)]
     pub reserve: Option<ByteSize>,
+    /// With a key, numbers of patients, visits and orders stand in the search keys and lanes as keyed hashes.
+    #[serde(default)]
+    pub identifier_key: Option<SecretRef>,
     /// How long messages are kept; for ever unless it says otherwise.
     #[serde(default)]
     pub retention: RetentionTable,

@@ -18,8 +18,8 @@ use crate::{
     connector::{DeliveryError, GiveUp, Limit, Outbound, REFUSALS, Receipt, Retry},
     delivery::Window,
     journal::{
-        Decision, DeliveryRecord, Disposition, Filter, Keys, NewDelivery, NewMessage, Requeue, Sequence,
-        State, sqlite::SqliteStore,
+        Decision, DeliveryRecord, Disposition, Filter, Identifiers, Keys, NewDelivery, NewMessage, Requeue,
+        Sequence, State, sqlite::SqliteStore,
     },
 };
 
@@ -183,7 +183,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let metrics = Arc::new(Metrics::new(&prometheus::Registry::new()).unwrap());
         let store = Arc::new(SqliteStore::open(&folder.path().join("journal")).await.unwrap());
-        let journal = Journal::start(store, metrics.clone()).await.unwrap();
+        let journal = Journal::start(store, Identifiers::default(), metrics.clone()).await.unwrap();
         let pauses = Pauses {
             first: Duration::from_millis(5),
             longest: Duration::from_millis(20),

@@ -17,6 +17,7 @@ use super::{
     body::{self, Body, Flaw},
     changes::{Changes, Watched},
     committer::Committer,
+    identifiers::{Identifiers, StartError},
     store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
 };
 use crate::metrics::Metrics;
@@ -33,6 +34,7 @@ pub struct Journal {
     pub(super) committer: Committer,
     pub(super) watched: Arc<Watched>,
     pub(super) metrics: Arc<Metrics>,
+    identifiers: Identifiers,
     paused: Arc<watch::Sender<Option<String>>>,
 }
 
@@ -40,12 +42,17 @@ impl Journal {
     /// Starts the committer over an open store.
     ///
     /// # Errors
-    /// When the store cannot be read.
-    pub async fn start(store: Arc<dyn Store>, metrics: Arc<Metrics>) -> Result<Self, JournalError> {
+    /// When the store cannot be read, or deliveries wait that came under another key for identifiers.
+    pub async fn start(
+        store: Arc<dyn Store>,
+        identifiers: Identifiers,
+        metrics: Arc<Metrics>,
+    ) -> Result<Self, StartError> {
+        identifiers.settle(&store).await?;
         let tip = Tip { last: store.last().await?, requeued: 0 };
         let paused = Arc::new(watch::Sender::new(store.note(PAUSED).await?));
         let committer = Committer::start(store.clone(), tip, metrics.clone());
-        Ok(Self { store, committer, watched: Arc::default(), metrics, paused })
+        Ok(Self { store, committer, watched: Arc::default(), metrics, identifiers, paused })
     }
 
     /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.
@@ -54,7 +61,7 @@ impl Journal {
     /// `Closed`: the message must not be acknowledged.
     pub async fn append(&self, message: NewMessage) -> Result<Sequence, JournalError> {
         let began = Instant::now();
-        let committed = self.committer.commit(append(message).await).await?;
+        let committed = self.committer.commit(self.to_append(message).await).await?;
         self.metrics.append_seconds(began.elapsed().as_secs_f64());
         sequence(committed)
     }
@@ -67,7 +74,7 @@ impl Journal {
         let began = Instant::now();
         let mut answers = Vec::with_capacity(messages.len());
         for message in messages {
-            answers.push(self.committer.submit(append(message).await).await?);
+            answers.push(self.committer.submit(self.to_append(message).await).await?);
         }
         let mut sequences = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -75,6 +82,14 @@ impl Journal {
             self.metrics.append_seconds(began.elapsed().as_secs_f64());
         }
         Ok(sequences)
+    }
+
+    async fn to_append(&self, message: NewMessage) -> Change {
+        let NewMessage { received, listener, peer, raw, keys, flag, disposition } = message;
+        let body = Body::pack_async(raw).await;
+        let keys = self.identifiers.of_message(keys);
+        let disposition = self.identifiers.of_lanes(sound(disposition));
+        Change::Append(Append { received, listener, peer, keys, flag, disposition, body })
     }
 
     /// Makes an outcome durable, and says whether the delivery was pending. One that is not has had its outcome, or a
@@ -238,7 +253,9 @@ impl Journal {
         before: Sequence,
         limit: usize,
     ) -> Result<Page, JournalError> {
-        Ok(self.store.search(query, before, limit).await?)
+        let text = query.key.map(|key| self.identifiers.of_key(key)).unwrap_or_default();
+        let key = query.key.map(|key| key.with(&text));
+        Ok(self.store.search(&Query { key, ..*query }, before, limit).await?)
     }
 
     /// What becomes of the deliveries of a message from now on.
@@ -371,12 +388,6 @@ impl From<Damage> for JournalError {
     fn from(damage: Damage) -> Self {
         Self::Damaged(damage)
     }
-}
-
-async fn append(message: NewMessage) -> Change {
-    let NewMessage { received, listener, peer, raw, keys, flag, disposition } = message;
-    let body = Body::pack_async(raw).await;
-    Change::Append(Append { received, listener, peer, keys, flag, disposition: sound(disposition), body })
 }
 
 fn sequence(committed: Committed) -> Result<Sequence, JournalError> {

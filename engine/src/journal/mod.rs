@@ -16,6 +16,7 @@ mod counters;
 mod debug;
 mod decisions;
 mod handle;
+mod identifiers;
 mod location;
 pub mod postgres;
 mod readings;
@@ -31,6 +32,7 @@ use jiff::Timestamp;
 
 pub use changes::Changes;
 pub use handle::{Journal, NEWEST, PAUSED};
+pub use identifiers::{Identifiers, StartError};
 pub use location::{Location, OpenError};
 pub use readings::{
     Aged, Arrival, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output,

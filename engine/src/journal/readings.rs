@@ -237,6 +237,19 @@ impl<'a> Key<'a> {
             | Self::Order(value) => value,
         }
     }
+
+    /// The same kind of key, of another value.
+    #[must_use]
+    pub fn with<'b>(self, value: &'b str) -> Key<'b> {
+        match self {
+            Self::ControlId(_) => Key::ControlId(value),
+            Self::Patient(_) => Key::Patient(value),
+            Self::NhsNumber(_) => Key::NhsNumber(value),
+            Self::LocalNumber(_) => Key::LocalNumber(value),
+            Self::Visit(_) => Key::Visit(value),
+            Self::Order(_) => Key::Order(value),
+        }
+    }
 }
 
 /// How many deliveries of one destination stand in one state.

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     delivery::Prepared,
     intake::{Duplicates, Room},
-    journal::{Decision, Filter, Journal, Requeue, State},
+    journal::{Decision, Filter, Identifiers, Journal, Requeue, State},
     metrics::Metrics,
     pipeline::{Job, Pipeline, Workers},
     supervisor::{parts::Parts, tasks::Tasks},
@@ -281,7 +281,7 @@ impl Engine {
             (registry, metrics)
         });
         let store = Arc::new(SimulatedStore::new(world.clone()));
-        let journal = Journal::start(store, metrics.clone()).await.unwrap();
+        let journal = Journal::start(store, Identifiers::default(), metrics.clone()).await.unwrap();
         let workers = Arc::new(Desk { world: world.clone(), turns: Semaphore::new(2) });
         let live = world.facts.lock().now();
         let pipeline = Arc::new(Pipeline::new(feeds::revision(live), metrics.clone(), workers));

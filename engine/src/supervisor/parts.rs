@@ -10,7 +10,7 @@ use crate::{
     clock::Clock,
     config::ListenerConfig,
     intake::{self, Duplicates, Reception, Room},
-    journal::Journal,
+    journal::{Identifiers, Journal},
     metrics::Metrics,
     pipeline::{Pipeline, Threads},
     revision::Revision,
@@ -47,7 +47,9 @@ impl Parts {
         metrics.build_info(env!("CARGO_PKG_VERSION"));
         let location = revision.config.journal.location.below(&setup.home);
         let store = location.open().await.map_err(|error| Failure::Journal(error.to_string()))?;
-        let journal = Journal::start(store, metrics.clone())
+        let identifiers = Identifiers::of(revision.config.journal.identifier_key.as_ref())
+            .map_err(|why| Failure::Journal(format!("`identifier_key`: {why}")))?;
+        let journal = Journal::start(store, identifiers, metrics.clone())
             .await
             .map_err(|error| Failure::Journal(error.to_string()))?;
         let config = &revision.config;

@@ -28,11 +28,12 @@ pub(crate) use retention::{
 pub(crate) use searching::{
     a_search_finds_what_a_filter_over_everything_would,
     messages_are_found_by_their_keys_however_many_there_are, no_key_of_a_sender_is_poison,
+    p9_with_a_key_identifiers_stand_as_hashes_and_are_found_all_the_same,
 };
 
 use super::{
-    Count, DeliveryId, Disposition, Filter, Journal, JournalError, Keys, NewDelivery, NewMessage, Outcome,
-    Pending, Requeue, Sequence, State, store::Store,
+    Count, DeliveryId, Disposition, Filter, Identifiers, Journal, JournalError, Keys, NewDelivery,
+    NewMessage, Outcome, Pending, Requeue, Sequence, State, store::Store,
 };
 use crate::{
     connector::{ErrorClass, Payload},
@@ -52,7 +53,7 @@ pub(crate) async fn journal(home: &dyn Home) -> Journal {
 }
 
 pub(crate) async fn over(store: Arc<dyn Store>) -> Journal {
-    Journal::start(store, metrics()).await.unwrap()
+    Journal::start(store, Identifiers::default(), metrics()).await.unwrap()
 }
 
 pub(crate) fn metrics() -> Arc<Metrics> {
@@ -460,6 +461,7 @@ macro_rules! conforms {
         test!(messages_are_found_by_their_keys_however_many_there_are);
         test!(a_search_finds_what_a_filter_over_everything_would);
         test!(no_key_of_a_sender_is_poison);
+        test!(p9_with_a_key_identifiers_stand_as_hashes_and_are_found_all_the_same);
         test!(p3_repeats_are_found_by_source_control_id_and_content);
         test!(p2_retention_takes_bodies_then_messages_and_nothing_unfinished);
         test!(a_route_keeps_its_messages_as_long_as_it_says);

@@ -3,8 +3,13 @@
 use bytes::Bytes;
 use jiff::Timestamp;
 
-use super::{Home, at, id, journal, message, outcome};
-use crate::journal::{Disposition, Journal, Key, NEWEST, NewMessage, Query, Sequence, State};
+use super::{Home, at, id, journal, message, metrics, outcome};
+use crate::{
+    journal::{
+        Disposition, Identifiers, Journal, Key, NEWEST, NewMessage, Query, Sequence, StartError, State,
+    },
+    secret::SecretRef,
+};
 
 /// What is known of a stored message.
 struct Kept {
@@ -180,4 +185,64 @@ pub(crate) async fn no_key_of_a_sender_is_poison(home: &dyn Home) {
         journal.record(reason).await.unwrap();
     }
     assert_eq!(journal.dead(10, Sequence(0)).await.unwrap().len(), 3);
+}
+
+/// P9: who reads the tables without the key learns of no patient; who searches and waits notices no difference.
+pub(crate) async fn p9_with_a_key_identifiers_stand_as_hashes_and_are_found_all_the_same(home: &dyn Home) {
+    let under = async |key| Journal::start(home.open().await, hashed(key), metrics()).await;
+    let journal = under("a key that nobody guesses").await.unwrap();
+    let mut first = message(1, &[("adt", "record")]);
+    let mut second = message(4, &[("adt", "record")]);
+    for one in [&mut first, &mut second] {
+        one.keys.visit = "7001".to_owned();
+        one.keys.orders = vec!["7001".to_owned()];
+    }
+    let keys = first.keys.clone();
+    let [first, second] = [journal.append(first).await.unwrap(), journal.append(second).await.unwrap()];
+
+    let stored = journal.message(first).await.unwrap().unwrap().keys;
+    let hidden = |text: &str| text.len() == 32 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    for text in [&stored.patient, &stored.nhs_number, &stored.local_number, &stored.visit, &stored.orders[0]]
+    {
+        assert!(hidden(text), "{text}");
+    }
+    assert_ne!(stored.visit, stored.orders[0], "one number in two meanings does not look alike");
+    assert_eq!((stored.control_id, stored.trigger), (keys.control_id.clone(), keys.trigger.clone()));
+
+    for (key, expected) in [
+        (Key::ControlId(&keys.control_id), vec![first]),
+        (Key::NhsNumber(&keys.nhs_number), vec![first]),
+        (Key::Patient(&keys.patient), vec![second, first]),
+        (Key::LocalNumber(&keys.local_number), vec![second, first]),
+        (Key::Visit("7001"), vec![second, first]),
+        (Key::Order("7001"), vec![second, first]),
+    ] {
+        let found = journal.find(key, 10).await.unwrap();
+        assert_eq!(found.iter().map(|one| one.sequence).collect::<Vec<_>>(), expected);
+    }
+
+    // One patient's messages share their lane, whose name tells nothing.
+    let pending = journal.pending("record", Sequence(0), 10).await.unwrap();
+    let lane = |one: &crate::journal::Pending| one.lanes[0].strip_prefix("patient|").unwrap().to_owned();
+    assert!(hidden(&lane(&pending[0])) && pending[0].lanes == pending[1].lanes, "{:?}", pending[0].lanes);
+    journal.close().await;
+
+    // Under another key, what comes would overtake what waits.
+    assert!(matches!(under("another key, which is longer").await, Err(StartError::OtherKey(2))));
+    let plain = Journal::start(home.open().await, Identifiers::default(), metrics()).await;
+    assert!(matches!(plain, Err(StartError::OtherKey(2))));
+    let journal = under("a key that nobody guesses").await.unwrap();
+    for one in &pending {
+        journal.record(outcome(&one.id, State::Delivered, 1)).await.unwrap();
+    }
+    journal.close().await;
+    let journal = under("another key, which is longer").await.unwrap();
+    assert_eq!(journal.find(Key::ControlId(&keys.control_id), 10).await.unwrap().len(), 1);
+    assert_eq!(journal.find(Key::NhsNumber(&keys.nhs_number), 10).await.unwrap(), []);
+}
+
+fn hashed(key: &str) -> Identifiers {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), key).unwrap();
+    Identifiers::of(Some(&SecretRef::File(file.path().to_owned()))).unwrap()
 }

@@ -6,7 +6,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::journal::{
-    Ages, Journal, JournalError, PAUSED, Retention, State,
+    Ages, Identifiers, Journal, JournalError, PAUSED, Retention, State,
     conformance::{at, id, journal_of, message, outcome, over},
 };
 
@@ -43,7 +43,9 @@ async fn nothing_is_silently_wrong(path: &Path, raws: &[bytes::Bytes], what: &st
         assert!(told, "{what}: refused, but verify says that all is sound");
         return raws.len();
     };
-    let Ok(journal) = Journal::start(Arc::new(store), crate::journal::conformance::metrics()).await else {
+    let Ok(journal) =
+        Journal::start(Arc::new(store), Identifiers::default(), crate::journal::conformance::metrics()).await
+    else {
         return raws.len();
     };
     let mut lost = 0;

@@ -154,7 +154,7 @@ pub struct DestinationStatus {
 impl DestinationStatus {
     /// Whether it is given nothing though nobody wanted it so.
     pub fn needs_a_look(&self) -> bool {
-        matches!(self.standing.as_str(), "away" | "held" | "gone")
+        matches!(self.standing.as_str(), "away" | "held" | "gone" | "full")
     }
 }
 

@@ -47,11 +47,14 @@ pub enum Standing {
     Maintenance,
     /// Nothing: its configuration says so.
     Paused,
+    /// What is known already, and nothing more: too many patients' messages wait for a person.
+    Full,
 }
 
 impl Standing {
     /// Every standing.
-    pub const ALL: [Self; 5] = [Self::Closed, Self::Open, Self::Held, Self::Maintenance, Self::Paused];
+    pub const ALL: [Self; 6] =
+        [Self::Closed, Self::Open, Self::Held, Self::Maintenance, Self::Paused, Self::Full];
 
     /// The word for metrics and pages.
     pub fn word(self) -> &'static str {
@@ -61,6 +64,7 @@ impl Standing {
             Self::Held => "held",
             Self::Maintenance => "maintenance",
             Self::Paused => "paused",
+            Self::Full => "full",
         }
     }
 }

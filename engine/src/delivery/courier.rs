@@ -378,7 +378,7 @@ impl Courier {
             return;
         }
         match after {
-            Standing::Maintenance | Standing::Paused => {}
+            Standing::Maintenance | Standing::Paused | Standing::Full => {}
             Standing::Closed => tracing::info!(destination = %self.name, "the destination is back"),
             Standing::Open => {
                 tracing::warn!(destination = %self.name, "the destination is away: one probe at a time")
@@ -413,7 +413,8 @@ impl Courier {
     }
 
     fn show(&self) {
-        let standing = self.closed_until().map_or_else(|| self.circuit.standing(), |(standing, _)| standing);
+        let own = if self.lanes.is_full() { Standing::Full } else { self.circuit.standing() };
+        let standing = self.closed_until().map_or(own, |(standing, _)| standing);
         for one in Standing::ALL {
             self.metrics.standing(&self.name, one.word(), one == standing);
         }

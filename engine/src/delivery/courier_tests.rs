@@ -709,6 +709,7 @@ async fn p4_the_order_of_each_patient_survives_failures_and_restarts() {
             per_lane: chance.random_range(1..6),
             page: chance.random_range(2..20),
             waiting: 1000,
+            lanes: 1000,
         };
         let moods = Mutex::new(StdRng::seed_from_u64(seed + 1000));
         let receiver = Receiver::new(true, move |_, _| match moods.lock().unwrap().random_range(0..20) {

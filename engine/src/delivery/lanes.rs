@@ -5,7 +5,8 @@
 //! Promise:  P4: a delivery runs when it is first in all its lanes and none of them has another in flight.
 //!           A merge stands in two lanes; since every lane is in order of sequence, two merges cannot wait for
 //!           each other. P5, P6: memory is bounded, and no lane's backlog keeps another lane out: a lane has at
-//!           most [`Limits::per_lane`] deliveries here, and one that waits has only its first.
+//!           most [`Limits::per_lane`] deliveries here, one that waits for its next attempt only its first, and one
+//!           that waits for a person none.
 //! Not here: reading the journal, time, sending (courier). Pure.
 //!
 //! What is here is a window on the journal. The invariant is that in every lane the window holds a prefix of
@@ -32,15 +33,17 @@ pub struct Limits {
     pub window: usize,
     /// Deliveries of one lane.
     pub per_lane: usize,
-    /// Deliveries that wait: for their next attempt, or for a person.
+    /// Deliveries that wait for their next attempt.
     pub waiting: usize,
+    /// Lanes of which anything is known: those with deliveries in the window, and those that wait for a person.
+    pub lanes: usize,
     /// Rows in one reading of the journal.
     pub page: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { window: 4096, per_lane: 64, waiting: 65_536, page: 512 }
+        Self { window: 4096, per_lane: 64, waiting: 65_536, lanes: 1_000_000, page: 512 }
     }
 }
 
@@ -77,7 +80,6 @@ enum Phase {
     Ready,
     Running,
     Pausing(Duration),
-    Stuck,
 }
 
 #[derive(Debug, Default)]
@@ -108,7 +110,8 @@ impl Lanes {
     pub fn read_after(&self, tip: Sequence) -> Option<Sequence> {
         // Room for a good part of a page, so that a full window is not topped up row by row.
         let worth = self.limits.page.min(self.limits.window / 4).max(1);
-        if self.active() + worth > self.limits.window || self.waiting >= self.limits.waiting {
+        if self.active() + worth > self.limits.window || self.waiting >= self.limits.waiting || self.is_full()
+        {
             return None;
         }
         let hungry = self.hungry.iter().filter_map(|name| self.lanes.get(name)?.beyond.as_ref());
@@ -188,12 +191,36 @@ impl Lanes {
 
     /// A delivery in flight has failed and is to be tried again at `due`: only its lanes wait.
     pub fn pause(&mut self, key: &Key, due: Duration, attempts: u32, first: Option<jiff::Timestamp>) {
-        self.set_aside(key, Phase::Pausing(due), attempts, first);
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.doubtful {
+            self.pauses.insert(key.clone(), due);
+            return self.read_again(key);
+        }
+        slot.phase = Phase::Pausing(due);
+        slot.pending.attempts = attempts;
+        slot.pending.first_attempt = first;
+        slot.pending.state = State::Retrying;
+        let names = slot.lanes.clone();
+        self.waiting += 1;
+        self.due.insert((due, key.clone()));
+        for name in &names {
+            self.update_lane(name, |lane| lane.running = false);
+        }
+        self.shrink(key);
+        // What was put back meanwhile may stand before it, and has waited for it to end.
+        self.refresh_firsts(&names);
     }
 
-    /// A delivery in flight waits for a person now, and its lanes with it.
+    /// A delivery in flight waits for a person now, and its lanes with it: they stay closed until a decision.
     pub fn stick(&mut self, key: &Key) {
-        self.set_aside(key, Phase::Stuck, 0, None);
+        let Some(slot) = self.slots.get(key) else { return };
+        if slot.doubtful {
+            return self.read_again(key);
+        }
+        let names = slot.lanes.clone();
+        self.shrink(key);
+        self.leave(key, false);
+        self.refresh_firsts(&names);
     }
 
     /// Lets what is due by `now` run again.
@@ -241,6 +268,11 @@ impl Lanes {
         self.slots.len()
     }
 
+    /// Whether so many lanes wait for a person that no more can be read.
+    pub fn is_full(&self) -> bool {
+        self.lanes.len() >= self.limits.lanes
+    }
+
     /// Whether the window is empty.
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()
@@ -268,11 +300,13 @@ impl Lanes {
         if self.slots.contains_key(&key) {
             return true;
         }
-        if self.active() >= self.limits.window || self.waiting >= self.limits.waiting {
+        let stuck = matches!(row.state, State::Parked | State::Held);
+        let has_room = self.active() < self.limits.window && self.waiting < self.limits.waiting;
+        if !(stuck || has_room) || self.is_full() {
             return false;
         }
         let names: Vec<Arc<str>> = row.lanes.iter().map(|name| self.intern(name)).collect();
-        if names.iter().all(|name| self.has_place(name, &key, open.contains(name))) {
+        if !stuck && names.iter().all(|name| self.has_place(name, &key, open.contains(name))) {
             for name in &names {
                 let Some(lane) = self.lanes.get_mut(name) else { continue };
                 if lane.beyond.as_ref().is_some_and(|beyond| *beyond <= key) {
@@ -315,7 +349,7 @@ impl Lanes {
     /// Whether the first of the lane waits, so that there is no use in knowing what stands behind it.
     fn waits(&self, lane: &Lane) -> bool {
         let first = lane.queue.first().and_then(|key| self.slots.get(key));
-        first.is_some_and(|slot| matches!(slot.phase, Phase::Pausing(_) | Phase::Stuck))
+        first.is_some_and(|slot| matches!(slot.phase, Phase::Pausing(_)))
     }
 
     fn intern(&self, name: &str) -> Arc<str> {
@@ -325,11 +359,8 @@ impl Lanes {
     fn admit(&mut self, key: Key, lanes: Vec<Arc<str>>, pending: Pending, now: Duration) {
         let paused = self.pauses.remove(&key).filter(|due| *due > now);
         let phase = match (pending.state, paused) {
-            (State::Parked | State::Held, _) => Phase::Stuck,
             (State::Retrying, Some(due)) => Phase::Pausing(due),
-            (State::Retrying | State::Ready | State::Filtered | State::Delivered | State::Dead, _) => {
-                Phase::Ready
-            }
+            _ => Phase::Ready,
         };
         let mut pushed_back = Vec::new();
         for name in &lanes {
@@ -348,39 +379,14 @@ impl Lanes {
                 self.due.insert((due, key.clone()));
                 self.shrink(&key);
             }
-            Phase::Stuck => {
-                self.waiting += 1;
-                self.shrink(&key);
-            }
         }
     }
 
-    fn set_aside(&mut self, key: &Key, phase: Phase, attempts: u32, first: Option<jiff::Timestamp>) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.phase = phase;
-        slot.pending.attempts = attempts;
-        slot.pending.first_attempt = first;
-        slot.pending.state = State::Retrying;
-        let (names, doubtful) = (slot.lanes.clone(), slot.doubtful);
-        self.waiting += 1;
-        if let Phase::Pausing(due) = phase {
-            self.due.insert((due, key.clone()));
-        }
-        for name in &names {
-            self.update_lane(name, |lane| lane.running = false);
-        }
-        self.shrink(key);
-        match doubtful {
-            true => self.read_again(key),
-            // What was put back meanwhile may stand before it, and has waited for it to end.
-            false => self.refresh_firsts(&names),
-        }
-    }
-
-    /// Lets go of a delivery and asks the journal how it stands.
+    /// Lets go of a delivery and of what stands behind it, which makes the room to ask the journal how it stands.
     fn read_again(&mut self, key: &Key) {
         let Some(slot) = self.slots.get(key) else { return };
         let names = slot.lanes.clone();
+        self.shrink(key);
         self.leave(key, false);
         self.hungry.extend(names.iter().cloned());
         self.refresh_firsts(&names);
@@ -424,7 +430,6 @@ impl Lanes {
         self.runnable.remove(key);
         match slot.phase {
             Phase::Ready | Phase::Running => {}
-            Phase::Stuck => self.waiting -= 1,
             Phase::Pausing(due) => {
                 self.waiting -= 1;
                 self.due.remove(&(due, key.clone()));
@@ -593,7 +598,8 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            4 => proptest::collection::vec(0u8..6, 1..3).prop_map(|mut lanes| {
+            4 => proptest::collection::vec(0u8..6, 1..4).prop_map(|mut lanes| {
+                lanes.sort_unstable();
                 lanes.dedup();
                 Step::Append(lanes)
             }),
@@ -613,10 +619,11 @@ mod tests {
     }
 
     fn limits() -> impl Strategy<Value = Limits> {
-        (2usize..9, 1usize..5, 2usize..5).prop_map(|(window, per_lane, page)| Limits {
+        (2usize..33, 1usize..9, 2usize..9).prop_map(|(window, per_lane, page)| Limits {
             window,
             per_lane,
             waiting: 100,
+            lanes: 1000,
             page,
         })
     }
@@ -698,11 +705,53 @@ mod tests {
         assert_eq!(lanes.len(), 1, "and the poisoned lane takes one place");
     }
 
+    /// A bad mapping has parked a day's patients: everybody else is served, before and after a restart.
+    #[test]
+    fn p5_very_many_parked_lanes_leave_room_for_the_others() {
+        let limits = Limits { window: 16, per_lane: 4, waiting: 8, lanes: 110, page: 16 };
+        let mut model = Model::default();
+        (0..100).for_each(|lane| drop(model.append(&[lane])));
+        (0..100).for_each(|lane| drop(model.append(&[lane])));
+        let mut lanes = Lanes::new(limits);
+        while model.read(&mut lanes, 0) {}
+        while let Some(key) = model.start(&mut lanes, false) {
+            model.park(&mut lanes, &key);
+            while model.read(&mut lanes, 0) {}
+        }
+        assert_eq!(model.rows.values().filter(|row| row.state == State::Parked).count(), 100);
+        assert!(lanes.is_empty(), "what waits for a person takes no place");
+        let other = model.append(&[100]);
+        for mut lanes in [lanes, Lanes::new(limits)] {
+            while model.read(&mut lanes, 0) {}
+            assert_eq!(lanes.next(), Some(other.clone()));
+            assert!(!lanes.is_full());
+        }
+    }
+
+    /// Beyond a bound nothing more is read, which is told; what a person decides makes room.
+    #[test]
+    fn p6_parked_lanes_are_bounded() {
+        let limits = Limits { window: 16, per_lane: 4, waiting: 8, lanes: 10, page: 4 };
+        let mut model = Model::default();
+        let mut lanes = Lanes::new(limits);
+        (0..20).for_each(|lane| drop(model.append(&[lane])));
+        while model.read(&mut lanes, 0) {}
+        while let Some(key) = model.start(&mut lanes, false) {
+            model.park(&mut lanes, &key);
+            while model.read(&mut lanes, 0) {}
+        }
+        assert!(lanes.is_full() && lanes.lanes.len() == 10);
+        model.rows.retain(|_, row| row.state != State::Parked);
+        lanes.forget(Duration::ZERO);
+        while model.read(&mut lanes, 0) {}
+        assert_eq!(lanes.next(), model.rows.keys().next().cloned());
+    }
+
     /// A lane that flows, but slowly, leaves room for the others too.
     #[test]
     fn p5_a_long_lane_leaves_room_for_the_others() {
         let mut model = Model::default();
-        let mut lanes = Lanes::new(Limits { window: 256, per_lane: 16, waiting: 16, page: 32 });
+        let mut lanes = Lanes::new(Limits { window: 256, per_lane: 16, waiting: 16, lanes: 1000, page: 32 });
         (0..10_000).for_each(|_| drop(model.append(&[0])));
         let other = model.append(&[1]);
         let mut reads = 0;
@@ -785,6 +834,25 @@ mod tests {
         model.finish(&mut lanes, &first);
         while model.read(&mut lanes, 0) {}
         assert_eq!(lanes.next(), Some(behind));
+    }
+
+    /// A decision makes all that is in flight doubtful, and the window is full of what stands behind it.
+    #[test]
+    fn a_full_window_behind_deliveries_in_doubt_does_not_jam() {
+        let mut model = Model::default();
+        let mut lanes = Lanes::new(Limits { window: 64, per_lane: 8, waiting: 64, lanes: 1000, page: 16 });
+        (0..20).for_each(|_| (0..8).for_each(|lane| drop(model.append(&[lane]))));
+        while model.read(&mut lanes, 0) {}
+        let running: Vec<Key> = std::iter::from_fn(|| model.start(&mut lanes, false)).collect();
+        assert_eq!(running.len(), 8);
+        lanes.forget(Duration::ZERO);
+        while model.read(&mut lanes, 0) {}
+        running.iter().for_each(|key| model.finish(&mut lanes, key));
+        while !model.rows.is_empty() {
+            while model.read(&mut lanes, 0) {}
+            let next = model.start(&mut lanes, false).expect("something runs while anything is pending");
+            model.finish(&mut lanes, &next);
+        }
     }
 
     /// Found by the simulation: what was put back below a delivery in flight waited for ever once that one failed,

@@ -177,6 +177,9 @@ fn reason(standing: Standing) -> Option<&'static str> {
         Standing::Held => Some("its configuration (credentials, address, certificate) needs a person"),
         Standing::Maintenance => Some("in a maintenance window: everything waits in order"),
         Standing::Paused => Some("by its configuration (`paused`): everything waits in order"),
+        Standing::Full => {
+            Some("too many lanes wait for a person: nothing behind them is read until some are decided")
+        }
     }
 }
 

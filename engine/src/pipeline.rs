@@ -3,8 +3,11 @@
 //! In:       the live revision.
 //! Out:      for intake, the deliveries that a message owes; for delivery, what is to be sent.
 //! Promise:  P8. Both answers come from one revision, whole: the one that was live when the question was put.
+//!           P4. A new revision lets no message overtake one that waits in the order of an earlier one.
 //!           Mappings run on threads of their own, so that a slow script delays no socket.
 //! Not here: when any of this happens (intake, delivery), changing the revision (supervisor).
+
+mod orders;
 
 use std::{sync::Arc, time::Instant};
 
@@ -17,16 +20,19 @@ use crate::{
     delivery::{Prepare, Prepared},
     hl7::Message,
     intake::{Router, patient::PatientKeys},
-    journal::{DeliveryId, Entry, NewDelivery},
+    journal::{DeliveryId, Entry, Journal, JournalError, NewDelivery},
     mapping::{self, Mapped},
     metrics::Metrics,
     revision::Revision,
-    routing::{Order, Route},
+    routing::Order,
 };
+
+use orders::Orders;
 
 /// The stages, joined over the live revision.
 pub struct Pipeline {
     live: ArcSwap<Revision>,
+    orders: Orders,
     metrics: Arc<Metrics>,
     workers: Arc<dyn Workers>,
 }
@@ -46,8 +52,18 @@ pub struct Threads {
 
 impl Pipeline {
     /// A pipeline over a revision.
-    pub fn new(revision: Arc<Revision>, metrics: Arc<Metrics>, workers: Arc<dyn Workers>) -> Self {
-        Self { live: ArcSwap::new(revision), metrics, workers }
+    ///
+    /// # Errors
+    /// The journal could not be read or written.
+    pub async fn start(
+        revision: Arc<Revision>,
+        journal: &Journal,
+        metrics: Arc<Metrics>,
+        workers: Arc<dyn Workers>,
+    ) -> Result<Self, JournalError> {
+        let orders = Orders::default();
+        orders.expect(&revision, journal).await?;
+        Ok(Self { live: ArcSwap::new(revision), orders, metrics, workers })
     }
 
     /// The live revision.
@@ -56,8 +72,22 @@ impl Pipeline {
     }
 
     /// Makes a revision the live one. What has begun ends with the one that it began with.
-    pub fn go_live(&self, revision: Arc<Revision>) {
+    ///
+    /// # Errors
+    /// The journal could not be read or written: the live revision stays.
+    pub async fn go_live(&self, revision: Arc<Revision>, journal: &Journal) -> Result<(), JournalError> {
+        self.orders.expect(&revision, journal).await?;
         self.live.store(revision);
+        Ok(())
+    }
+
+    /// Lets go of how messages were put in order before, where none of them waits any more. To be called some time after
+    /// a revision has gone live: what was being received then must be in the journal.
+    ///
+    /// # Errors
+    /// The journal could not be read or written.
+    pub async fn forget_former_orders(&self, journal: &Journal) -> Result<(), JournalError> {
+        self.orders.forget(&self.live(), journal).await
     }
 }
 
@@ -68,7 +98,8 @@ impl Router for Pipeline {
             .routes
             .matching(listener, message)
             .flat_map(|route| {
-                let lanes = lanes(route, message, patient);
+                let mut lanes = lanes(&route.name, &route.order, message, patient);
+                self.orders.add_former(&mut lanes, route, message);
                 route.to.iter().map(move |to| NewDelivery {
                     route: route.name.clone(),
                     destination: to.destination.clone(),
@@ -192,9 +223,9 @@ fn word(prepared: &Prepared) -> &'static str {
 }
 
 /// The lanes that a message stands in on its way to each destination of a route.
-fn lanes(route: &Route, message: &Message, patient: &PatientKeys) -> Vec<String> {
-    let of_route = || vec![format!("route|{}", route.name)];
-    match &route.order {
+fn lanes(route: &str, order: &Order, message: &Message, patient: &PatientKeys) -> Vec<String> {
+    let of_route = || vec![format!("route|{route}")];
+    match order {
         Order::Patient if patient.main.is_some() => {
             patient.all().map(|key| format!("patient|{key}")).collect()
         }

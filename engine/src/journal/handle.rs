@@ -317,6 +317,32 @@ impl Journal {
         Ok(self.store.audit(limit).await?)
     }
 
+    /// Whether a delivery of a route is unfinished.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn has_waiting(&self, route: &str) -> Result<bool, JournalError> {
+        let states = State::ALL.into_iter().filter(|state| !state.is_end()).collect();
+        let filter = Filter { states, route: Some(route.to_owned()), ..Filter::default() };
+        Ok(!self.store.select(&filter, Sequence(0), 1).await?.is_empty())
+    }
+
+    /// What was last noted under a name.
+    ///
+    /// # Errors
+    /// `Read`.
+    pub async fn noted(&self, name: &'static str) -> Result<Option<String>, JournalError> {
+        Ok(self.store.note(name).await?)
+    }
+
+    /// Notes something under a name.
+    ///
+    /// # Errors
+    /// `Closed`.
+    pub async fn note(&self, name: &'static str, what: &str) -> Result<(), JournalError> {
+        self.committer.commit(Change::Note(name, Some(what.to_owned()), None)).await.map(drop)
+    }
+
     /// Why nothing is delivered, if that is so: a restored journal waits until a person lets it go on.
     pub fn paused(&self) -> Option<String> {
         self.paused.borrow().clone()

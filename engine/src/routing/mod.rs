@@ -91,6 +91,17 @@ pub enum Order {
     Value(Path),
 }
 
+impl serde::Serialize for Order {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Patient => serializer.serialize_str("patient"),
+            Self::Route => serializer.serialize_str("route"),
+            Self::None => serializer.serialize_str("none"),
+            Self::Value(path) => serializer.collect_str(path),
+        }
+    }
+}
+
 /// One destination of a route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct To {

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     disk::Disk,
+    feeds::Variant,
     letters::{self, Kind, Letter},
     world::{Facts, World},
 };
@@ -198,7 +199,7 @@ impl World {
         for to in super::feeds::DESTINATIONS.into_iter().filter(|to| facts.now().has_destination(to)) {
             let mut blocked: BTreeSet<String> = BTreeSet::new();
             for (id, delivery) in disk.unfinished(to) {
-                let order = facts.order_of(id);
+                let order = facts.holds_up(id);
                 let waits = matches!(delivery.record.state, State::Parked | State::Held);
                 if waits || order.iter().any(|lane| blocked.contains(lane)) {
                     blocked.extend(order);
@@ -241,7 +242,7 @@ impl World {
         let mut blocked: BTreeSet<String> = BTreeSet::new();
         let mut late = Vec::new();
         for id in disk.deliveries.keys().filter(|id| id.destination == steady) {
-            let order = facts.order_of(id);
+            let order = facts.holds_up(id);
             if facts.stuck.contains(id) || order.iter().any(|lane| blocked.contains(lane)) {
                 blocked.extend(order);
             } else if facts.late.contains(id) && !facts.put_back.contains(id) {
@@ -322,18 +323,37 @@ impl Facts {
         }
     }
 
-    /// What of a letter must be in order with others on a route.
+    /// What of a letter must be in order with others on a route, by whatever was live.
     fn order(&self, letter: usize, route: &str) -> Vec<String> {
         let patients = self.letters.get(&letter).map(|letter: &Letter| letter.patients.clone());
+        let patients = patients.unwrap_or_default();
         match route {
             "images" => Vec::new(),
+            "results" if self.was_by_patient() => {
+                patients.into_iter().map(|patient| format!("results of {patient}")).collect()
+            }
             "results" => vec!["results".to_owned()],
-            _ => patients.unwrap_or_default(),
+            _ => patients,
         }
     }
 
     fn order_of(&self, id: &DeliveryId) -> Vec<String> {
         self.order(self.letter_of[&id.sequence], &id.route)
+    }
+
+    /// What may hold up what: all that has been in one order at any time.
+    fn holds_up(&self, id: &DeliveryId) -> Vec<String> {
+        match id.route.as_str() {
+            "results" if self.was_by_patient() => {
+                let patients = self.order(self.letter_of[&id.sequence], "adt");
+                patients.into_iter().chain(["results".to_owned()]).collect()
+            }
+            _ => self.order_of(id),
+        }
+    }
+
+    fn was_by_patient(&self) -> bool {
+        self.live.contains(&Variant::ByPatient)
     }
 }
 

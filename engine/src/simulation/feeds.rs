@@ -23,10 +23,13 @@ pub enum Variant {
     NoArchive,
     /// Other settings of the destination `record`.
     Slower,
+    /// The route `results` in the order of each patient, not of the whole route.
+    ByPatient,
 }
 
 impl Variant {
-    pub const ALL: [Self; 5] = [Self::Home, Self::Mended, Self::NoAdt, Self::NoArchive, Self::Slower];
+    pub const ALL: [Self; 6] =
+        [Self::Home, Self::Mended, Self::NoAdt, Self::NoArchive, Self::Slower, Self::ByPatient];
 
     /// The routes and destinations that a message is owed to, sorted.
     pub fn owed(self, listener: &str, trigger: &str) -> Vec<(&'static str, &'static str)> {
@@ -59,7 +62,7 @@ impl Variant {
 /// The revision of a variant.
 pub fn revision(variant: Variant) -> Arc<Revision> {
     thread_local! {
-        static BUILT: [OnceCell<Arc<Revision>>; Variant::ALL.len()] = const { [const { OnceCell::new() }; 5] };
+        static BUILT: [OnceCell<Arc<Revision>>; Variant::ALL.len()] = const { [const { OnceCell::new() }; 6] };
     }
     BUILT.with(|built| built[variant as usize].get_or_init(|| Arc::new(build(variant))).clone())
 }
@@ -79,6 +82,11 @@ fn build(variant: Variant) -> Revision {
     if variant == Variant::NoArchive {
         for (_, text) in &mut routes {
             *text = text.replace(TO_ARCHIVE, "");
+        }
+    }
+    if variant == Variant::ByPatient {
+        for (_, text) in &mut routes {
+            *text = text.replace("order = 'route'", "order = 'patient'");
         }
     }
     let hold = if variant == Variant::Home { "true" } else { "false" };

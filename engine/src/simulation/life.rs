@@ -141,7 +141,19 @@ impl Life {
 
     async fn incarnation(&mut self) -> Ending {
         self.world.begin();
-        let mut engine = Engine::start(&self.world, self.dice.next()).await;
+        let world = self.world.clone();
+        let starting = Engine::start(&world, self.dice.next());
+        tokio::pin!(starting);
+        let mut engine = loop {
+            tokio::select! {
+                biased;
+                engine = &mut starting => match engine {
+                    Some(engine) => break engine,
+                    None => return Ending::Crashed,
+                },
+                () = tokio::time::sleep(TICK) => self.give_a_turn(),
+            };
+        };
         loop {
             tokio::time::sleep(TICK).await;
             if self.world.facts.lock().broken.is_some() {
@@ -156,15 +168,22 @@ impl Life {
                 return Ending::Crashed;
             }
             engine.watch(&self.world);
-            let ready = self.world.stage.ready();
-            if ready.is_empty() {
+            if self.world.stage.ready().is_empty() {
                 if self.idle(&mut engine).await {
                     return Ending::Done;
                 }
             } else {
-                let next = self.dice.pick(&ready).clone();
-                self.world.stage.release(&next);
+                self.give_a_turn();
             }
+        }
+    }
+
+    /// Whoever wants something may go on, one of them.
+    fn give_a_turn(&mut self) {
+        let ready = self.world.stage.ready();
+        if !ready.is_empty() {
+            let next = self.dice.pick(&ready).clone();
+            self.world.stage.release(&next);
         }
     }
 
@@ -273,7 +292,8 @@ impl Life {
 }
 
 impl Engine {
-    async fn start(world: &Arc<World>, seed: u64) -> Self {
+    /// None if its journal fails meanwhile.
+    async fn start(world: &Arc<World>, seed: u64) -> Option<Self> {
         static METRICS: OnceLock<(Registry, Arc<Metrics>)> = OnceLock::new();
         let (registry, metrics) = METRICS.get_or_init(|| {
             let registry = Registry::new();
@@ -284,7 +304,8 @@ impl Engine {
         let journal = Journal::start(store, Identifiers::default(), metrics.clone()).await.unwrap();
         let workers = Arc::new(Desk { world: world.clone(), turns: Semaphore::new(2) });
         let live = world.facts.lock().now();
-        let pipeline = Arc::new(Pipeline::new(feeds::revision(live), metrics.clone(), workers));
+        let pipeline = Pipeline::start(feeds::revision(live), &journal, metrics.clone(), workers);
+        let pipeline = Arc::new(pipeline.await.ok()?);
         let revision = pipeline.live();
         let parts = Parts {
             duplicates: Arc::new(Duplicates::new(journal.clone())),
@@ -300,7 +321,7 @@ impl Engine {
         let (commands, received) = mpsc::unbounded_channel();
         let busy = Arc::default();
         let supervisor = tokio::spawn(supervise(parts.clone(), received, world.clone(), Arc::clone(&busy)));
-        Self { parts, commands, supervisor, busy, operator: None, stopping: None }
+        Some(Self { parts, commands, supervisor, busy, operator: None, stopping: None })
     }
 
     fn is_free(&self) -> bool {
@@ -365,14 +386,16 @@ async fn supervise(
         match command {
             Command::Reload(variant) => {
                 let revision = feeds::revision(variant);
-                parts.pipeline.go_live(revision.clone());
-                {
-                    let mut facts = world.facts.lock();
-                    facts.live.push(variant);
-                    facts.tell(format!("{variant:?} is live"));
+                // A journal that fails meanwhile is a case like any other: then nothing changes.
+                if parts.pipeline.go_live(revision.clone(), &parts.journal).await.is_ok() {
+                    {
+                        let mut facts = world.facts.lock();
+                        facts.live.push(variant);
+                        facts.tell(format!("{variant:?} is live"));
+                    }
+                    tasks.follow(&revision, &parts);
+                    world.disturb();
                 }
-                tasks.follow(&revision, &parts);
-                world.disturb();
             }
             Command::Stop => {
                 tasks.end_listeners().await;

@@ -167,7 +167,7 @@ impl Supervisor {
     /// Reads the configuration again and makes it live if it is sound.
     async fn reload(&mut self) -> ReloadStatus {
         let status = match self.setup.build().await {
-            Ok(revision) => self.change_to(revision),
+            Ok(revision) => self.change_to(revision).await,
             Err(problems) => self.status(ReloadResult::Refused, None, problems),
         };
         report(&status, &self.parts.metrics);
@@ -175,7 +175,7 @@ impl Supervisor {
         status
     }
 
-    fn change_to(&mut self, revision: Revision) -> ReloadStatus {
+    async fn change_to(&mut self, revision: Revision) -> ReloadStatus {
         let live = self.parts.pipeline.live();
         let id = Some(revision.id.clone());
         if revision.id == live.id {
@@ -187,7 +187,9 @@ impl Supervisor {
         }
         let revision = Arc::new(revision);
         let warnings = revision.warnings.clone();
-        self.parts.pipeline.go_live(revision.clone());
+        if let Err(error) = self.parts.pipeline.go_live(revision.clone(), &self.parts.journal).await {
+            return self.status(ReloadResult::Refused, id, vec![Problem::error(error.to_string())]);
+        }
         self.follow(&revision);
         self.status(ReloadResult::Live, id, warnings)
     }
@@ -251,7 +253,6 @@ fn needs_restart(live: &Revision, new: &Revision) -> Vec<Problem> {
         ("journal", live.config.journal == new.config.journal),
         ("limits.unstored", live.config.limits.unstored_bytes == new.config.limits.unstored_bytes),
         ("admin", live.config.admin == new.config.admin),
-        // What waits stands in lanes by the old preference.
         ("patient", live.config.patients == new.config.patients),
     ];
     let changed = checks.into_iter().filter(|(_, same)| !same);

@@ -54,13 +54,16 @@ impl Parts {
             .map_err(|error| Failure::Journal(error.to_string()))?;
         let config = &revision.config;
         let room = Arc::new(Room::new(reserve_bytes, config.limits.unstored_bytes));
-        let pipeline = Arc::new(Pipeline::new(revision, metrics.clone(), Arc::new(Threads::default())));
+        let threads = Arc::new(Threads::default());
+        let pipeline = Pipeline::start(revision.clone(), &journal, metrics.clone(), threads)
+            .await
+            .map_err(|error| Failure::Journal(error.to_string()))?;
         let duplicates = Arc::new(Duplicates::new(journal.clone()));
         Ok(Self {
             journal,
             duplicates,
             room,
-            pipeline,
+            pipeline: Arc::new(pipeline),
             metrics,
             registry,
             clock: setup.clock.clone(),

@@ -1,4 +1,5 @@
-//! Retention by the configuration that is live: a pass now and then, as long as the engine runs.
+//! What is kept no longer than needed: messages by the configuration that is live, former orders as long as somebody
+//! waits by them. A pass now and then, as long as the engine runs.
 
 use std::time::Duration;
 
@@ -23,17 +24,21 @@ pub async fn keep(parts: Parts) {
         let live = parts.pipeline.live();
         let policy = policy(&live.config, &live.routes);
         drop(live);
-        if !policy.is_for_ever() {
-            match parts.journal.retain(&policy, parts.clock.now()).await {
-                Ok(_) => {}
-                Err(JournalError::Closed(_)) => return,
-                Err(error) => {
-                    tracing::warn!(%error, "retention could not look at the journal; it tries again")
-                }
-            }
+        match pass(&parts, &policy).await {
+            Ok(()) => {}
+            Err(JournalError::Closed(_)) => return,
+            Err(error) => tracing::warn!(%error, "retention could not look at the journal; it tries again"),
         }
         tokio::time::sleep(EVERY).await;
     }
+}
+
+async fn pass(parts: &Parts, policy: &Retention) -> Result<(), JournalError> {
+    parts.pipeline.forget_former_orders(&parts.journal).await?;
+    if !policy.is_for_ever() {
+        parts.journal.retain(policy, parts.clock.now()).await?;
+    }
+    Ok(())
 }
 
 /// What the instance says, and each route for its own messages.

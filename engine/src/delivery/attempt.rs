@@ -1,7 +1,8 @@
 //! One attempt at one delivery: from the message's bytes to an outcome in the journal.
 //!
 //! Promise:  the outcome is recorded before this returns. Whatever fails, the delivery gets an outcome that a person
-//!           can see, or stays as it was; a fault in a mapping or a connector (a panic) holds its own lane only.
+//!           can see, or stays as it was; where a repeat would do harm the journal says so before the first byte leaves,
+//!           and what no end is known of waits for a person (H4). A fault in a mapping or a connector (a panic) holds its own lane only.
 //! Not here: when attempts are made (courier). What was already taken of several outputs is not sent again.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -20,7 +21,7 @@ use super::{
 use crate::{
     clock::Clock,
     connector::{DeliveryError, Destination, ErrorClass, GiveUp, Outbound, Payload, Policy, Receipt, Retry},
-    journal::{Damage, Entry, Journal, JournalError, Outcome, Pending, State, Work},
+    journal::{BEING_SENT, Damage, Entry, Journal, JournalError, Outcome, Output, Pending, State, Work},
     metrics::Metrics,
 };
 
@@ -114,6 +115,12 @@ impl Attempt {
                 return self.unsent(key, &pending, verdict, "").await;
             }
         };
+        if work.being_sent && !self.repeat {
+            let reason = "the engine ended while it was sent; it may have been taken";
+            let verdict = uncertain(State::Held, reason);
+            let Output { payloads, revision } = work.output.unwrap_or_default();
+            return self.unsent_with(key, &pending, verdict, payloads, &revision).await;
+        }
         let prepared = match work.output {
             Some(output) => Prepared::Send { payloads: output.payloads, revision: output.revision },
             None => {
@@ -153,9 +160,21 @@ impl Attempt {
         verdict: Verdict,
         revision: &str,
     ) -> Result<Done, JournalError> {
+        self.unsent_with(key, pending, verdict, Vec::new(), revision).await
+    }
+
+    /// The same, with what was made.
+    async fn unsent_with(
+        &self,
+        key: Key,
+        pending: &Pending,
+        verdict: Verdict,
+        output: Vec<Payload>,
+        revision: &str,
+    ) -> Result<Done, JournalError> {
         let next = if verdict.state.is_end() { Next::Ended } else { Next::Waits };
         let (attempts, first) = (pending.attempts, pending.first_attempt);
-        let stands = self.record(pending, verdict, attempts, first, Vec::new(), revision).await?;
+        let stands = self.record(pending, verdict, attempts, first, output, revision).await?;
         Ok(Done { key, next: next.if_it(stands), asked: None, requests: 0 })
     }
 
@@ -169,6 +188,13 @@ impl Attempt {
         let Made { payloads, revision, refusals } = made;
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
+        if !self.repeat {
+            let mark = uncertain(State::Retrying, BEING_SENT);
+            let first = Some(first_attempt);
+            if !self.record(pending, mark, attempts, first, payloads.clone(), &revision).await? {
+                return Ok(Done { key, next: Next::Ended, asked: None, requests: 0 });
+            }
+        }
         let mut taken = 0;
         let mut last = None;
         for payload in &payloads {
@@ -232,13 +258,12 @@ impl Attempt {
             Sent::Taken(_) | Sent::Fault => {
                 (Verdict::new(State::Held, "a fault in the connector; it may have been taken"), None, None)
             }
-            Sent::Cut { left } if left && !self.repeat => (
-                Verdict::new(State::Held, "the engine stopped while it was sent; it may have been taken"),
-                None,
-                None,
-            ),
+            Sent::Cut { left } if left && !self.repeat => {
+                let reason = "the engine stopped while it was sent; it may have been taken";
+                (uncertain(State::Held, reason), None, None)
+            }
             // As if it had not been tried: it stays as it is in the journal.
-            Sent::Cut { .. } if tried.taken == 0 => {
+            Sent::Cut { .. } if tried.taken == 0 && self.repeat => {
                 return Ok(Done { key, next: tried.again(retry, None), asked: None, requests });
             }
             Sent::Cut { .. } => (Verdict::new(State::Retrying, "the engine stopped"), None, None),
@@ -287,7 +312,9 @@ impl Attempt {
         let Verdict { state, reason, class, detail } = verdict;
         let sequence = pending.id.sequence.0;
         let route = pending.id.route.as_str();
+        let is_mark = reason == BEING_SENT;
         match state {
+            _ if is_mark => {}
             State::Ready | State::Filtered | State::Delivered => {
                 tracing::debug!(sequence, route, destination = %self.name, ?state, reason);
             }
@@ -311,7 +338,7 @@ impl Attempt {
             detail,
         };
         let stands = self.journal.record(outcome).await?;
-        if stands {
+        if stands && !is_mark {
             self.metrics.outcome(&self.name, route, state.word());
         }
         Ok(stands)
@@ -342,6 +369,10 @@ impl Tried {
     fn again(&self, retry: Retry, wish: Option<Duration>) -> Next {
         Next::Again { retry, attempts: self.attempts, first_attempt: self.first_attempt, wish }
     }
+}
+
+fn uncertain(state: State, reason: &str) -> Verdict {
+    Verdict { class: Some(ErrorClass::Uncertain), ..Verdict::new(state, reason) }
 }
 
 fn given_up(then: GiveUp) -> State {

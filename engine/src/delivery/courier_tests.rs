@@ -336,6 +336,36 @@ async fn what_may_have_been_taken_is_not_repeated_where_repeats_are_not_safe() {
     assert_eq!(receiver.attempts("lost"), 1);
 }
 
+/// H4: the engine dies between the first byte and the answer; a person decides, not the next start.
+#[tokio::test]
+async fn h4_what_was_being_sent_when_the_engine_died_waits_for_a_person() {
+    for (safe, expected) in [(false, State::Held), (true, State::Delivered)] {
+        let world = World::new(QUICK).await;
+        let receiver =
+            Receiver::new(safe, |_, attempt| if attempt == 1 { Hang { left: true } } else { Take });
+        let running = world.start("record", &receiver);
+        let lost = world.append("record", "lost", &["p1"]).await;
+        while receiver.attempts("lost") == 0 {
+            tokio::task::yield_now().await;
+        }
+        running.task.abort(); // as a kill: nothing is recorded any more
+        assert!(running.task.await.unwrap_err().is_cancelled());
+
+        let running = world.start("record", &receiver);
+        let stood = world.stands(lost, expected).await;
+        assert_eq!(receiver.attempts("lost"), if safe { 2 } else { 1 });
+        if !safe {
+            assert_eq!(stood.class, Some(ErrorClass::Uncertain));
+            assert_eq!(stood.reason, "the engine ended while it was sent; it may have been taken");
+            // A person has looked: it is not there.
+            world.decide(Decision::Release, &[State::Held]).await;
+            world.stands(lost, State::Delivered).await;
+        }
+        running.stop().await;
+        assert_eq!(receiver.taken(1).await, ["lost"]);
+    }
+}
+
 #[tokio::test]
 async fn a_time_out_is_uncertain_only_if_something_had_left() {
     let mut world = World::new(QUICK).await;

@@ -24,6 +24,9 @@ use crate::metrics::Metrics;
 
 /// Beyond every message: where a search begins.
 pub const NEWEST: Sequence = Sequence(i64::MAX);
+/// What is said of a retrying delivery while an attempt is under way that may not be repeated. Where it still stands when
+/// the next attempt begins, nobody knows how that one ended.
+pub const BEING_SENT: &str = "being sent";
 /// The note that says why nothing is delivered.
 pub const PAUSED: &str = "paused";
 
@@ -157,7 +160,9 @@ impl Journal {
         let load = |id: &DeliveryId| {
             let entry = entries.get(&id.sequence)?.clone();
             let output = outputs.remove(id).filter(|output| output.state == State::Retrying);
-            let work = entry.and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)? }));
+            let being_sent = output.as_ref().is_some_and(|output| output.reason == BEING_SENT);
+            let work = entry
+                .and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)?, being_sent }));
             Some(Loaded { id: id.clone(), work })
         };
         Ok(ids.iter().filter_map(load).collect())

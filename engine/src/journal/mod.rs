@@ -31,7 +31,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use changes::Changes;
-pub use handle::{Journal, NEWEST, PAUSED};
+pub use handle::{BEING_SENT, Journal, NEWEST, PAUSED};
 pub use identifiers::{Identifiers, StartError};
 pub use location::{Location, OpenError};
 pub use readings::{

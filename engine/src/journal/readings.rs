@@ -36,10 +36,12 @@ pub struct Work {
     pub entry: Entry,
     /// What was made of it before: set only for a delivery that is retrying and had an output.
     pub output: Option<Output>,
+    /// An attempt at it has begun of which no end is known ([`BEING_SENT`](super::BEING_SENT)).
+    pub being_sent: bool,
 }
 
 /// What a mapping made once, to be sent again as it is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Output {
     /// What to send.
     pub payloads: Vec<Payload>,

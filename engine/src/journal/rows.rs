@@ -190,7 +190,7 @@ pub(super) fn of_message(
 /// The columns of [`output`], of `delivery d`.
 macro_rules! output_columns {
     () => {
-        "d.sequence, d.route, d.destination, d.state, d.revision, d.output, d.detail"
+        "d.sequence, d.route, d.destination, d.state, d.revision, d.output, d.detail, d.reason"
     };
 }
 pub(super) use output_columns;
@@ -202,6 +202,7 @@ pub(super) fn output(row: &impl Cells) -> Result<StoredDelivery, StoreError> {
         revision: row.text(4)?.to_owned(),
         output: row.bytes_if_any(5)?.map(<[u8]>::to_vec),
         detail: row.bytes_if_any(6)?.map(<[u8]>::to_vec),
+        reason: row.text(7)?.to_owned(),
     })
 }
 

@@ -151,6 +151,8 @@ pub struct StoredDelivery {
     pub output: Option<Vec<u8>>,
     /// What was answered, as a blob of [`Body`].
     pub detail: Option<Vec<u8>>,
+    /// What was last said of it.
+    pub reason: String,
 }
 
 /// Why a store could not do what was asked. The text names no value of a message.

@@ -5,14 +5,14 @@ use std::{collections::BTreeSet, time::Duration};
 
 use super::{
     disk::Disk,
-    feeds::Variant,
+    feeds::{HELD, Variant},
     letters::{self, Kind, Letter},
     world::{Facts, World},
 };
 use crate::{
     connector::ErrorClass,
     journal::{
-        DeliveryId, Sequence, State,
+        BEING_SENT, DeliveryId, Sequence, State,
         store::{Change, Committed, Record},
     },
 };
@@ -116,6 +116,12 @@ impl World {
             }
             return;
         };
+        // H4: where repeats do harm, nothing is taken twice unless a person has looked.
+        let again = facts.receivers[to].taken[&(letter, output.to_owned())];
+        let copies = facts.letter_of.values().filter(|one| **one == letter).count();
+        if to == HELD && again as usize > copies && !facts.sent_on.iter().any(|id| of_letter(id, &facts)) {
+            facts.broken(format!("H4: {to} takes L{letter} {again} times"));
+        }
         let mine = facts.order(letter, route);
         for (before, _) in disk.unfinished(to).filter(|(other, _)| other.sequence < id.sequence) {
             let its = facts.order_of(before);
@@ -152,7 +158,10 @@ impl World {
                     }
                 }
                 Change::Note(..) => {}
-                Change::Release(ids, _) => facts.tell(format!("{} deliveries are released", ids.len())),
+                Change::Release(ids, _) => {
+                    facts.tell(format!("{} deliveries are released", ids.len()));
+                    facts.sent_on.extend(ids.iter().cloned());
+                }
                 Change::Skip(ids, _) => {
                     facts.tell(format!("{} deliveries are skipped", ids.len()));
                     facts.skipped.extend(ids.iter().cloned());
@@ -162,6 +171,7 @@ impl World {
                     let ended = |id: &&DeliveryId| disk.deliveries[*id].record.state.is_end();
                     let ended: Vec<_> = ids.iter().filter(ended).cloned().collect();
                     facts.put_back.extend(ended);
+                    facts.sent_on.extend(ids.iter().cloned());
                 }
             }
         }
@@ -255,7 +265,7 @@ impl World {
 
 impl Facts {
     fn check_record(&mut self, record: &Record) {
-        let Record { id, state, revision, class, .. } = record;
+        let Record { id, state, revision, class, reason, .. } = record;
         let letter = self.letters[&self.letter_of[&id.sequence]].clone();
         let to = id.destination.as_str();
         let what = name(self, id);
@@ -286,7 +296,9 @@ impl Facts {
         if matches!(state, State::Parked | State::Held) {
             self.stuck.insert(id.clone());
         }
-        if self.steady == Some(to) && class.is_some() {
+        // What was on its way when the engine ended may not be repeated by itself.
+        let by_the_end = to == HELD && (reason == BEING_SENT || reason.starts_with("the engine "));
+        if self.steady == Some(to) && class.is_some() && !by_the_end {
             self.broken(format!("P5: {what} has failed at a destination that never fails"));
         }
         if matches!(state, State::Delivered | State::Filtered) {

@@ -229,6 +229,7 @@ impl Disk {
                 revision: delivery.record.revision.clone(),
                 output: delivery.output.clone(),
                 detail: delivery.detail.clone(),
+                reason: delivery.record.reason.clone(),
             })
             .collect()
     }

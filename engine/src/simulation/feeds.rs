@@ -10,6 +10,8 @@ use crate::{
 };
 
 pub const DESTINATIONS: [&str; 3] = ["archive", "pacs", "record"];
+/// The one that must get nothing twice.
+pub const HELD: &str = "pacs";
 
 /// One way to configure the instance, and who is owed what in it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -54,6 +54,8 @@ pub struct Facts {
     pub letter_of: BTreeMap<Sequence, usize>,
     /// Deliveries that a person put back after their end: they come late on purpose.
     pub put_back: BTreeSet<DeliveryId>,
+    /// Deliveries that a person sent on or put back, wherever they stood: they may come again.
+    pub sent_on: BTreeSet<DeliveryId>,
     /// Deliveries that a person skipped.
     pub skipped: BTreeSet<DeliveryId>,
     /// Deliveries that waited for a person at some time.
@@ -95,6 +97,7 @@ impl World {
             decided_by: BTreeMap::new(),
             letter_of: BTreeMap::new(),
             put_back: BTreeSet::new(),
+            sent_on: BTreeSet::new(),
             skipped: BTreeSet::new(),
             stuck: BTreeSet::new(),
             late: BTreeSet::new(),

@@ -6,7 +6,8 @@ use super::{Home, at, id, journal, message, outcome, replay};
 use crate::{
     connector::ErrorClass,
     journal::{
-        Decision, DeliveryId, Disposition, Journal, NewDelivery, Requeue, Sequence, State, WaitingList,
+        BEING_SENT, Decision, DeliveryId, Disposition, Journal, NewDelivery, Outcome, Requeue, Sequence,
+        State, WaitingList,
     },
 };
 
@@ -115,4 +116,23 @@ pub(crate) async fn what_waits_is_told_with_how_much_waits_behind_it(home: &dyn 
     let first = journal.waiting(Some("record"), 1).await.unwrap();
     assert!(!first.complete);
     assert_eq!(told(first), all[..1]);
+}
+
+/// H4: that an attempt was under way is known to whoever comes next, until its end is.
+pub(crate) async fn h4_what_is_being_sent_is_known_as_such(home: &dyn Home) {
+    let journal = journal(home).await;
+    let sequence = journal.append(message(1, &[("adt", "record")])).await.unwrap();
+    let id = id(sequence, "adt", "record");
+    let mark = Outcome { reason: BEING_SENT.to_owned(), ..outcome(&id, State::Retrying, 1) };
+    let being_sent = async |journal: &Journal| {
+        let work = journal.load(std::slice::from_ref(&id)).await.unwrap().remove(0).work.unwrap();
+        (work.being_sent, work.output.is_some())
+    };
+    assert_eq!(being_sent(&journal).await, (false, false));
+    assert!(journal.record(mark).await.unwrap());
+    journal.close().await;
+    let journal = super::journal(home).await;
+    assert_eq!(being_sent(&journal).await, (true, true));
+    assert!(journal.record(outcome(&id, State::Retrying, 1)).await.unwrap());
+    assert_eq!(being_sent(&journal).await, (false, true));
 }

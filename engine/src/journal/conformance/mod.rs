@@ -16,7 +16,8 @@ use jiff::Timestamp;
 
 pub(crate) use decisions::{
     a_release_sends_on_what_was_made_and_touches_nothing_else,
-    a_skip_makes_dead_letters_with_the_reason_given, what_waits_is_told_with_how_much_waits_behind_it,
+    a_skip_makes_dead_letters_with_the_reason_given, h4_what_is_being_sent_is_known_as_such,
+    what_waits_is_told_with_how_much_waits_behind_it,
 };
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
 pub(crate) use repeats::p3_repeats_are_found_by_source_control_id_and_content;
@@ -460,6 +461,7 @@ macro_rules! conforms {
         test!(a_long_replay_goes_in_steps);
         test!(messages_are_found_by_their_keys_however_many_there_are);
         test!(a_search_finds_what_a_filter_over_everything_would);
+        test!(h4_what_is_being_sent_is_known_as_such);
         test!(no_key_of_a_sender_is_poison);
         test!(p9_with_a_key_identifiers_stand_as_hashes_and_are_found_all_the_same);
         test!(p3_repeats_are_found_by_source_control_id_and_content);

@@ -137,7 +137,7 @@ fn instance(good: u16, other: u16) -> Instance {
     instance.record = good;
     let more = format!(
         "[destination.archive]\nkind = \"fhir\"\nbase = \"http://127.0.0.1:{other}/fhir\"\ntimeout = \"5s\"\n\
-         [limits]\nmapping_operations = 1000000000000\nmapping_time = \"2s\"\n"
+         [limits]\nmapping_operations = 1000000000000\nmapping_time = \"500ms\"\n"
     );
     instance.write("tie.toml", &(instance.config() + &more));
     instance.write("mappings/endless.rhai", "fn map(msg) { let n = 0; while true { n += 1; } n }\n");
@@ -156,10 +156,13 @@ fn disturb(port: u16, stop: Arc<AtomicBool>, first: usize) -> std::thread::JoinH
         let mut source = Mllp::connect(port).unwrap();
         let mut number = first;
         while !stop.load(Ordering::Acquire) {
-            let endless = format!(
-                "MSH|^~\\&|PAS|RXX|TIE|RXX|20260301120000||ZZZ^Z01|E{number}|T|2.4\rPID|1||E1^^^RXX^MR\r"
-            );
-            assert_eq!(source.send(endless.as_bytes()).unwrap().code(), "AA");
+            // Of one patient each: more at once than there are threads for mappings.
+            for patient in 0..4 {
+                let endless = format!(
+                    "MSH|^~\\&|PAS|RXX|TIE|RXX|20260301120000||ZZZ^Z01|E{number}P{patient}|T|2.4\rPID|1||E{patient}^^^RXX^MR\r"
+                );
+                assert_eq!(source.send(endless.as_bytes()).unwrap().code(), "AA");
+            }
             assert_eq!(source.send(&update(POISONED, number).1).unwrap().code(), "AA");
             number += 1;
             std::thread::sleep(Duration::from_millis(500)); // poll: the pace of the disturbance
@@ -210,5 +213,5 @@ fn p5_the_others_notice_nothing_of_a_dead_destination_a_poisoned_patient_and_an_
     // A machine that does other things besides has a p99 of its own.
     let within = setting("WITHIN", 10.0);
     assert!(p99 <= within, "acknowledgements: ×{p99:.2}");
-    assert!(rate <= within.min(2.0), "the others' rate: 1/{rate:.2}");
+    assert!(rate <= within.min(3.0), "the others' rate: 1/{rate:.2}");
 }

@@ -125,10 +125,17 @@ impl Attempt {
             Some(output) => Prepared::Send { payloads: output.payloads, revision: output.revision },
             None => {
                 let prepare = AssertUnwindSafe(self.prepare.prepare(&work.entry, &pending.id)).catch_unwind();
-                prepare.await.unwrap_or_else(|_| Prepared::Held {
-                    reason: "a fault in the engine while mapping".to_owned(),
-                    revision: String::new(),
-                })
+                tokio::select! {
+                    biased;
+                    prepared = prepare => prepared.unwrap_or_else(|_| Prepared::Held {
+                        reason: "a fault in the engine while mapping".to_owned(),
+                        revision: String::new(),
+                    }),
+                    // It stays as it is in the journal; the courier ends.
+                    () = self.hurry.cancelled() => {
+                        return Ok(Done { key, next: Next::Ended, asked: None, requests: 0 });
+                    }
+                }
             }
         };
         match prepared {

@@ -159,15 +159,27 @@ impl Job {
     /// Runs it here and now.
     pub fn run(self) -> Prepared {
         let revision = self.revision.id.clone();
+        // The charset of today, not of the receipt: where it was corrected, what waits and what is replayed is to be
+        // read as corrected.
         let listeners = &self.revision.config.listeners;
         let charset = listeners
             .iter()
             .find(|listener| listener.name == self.entry.listener)
-            .map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset);
-        let message = match Message::parse(self.entry.raw.clone(), charset) {
+            .map(|listener| listener.charset);
+        let read = Message::parse(self.entry.raw.clone(), charset.unwrap_or(encoding_rs::WINDOWS_1252));
+        let message = match read {
             Ok(message) => Arc::new(message),
             Err(error) => return Prepared::Dead { reason: error.to_string(), revision },
         };
+        // Any guess gives letters, and nobody downstream could tell that they are the wrong ones.
+        if charset.is_none() && message.charset().assumed {
+            let reason = format!(
+                "the listener `{}` is no longer configured, and neither MSH-18 nor the bytes say their character set: \
+                 put the listener back with its charset, then release this",
+                self.entry.listener
+            );
+            return Prepared::Held { reason, revision };
+        }
         let context = self.revision.context(self.entry.received);
         match self.revision.mappings.run(&self.mapping, &message, &context) {
             Ok(product) => prepared(product, revision),
@@ -312,6 +324,48 @@ mod tests {
     }
 
     const LAB: &str = "[listener.lab]\nkind = 'nowhere'\n";
+
+    /// What `lab` has sent becomes of: the name that would be delivered, or why nothing is.
+    async fn prepared(pipeline: &Pipeline, charset: &str, name: &[u8]) -> Result<String, String> {
+        let head =
+            format!("MSH|^~\\&|LAB|RXX|||20260101||ORU^R01|1|P|2.4||||||{charset}\rPID|1||1^^^RXX^MR||");
+        let entry = Entry {
+            sequence: Sequence(1),
+            received: Timestamp::UNIX_EPOCH,
+            listener: "lab".to_owned(),
+            control_id: "1".to_owned(),
+            raw: Bytes::from([head.as_bytes(), name].concat()),
+        };
+        let id =
+            DeliveryId { sequence: Sequence(1), route: "feed".to_owned(), destination: "record".to_owned() };
+        match pipeline.prepare(&entry, &id).await {
+            Prepared::Send { payloads, .. } => {
+                let resource: serde_json::Value = serde_json::from_slice(payloads[0].bytes()).unwrap();
+                Ok(resource["name"][0]["family"].as_str().unwrap().to_owned())
+            }
+            Prepared::Held { reason, .. } => Err(reason),
+            Prepared::Filtered { reason, .. } | Prepared::Dead { reason, .. } => panic!("{reason}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn h5_what_a_listener_that_is_gone_has_taken_is_read_without_a_guess_or_held() {
+        let name = b"\xA3ukasz"; // Łukasz in ISO 8859-2, £ukasz in windows-1252
+        let told = async |lab: &str, charset, name: &[u8]| prepared(&pipeline(lab, ""), charset, name).await;
+        let latin_2 = format!("{LAB}charset = 'iso-8859-2'\n");
+        assert_eq!(told(&latin_2, "", name).await.as_deref(), Ok("Łukasz"));
+        assert_eq!(
+            told(LAB, "", name).await.as_deref(),
+            Ok("£ukasz"),
+            "what the operator has corrected counts"
+        );
+        let held = told("", "", name).await.unwrap_err();
+        assert!(held.contains("`lab` is no longer configured") && held.contains("character set"), "{held}");
+        assert!(told("", "ASCII", name).await.is_err(), "a declaration that does not hold says nothing");
+        assert_eq!(told("", "8859/2", name).await.as_deref(), Ok("Łukasz"));
+        assert_eq!(told("", "", "Łukasz".as_bytes()).await.as_deref(), Ok("Łukasz"));
+        assert_eq!(told("", "", b"Lukasz").await.as_deref(), Ok("Lukasz"));
+    }
 
     /// The lanes of a message of the facility `RXX`.
     fn lanes_of(pipeline: &Pipeline, pid_3: &str) -> Vec<String> {

@@ -12,7 +12,7 @@ use crate::{
     connector::ErrorClass,
     journal::{
         DeliveryId, Sequence, State,
-        store::{Change, Committed, Record},
+        store::{Change, Chosen, Committed, Record},
     },
 };
 
@@ -151,16 +151,19 @@ impl World {
                     }
                 }
                 Change::Note(..) => {}
-                Change::Release(ids, _) => facts.tell(format!("{} deliveries are released", ids.len())),
-                Change::Skip(ids, _) => {
-                    facts.tell(format!("{} deliveries are skipped", ids.len()));
-                    facts.skipped.extend(ids.iter().cloned());
+                Change::Release(chosen) => {
+                    let ids = standing(disk, chosen, |_| true);
+                    facts.tell(format!("{} deliveries are released", ids.len()));
                 }
-                Change::Requeue(ids, _) => {
+                Change::Skip(chosen) => {
+                    let ids = standing(disk, chosen, |_| true);
+                    facts.tell(format!("{} deliveries are skipped", ids.len()));
+                    facts.skipped.extend(ids);
+                }
+                Change::Requeue(chosen) => {
+                    let ids = standing(disk, chosen, |_| true);
                     facts.tell(format!("{} deliveries are put back", ids.len()));
-                    let ended = |id: &&DeliveryId| disk.deliveries[*id].record.state.is_end();
-                    let ended: Vec<_> = ids.iter().filter(ended).cloned().collect();
-                    facts.put_back.extend(ended);
+                    facts.put_back.extend(standing(disk, chosen, State::is_end));
                 }
             }
         }
@@ -335,6 +338,15 @@ impl Facts {
     fn order_of(&self, id: &DeliveryId) -> Vec<String> {
         self.order(self.letter_of[&id.sequence], &id.route)
     }
+}
+
+/// Those of the chosen deliveries that stand as was asked for, and so.
+fn standing(disk: &Disk, chosen: &Chosen, so: fn(State) -> bool) -> Vec<DeliveryId> {
+    let stands = |id: &&DeliveryId| {
+        let state = disk.deliveries[*id].record.state;
+        chosen.states.contains(&state) && so(state)
+    };
+    chosen.ids.iter().filter(stands).cloned().collect()
 }
 
 fn share(one: &[String], other: &[String]) -> bool {

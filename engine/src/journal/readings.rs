@@ -289,7 +289,8 @@ pub struct Filter {
     /// Messages with this MSH-10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_id: Option<String>,
-    /// Messages after this place: where an earlier decision said to go on.
+    /// Messages after this place: where an earlier decision said to go on. A store is told by the `after` of its own
+    /// `select`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Sequence>,
 }

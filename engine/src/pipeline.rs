@@ -24,15 +24,18 @@ use crate::{
     connector::{Acknowledge, Policy},
     delivery::{Prepare, Prepared},
     hl7::Message,
-    intake::{Router, patient::PatientKeys},
+    intake::{PatientKey, PatientKeys, Router},
     journal::{DeliveryId, Entry, Journal, JournalError, NewDelivery},
     mapping::{self, Mapped},
     metrics::Metrics,
-    revision::Revision,
+    revision::{Aliases, Revision},
     routing::Order,
 };
 
 use orders::Orders;
+
+/// Lanes of one message: twice what intake names of one.
+const MOST_LANES: usize = 512;
 
 /// The stages, joined over the live revision.
 pub struct Pipeline {
@@ -74,9 +77,13 @@ impl Pipeline {
         metrics: Arc<Metrics>,
         workers: Arc<dyn Workers>,
     ) -> Result<Self, JournalError> {
-        let orders = Orders::default();
-        orders.expect(&revision, journal).await?;
-        Ok(Self { live: ArcSwap::new(revision), orders, metrics, workers })
+        let pipeline = Self::new(revision, metrics, workers);
+        pipeline.orders.expect(&pipeline.live(), journal).await?;
+        Ok(pipeline)
+    }
+
+    fn new(revision: Arc<Revision>, metrics: Arc<Metrics>, workers: Arc<dyn Workers>) -> Self {
+        Self { live: ArcSwap::new(revision), orders: Orders::default(), metrics, workers }
     }
 
     /// The live revision.
@@ -111,8 +118,8 @@ impl Router for Pipeline {
             .routes
             .matching(listener, message)
             .flat_map(|route| {
-                let mut lanes = lanes(&route.name, &route.order, message, patient);
-                self.orders.add_former(&mut lanes, route, message);
+                let mut lanes = lanes(&route.name, &route.order, message, patient, &revision.aliases);
+                self.orders.add_former(&mut lanes, route, message, &revision.aliases);
                 route.to.iter().map(move |to| NewDelivery {
                     route: route.name.clone(),
                     destination: to.destination.clone(),
@@ -222,15 +229,27 @@ impl Job {
     /// Runs it here and now.
     pub fn run(self) -> Prepared {
         let revision = self.revision.id.clone();
+        // The charset of today, not of the receipt: where it was corrected, what waits and what is replayed is to be
+        // read as corrected.
         let listeners = &self.revision.config.listeners;
         let charset = listeners
             .iter()
             .find(|listener| listener.name == self.entry.listener)
-            .map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset);
-        let message = match Message::parse(self.entry.raw.clone(), charset) {
+            .map(|listener| listener.charset);
+        let read = Message::parse(self.entry.raw.clone(), charset.unwrap_or(encoding_rs::WINDOWS_1252));
+        let message = match read {
             Ok(message) => Arc::new(message),
             Err(error) => return Prepared::Dead { reason: error.to_string(), revision },
         };
+        // Any guess gives letters, and nobody downstream could tell that they are the wrong ones.
+        if charset.is_none() && message.charset().assumed {
+            let reason = format!(
+                "the listener `{}` is no longer configured, and neither MSH-18 nor the bytes say their character set: \
+                 put the listener back with its charset, then release this",
+                self.entry.listener
+            );
+            return Prepared::Held { reason, revision };
+        }
         let context = self.revision.context(self.entry.received);
         match self.revision.mappings.run(&self.mapping, &message, &context) {
             Ok(product) => prepared(product, revision),
@@ -258,12 +277,16 @@ fn word(prepared: &Prepared) -> &'static str {
 }
 
 /// The lanes that a message stands in on its way to each destination of a route.
-fn lanes(route: &str, order: &Order, message: &Message, patient: &PatientKeys) -> Vec<String> {
+fn lanes(
+    route: &str,
+    order: &Order,
+    message: &Message,
+    patient: &PatientKeys,
+    aliases: &Aliases,
+) -> Vec<String> {
     let of_route = || vec![format!("route|{route}")];
     match order {
-        Order::Patient if patient.main.is_some() => {
-            patient.all().map(|key| format!("patient|{key}")).collect()
-        }
+        Order::Patient if patient.main.is_some() => of_patient(patient, aliases),
         Order::Patient | Order::Route => of_route(),
         // A lane that nobody else will ever stand in.
         Order::None => vec![format!("none|{}", uuid::Uuid::new_v4())],
@@ -271,5 +294,177 @@ fn lanes(route: &str, order: &Order, message: &Message, patient: &PatientKeys) -
             Some(value) if !value.trim().is_empty() => vec![format!("{path}|{}", value.trim())],
             _ => of_route(),
         },
+    }
+}
+
+/// The lanes of a patient: one for each identity, and for each other name that the mappings know its authority by.
+fn of_patient(patient: &PatientKeys, aliases: &Aliases) -> Vec<String> {
+    let mut lanes: Vec<_> = patient.all().map(|key| format!("patient|{key}")).collect();
+    for PatientKey { authority, identifier } in patient.all() {
+        let others = aliases.of(authority).filter_map(|other| PatientKey::among(other, identifier));
+        for lane in others.map(|key| format!("patient|{key}")) {
+            if lanes.len() < MOST_LANES && !lanes.contains(&lane) {
+                lanes.push(lane);
+            }
+        }
+    }
+    lanes
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, path::PathBuf};
+
+    use bytes::Bytes;
+    use jiff::Timestamp;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::{
+        config::Snapshot,
+        connector::{
+            DeliveryError, Destination, Inbox, Outbound, Plugin, Receipt, Role, Source, SourceError,
+        },
+        intake::Patients,
+        journal::Sequence,
+    };
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Source for Nothing {
+        async fn run(self: Box<Self>, _: Inbox, _: CancellationToken) -> Result<(), SourceError> {
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Destination for Nothing {
+        async fn deliver(&self, _: &Outbound) -> Result<Receipt, DeliveryError> {
+            Ok(Receipt { answer: String::new(), detail: None })
+        }
+    }
+
+    #[derive(serde::Deserialize, schemars::JsonSchema)]
+    struct Nowhere {}
+
+    const PLUGINS: &[Plugin] = &[Plugin {
+        name: "nowhere",
+        about: "From nowhere to nowhere.",
+        source: Some(Role {
+            example: "",
+            schema: || schemars::schema_for!(Nowhere),
+            build: |_| Ok(Box::new(Nothing)),
+        }),
+        destination: Some(Role {
+            example: "",
+            schema: || schemars::schema_for!(Nowhere),
+            build: |_| Ok(Arc::new(Nothing)),
+        }),
+        answers: &[],
+    }];
+
+    const ROUTE: &str = "from = ['lab', 'other']\nmap = 'name'\naccept = { trigger = ['ADT', 'ORU'] }\n\
+        [[to]]\ndestination = 'record'\n";
+    const SCRIPT: &str =
+        "fn map(msg) { #{ resourceType: \"Patient\", id: \"x\", name: [#{ family: msg[\"PID-5\"].text }] } }";
+
+    /// A live pipeline with a listener `lab` of these lines, and a table of authorities.
+    fn pipeline(lab: &str, authorities: &str) -> Pipeline {
+        let config = format!(
+            "environment = 'test'\njournal.path = 'j'\n[listener.other]\nkind = 'nowhere'\n{lab}\n\
+             [destination.record]\nkind = 'nowhere'\n"
+        );
+        let files = |files: &[(&str, &str)]| {
+            files.iter().map(|(name, text)| (PathBuf::from(name), Arc::from(*text))).collect()
+        };
+        let from = if lab.is_empty() { ROUTE.replace("'lab', ", "") } else { ROUTE.to_owned() };
+        let table = format!("from,system\n{authorities}");
+        let snapshot = Snapshot {
+            home: PathBuf::from("."),
+            config_file: PathBuf::from("tie.toml"),
+            config: Arc::from(config),
+            routes: files(&[("routes/feed.toml", &from)]),
+            mappings: files(&[
+                ("mappings/name.rhai", SCRIPT),
+                ("mappings/tables/assigning-authorities.csv", &table),
+            ]),
+            samples: BTreeMap::new(),
+            revision: "r1".to_owned(),
+            git_commit: None,
+        };
+        let revision =
+            Revision::build(&snapshot, PLUGINS).map_err(|problems| format!("{problems:?}")).unwrap();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        Pipeline::new(Arc::new(revision), Arc::new(metrics), Arc::new(Threads::default()))
+    }
+
+    const LAB: &str = "[listener.lab]\nkind = 'nowhere'\n";
+
+    /// What `lab` has sent becomes of: the name that would be delivered, or why nothing is.
+    async fn prepared(pipeline: &Pipeline, charset: &str, name: &[u8]) -> Result<String, String> {
+        let head =
+            format!("MSH|^~\\&|LAB|RXX|||20260101||ORU^R01|1|P|2.4||||||{charset}\rPID|1||1^^^RXX^MR||");
+        let entry = Entry {
+            sequence: Sequence(1),
+            received: Timestamp::UNIX_EPOCH,
+            listener: "lab".to_owned(),
+            control_id: "1".to_owned(),
+            raw: Bytes::from([head.as_bytes(), name].concat()),
+        };
+        let id =
+            DeliveryId { sequence: Sequence(1), route: "feed".to_owned(), destination: "record".to_owned() };
+        match pipeline.prepare(&entry, &id).await {
+            Prepared::Send { payloads, .. } => {
+                let resource: serde_json::Value = serde_json::from_slice(payloads[0].bytes()).unwrap();
+                Ok(resource["name"][0]["family"].as_str().unwrap().to_owned())
+            }
+            Prepared::Held { reason, .. } => Err(reason),
+            Prepared::Filtered { reason, .. } | Prepared::Dead { reason, .. } => panic!("{reason}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn h5_what_a_listener_that_is_gone_has_taken_is_read_without_a_guess_or_held() {
+        let name = b"\xA3ukasz"; // Łukasz in ISO 8859-2, £ukasz in windows-1252
+        let told = async |lab: &str, charset, name: &[u8]| prepared(&pipeline(lab, ""), charset, name).await;
+        let latin_2 = format!("{LAB}charset = 'iso-8859-2'\n");
+        assert_eq!(told(&latin_2, "", name).await.as_deref(), Ok("Łukasz"));
+        assert_eq!(
+            told(LAB, "", name).await.as_deref(),
+            Ok("£ukasz"),
+            "what the operator has corrected counts"
+        );
+        let held = told("", "", name).await.unwrap_err();
+        assert!(held.contains("`lab` is no longer configured") && held.contains("character set"), "{held}");
+        assert!(told("", "ASCII", name).await.is_err(), "a declaration that does not hold says nothing");
+        assert_eq!(told("", "8859/2", name).await.as_deref(), Ok("Łukasz"));
+        assert_eq!(told("", "", "Łukasz".as_bytes()).await.as_deref(), Ok("Łukasz"));
+        assert_eq!(told("", "", b"Lukasz").await.as_deref(), Ok("Lukasz"));
+    }
+
+    /// The lanes of a message of the facility `RXX`.
+    fn lanes_of(pipeline: &Pipeline, pid_3: &str) -> Vec<String> {
+        let text = format!("MSH|^~\\&|PAS|RXX|||20260101||ADT^A08|1|P|2.4\rPID|1||{pid_3}\r");
+        let message = Message::parse(Bytes::from(text), encoding_rs::UTF_8).unwrap();
+        let patient = PatientKeys::of(&message, &Patients::default());
+        pipeline.route("lab", &message, &patient).remove(0).lanes
+    }
+
+    #[test]
+    fn p4_authorities_that_the_mappings_hold_for_one_share_a_lane() {
+        let table = "RXX/MR,https://rxx/Id/patient\nPAS,https://rxx/Id/patient\nRYY,https://ryy/Id/patient\n\
+            NHS,https://fhir.nhs.uk/Id/nhs-number\nEPICNHS,https://fhir.nhs.uk/Id/nhs-number\n";
+        let pipeline = pipeline(LAB, table);
+        let lanes = |pid_3: &str| lanes_of(&pipeline, pid_3);
+        assert_eq!(lanes("1^^^PAS^MR"), ["patient|pas|1", "patient|rxx|1"]);
+        assert_eq!(lanes("1^^^RXX^MR"), ["patient|rxx|1", "patient|pas|1"]);
+        assert_eq!(lanes("1"), ["patient|rxx|1", "patient|pas|1"], "a bare number is the facility's");
+        assert_eq!(lanes("1^^^RYY^MR"), ["patient|ryy|1"]);
+        let own_word = lanes("999 100 1069^^^EPICNHS^MR");
+        assert_eq!(own_word, ["patient|epicnhs|999 100 1069", "patient|nhs|9991001069"]);
+        assert_eq!(lanes("9991001069^^^NHS"), ["patient|nhs|9991001069", "patient|epicnhs|9991001069"]);
+        let many: Vec<_> = (0..999).map(|n| format!("{n}A^^^PAS^MR")).collect();
+        assert!(lanes(&many.join("~")).len() <= MOST_LANES);
     }
 }

@@ -113,6 +113,42 @@ fn p2_one_loss_planted_on_purpose_is_found_and_nothing_else() {
 }
 
 #[test]
+fn h1_a_counter_that_begins_anew_hides_no_loss_and_what_nobody_listed_is_named() {
+    let instance = Instance::new();
+    let _record = instance.start_record();
+    let _engine = instance.start();
+    let mut source = Mllp::connect(instance.mllp).unwrap();
+    let numbered = |number: usize, control_id: &str| {
+        let (own, message) = update(1, number);
+        String::from_utf8(message).unwrap().replace(&own, control_id).into_bytes()
+    };
+    for (number, control_id) in [(1, "000001"), (2, "000001"), (3, "000002"), (4, "EXTRA")] {
+        assert_eq!(source.send(&numbered(number, control_id)).unwrap().code(), "AA");
+    }
+    // Sent again, as after a lost acknowledgement: acknowledged, and kept once.
+    assert_eq!(source.send(&numbered(3, "000002")).unwrap().code(), "AA");
+    instance.write("sent.txt", "000001\n000001\n000002\n");
+    wait("every delivery to be recorded", || reconcile(&instance, &[]).0 == 0);
+    assert_eq!(findings(&reconcile(&instance, &[]).1), ["sent-again 000001", "different-content 000001"]);
+
+    instance.write("sent.txt", "000001\n000001\n000001\n000002\n000002\n");
+    let (code, lines) = reconcile(&instance, &[]);
+    let expected = ["fewer-arrived 000001", "different-content 000001", "fewer-arrived 000002"];
+    assert_eq!((code, findings(&lines)), (1, expected.map(str::to_owned).to_vec()));
+    assert_eq!(lines[0]["reason"], "named 3 times, 2 arrived");
+    let (code, lines) = reconcile(&instance, &["--transmissions"]);
+    assert_eq!(code, 0, "a log of transmissions names again what was sent again: {lines:#?}");
+
+    let bounds = |since| ["--listener", "hospital", "--since", since, "--until", "2999-01-01T00:00:00Z"];
+    let with = |since| [&["--transmissions"], &bounds(since)[..]].concat();
+    let (code, lines) = reconcile(&instance, &with("2020-01-01T00:00:00Z"));
+    assert_eq!((code, findings(&lines).pop()), (0, Some("not-listed EXTRA".to_owned())), "{lines:#?}");
+    assert_eq!(lines.last().unwrap()["summary"]["findings"]["not-listed"], 1);
+    let (code, lines) = reconcile(&instance, &with("2998-01-01T00:00:00Z"));
+    assert_eq!((code, lines.len()), (1, 3), "nothing arrived then: {lines:#?}");
+}
+
+#[test]
 fn what_waits_or_was_refused_is_named_with_its_state_and_reason() {
     let instance = Instance::new();
     let _engine = instance.start(); // and no record

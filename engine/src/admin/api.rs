@@ -166,8 +166,8 @@ async fn decide(
     let dry_run = request.dry_run;
     let done = site.engine.decide(decision, &asked(request, site.engine.now())).await.map_err(unavailable)?;
     let first = done.first.into_iter().map(DeliveryName::from).collect();
-    let without_bytes = done.without_bytes;
-    Ok(Json(DecisionAnswer { deliveries: done.deliveries, dry_run, without_bytes, first }))
+    let (without_bytes, more_after) = (done.without_bytes, done.more_after.map(|place| place.0));
+    Ok(Json(DecisionAnswer { deliveries: done.deliveries, dry_run, without_bytes, more_after, first }))
 }
 
 async fn reload(State(site): State<Site>) -> Response {
@@ -226,11 +226,11 @@ fn sensible(decision: Decision, request: &DecisionRequest) -> Result<(), String>
 }
 
 fn asked(request: DecisionRequest, at: jiff::Timestamp) -> Requeue {
-    let DecisionRequest { states, destination, route, sequence, control_id, limit, dry_run, who, why } =
+    let DecisionRequest { states, destination, route, sequence, control_id, after, limit, dry_run, who, why } =
         request;
-    let sequence = sequence.map(Sequence);
+    let (sequence, after) = (sequence.map(Sequence), after.map(Sequence));
     Requeue {
-        filter: journal::Filter { states, destination, route, sequence, control_id },
+        filter: journal::Filter { states, destination, route, sequence, control_id, after },
         limit,
         dry_run,
         who: if who.is_empty() { "unknown".to_owned() } else { who },

@@ -31,7 +31,7 @@ use crate::{
 };
 
 pub use search::{SearchAnswer, SearchKey, SearchRequest};
-pub use trace::{CONTROL_IDS, Trace, TraceAnswer, TraceRequest, TracedDelivery, TracedMessage};
+pub use trace::{CONTROL_IDS, TRACED, Trace, TraceAnswer, TraceRequest, TracedDelivery, TracedMessage};
 pub use view::{
     AuditLine, Audits, Counts, DecisionAnswer, DecisionRequest, Delivery, DeliveryName, DestinationStatus,
     Found, JournalStatus, Lane, Lanes, ListenerStatus, MessageView, Readiness, ReloadResult, ReloadStatus,

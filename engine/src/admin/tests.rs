@@ -149,8 +149,9 @@ impl Engine for Memory {
         Ok((sequence == Sequence(7)).then(|| (summary(), vec![record()])))
     }
     async fn trace(&self, control_id: &str) -> Result<Vec<(Summary, Vec<DeliveryRecord>)>, JournalError> {
-        let found = [summary()].into_iter().filter(|found| found.keys.control_id == control_id);
-        Ok(found.map(|summary| (summary, vec![delivered()])).collect())
+        let times = if control_id == "again" { TRACED } else { 1 };
+        let found = [summary()].into_iter().filter(|found| times > 1 || found.keys.control_id == control_id);
+        Ok(found.cycle().take(times).map(|summary| (summary, vec![delivered()])).collect())
     }
     async fn sent(&self, delivery: &DeliveryId) -> Result<Vec<Payload>, JournalError> {
         assert_eq!(delivery.destination, "record");
@@ -159,7 +160,12 @@ impl Engine for Memory {
     }
     async fn decide(&self, decision: Decision, request: &Requeue) -> Result<Requeued, JournalError> {
         self.asked.lock().unwrap().push((decision, request.clone()));
-        Ok(Requeued { deliveries: 1, first: vec![record().id], without_bytes: 2 })
+        Ok(Requeued {
+            deliveries: 1,
+            first: vec![record().id],
+            without_bytes: 2,
+            more_after: Some(Sequence(41)),
+        })
     }
     async fn resume(&self, audit: Audit) -> Result<bool, JournalError> {
         Ok(audit.why == "the original is switched off")
@@ -362,12 +368,19 @@ async fn a_pause_is_ended_once_and_with_a_reason() {
 #[tokio::test]
 async fn a_replay_is_handed_on_with_who_and_why() {
     let server = server(false).await;
-    let asked = r#"{"states":["dead"],"destination":"record","dry_run":true,"who":"me","why":"mended"}"#;
+    let asked =
+        r#"{"states":["dead"],"destination":"record","after":40,"dry_run":true,"who":"me","why":"mended"}"#;
     let (status, answer) = server.post("/api/replay", JSON, asked).await;
     assert_eq!(status, 200);
     assert_eq!(
         answer,
-        json!({ "deliveries": 1, "dry_run": true, "without_bytes": 2, "first": [{ "sequence": 7, "route": "adt", "destination": "record" }] })
+        json!({
+            "deliveries": 1,
+            "dry_run": true,
+            "without_bytes": 2,
+            "more_after": 41,
+            "first": [{ "sequence": 7, "route": "adt", "destination": "record" }],
+        })
     );
     let (decision, asked) = server.engine.asked.lock().unwrap().pop().unwrap();
     assert_eq!(decision, Decision::Replay);
@@ -375,6 +388,7 @@ async fn a_replay_is_handed_on_with_who_and_why() {
         (asked.who.as_str(), asked.why.as_str(), asked.limit, asked.at),
         ("me", "mended", 1_000, at(120))
     );
+    assert_eq!(asked.filter.after, Some(Sequence(40)));
     assert_eq!(
         (asked.filter.states, asked.filter.destination.as_deref()),
         (vec![State::Dead], Some("record"))
@@ -389,6 +403,12 @@ async fn many_messages_are_traced_at_once_without_what_could_tell_a_patient() {
     assert_eq!(status, 200, "{answer}");
     let traces = serde_json::from_value::<TraceAnswer>(answer.clone()).unwrap().traces;
     assert_eq!((traces[1].control_id.as_str(), traces[1].messages.len()), ("other", 0));
+    assert!(!traces[0].cut && !traces[1].cut);
+    assert_eq!(
+        trace(json!({ "control_ids": ["again"] })).await.1["traces"][0]["cut"],
+        true,
+        "only the newest"
+    );
     let delivery = &traces[0].messages[0].deliveries[0];
     assert_eq!(delivery.delivery.state, State::Delivered);
     assert_eq!(delivery.written, ["Patient/0b9c1a4e-3f5d-5e6a-8b7c-9d0e1f2a3b4c"]);

@@ -20,6 +20,8 @@ use crate::{
 
 /// Control ids that one request may name.
 pub const CONTROL_IDS: usize = 500;
+/// Messages of one control id that are told, the newest; as many as the engine looks up.
+pub const TRACED: usize = 100;
 /// Looked up at the same time.
 const AT_ONCE: usize = 4;
 
@@ -48,6 +50,9 @@ pub struct Trace {
     pub control_id: String,
     /// Its messages, the newest first; none if none arrived or all were pruned.
     pub messages: Vec<TracedMessage>,
+    /// These are only the newest: there may be older ones that nobody has looked at.
+    #[serde(default)]
+    pub cut: bool,
 }
 
 /// One message.
@@ -103,7 +108,8 @@ async fn one(
         }
         messages.push(TracedMessage { message: summary.into(), deliveries });
     }
-    Ok(Trace { control_id, messages })
+    let cut = messages.len() >= TRACED;
+    Ok(Trace { control_id, messages, cut })
 }
 
 /// A transaction Bundle, as much of it as names resources.

@@ -238,7 +238,10 @@ pub struct DecisionRequest {
     /// Messages with this MSH-10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_id: Option<String>,
-    /// At most so many, the oldest first.
+    /// Messages after this place in the journal: where an earlier answer said to go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<i64>,
+    /// At most so many, the oldest first; the deliveries of one message are not divided.
     #[serde(default = "default_limit")]
     pub limit: usize,
     /// Only say which.
@@ -262,6 +265,10 @@ pub struct DecisionAnswer {
     /// How many match besides, but cannot be done again: retention has removed the bytes of their messages.
     #[serde(default)]
     pub without_bytes: u64,
+    /// There are more than `limit`: go on with `after` at this. What is done again may come to the same state again, so
+    /// the same request without it could begin with the same deliveries.
+    #[serde(default)]
+    pub more_after: Option<i64>,
     /// The first of them.
     pub first: Vec<DeliveryName>,
 }

@@ -65,7 +65,11 @@ struct Which {
     /// Of messages with this control id (MSH-10) only.
     #[arg(long, value_name = "ID")]
     control_id: Option<String>,
-    /// At most so many, the oldest first.
+    /// Of messages after this place in the journal only: where an earlier decision said to go on.
+    #[arg(long, value_name = "NUMBER")]
+    after: Option<i64>,
+    /// At most so many, the oldest first; if there are more it is said where to go on. The deliveries of one message are
+    /// not divided.
     #[arg(long, default_value_t = 1000, value_name = "NUMBER")]
     limit: usize,
     /// Only say which.
@@ -153,6 +157,7 @@ impl Which {
             route: self.route.clone(),
             sequence: self.sequence,
             control_id: self.control_id.clone(),
+            after: self.after,
             limit: self.limit,
             dry_run: self.dry_run,
             who: std::env::var("USER").unwrap_or_default(),
@@ -197,6 +202,33 @@ fn told(decision: Decision, decided: &DecisionAnswer) -> String {
         Decision::Release => "sent as they were made",
         Decision::Skip => "dead letters",
     };
-    lines.push(format!("{} deliveries {verb} {what}.\n", decided.deliveries));
-    lines.join("\n")
+    lines.push(format!("{} deliveries {verb} {what}.", decided.deliveries));
+    if let Some(place) = decided.more_after {
+        lines.push(format!(
+            "That is not all: the limit is reached, and there are more. Go on with the same command and --after {place}"
+        ));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_limit_left_is_told_with_where_to_go_on() {
+        let answer = |more_after, dry_run| DecisionAnswer {
+            deliveries: 1000,
+            dry_run,
+            without_bytes: 0,
+            more_after,
+            first: Vec::new(),
+        };
+        let all = told(Decision::Replay, &answer(None, true));
+        assert!(all.ends_with("1000 deliveries would be done again.\n") && !all.contains("--after"), "{all}");
+        for dry_run in [true, false] {
+            let some = told(Decision::Skip, &answer(Some(41), dry_run));
+            assert!(some.contains("there are more") && some.ends_with("--after 41\n"), "{some}");
+        }
+    }
 }

@@ -131,7 +131,8 @@ pub(super) struct LimitsTable {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(super) struct PatientTable {
-    /// Types of identifiers (CX.5), the preferred first; `NHS` is the NHS number. Messages that share one stay in order.
+    /// Types of identifiers (CX.5), the preferred first; `NHS` is the NHS number. Messages that share one of them, or one
+    /// without a type, stay in order.
     #[schemars(with = "Vec<String>")]
     pub identifiers: Spanned<Vec<String>>,
     /// What the NHS numbers of test patients begin with: a live instance rejects their messages.

@@ -119,6 +119,11 @@ impl Table {
         row.cell(Some(place))
     }
 
+    /// The rows with the sender's codes; in no order.
+    pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
+        self.rows.iter().map(|(key, row)| (key.as_str(), row))
+    }
+
     /// The codes that the rows give, for checking against a value set; in no order.
     pub fn codes(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rows.iter().filter_map(|(key, row)| Some((key.as_str(), row.code()?.as_str())))

@@ -25,6 +25,8 @@ pub struct Charset {
     pub replaced: usize,
     /// Why the declared set was not used, or is doubtful.
     pub doubt: Option<Doubt>,
+    /// Neither MSH-18 nor the bytes say how they are to be read: it is the default of whoever reads them.
+    pub assumed: bool,
 }
 
 /// What is doubtful about the declared character set.
@@ -95,7 +97,7 @@ pub(super) fn decode(
     repetition: u8,
     default: &'static Encoding,
 ) -> (ByteString, Charset) {
-    let mut charset = Charset { name: encoding_rs::UTF_8.name(), replaced: 0, doubt: None };
+    let mut charset = Charset { name: encoding_rs::UTF_8.name(), replaced: 0, doubt: None, assumed: false };
     if let Some((encoding, _)) =
         Encoding::for_bom(raw).filter(|(encoding, _)| *encoding != encoding_rs::UTF_8)
     {
@@ -123,6 +125,7 @@ pub(super) fn decode(
             (text, charset)
         }
         (text, encoding) => {
+            charset.assumed = encoding.is_none();
             let encoding = encoding.unwrap_or(default);
             if text.is_some() && encoding.is_single_byte() {
                 charset.doubt = Some(Doubt::LooksLikeUtf8);
@@ -192,6 +195,20 @@ mod tests {
         assert_eq!(read("é".as_bytes(), Some("ASCII")), ("é".into(), "UTF-8", 0, Some(Doubt::NotAscii)));
         assert_eq!(read(b"\xE9", Some("KLINGON")), ("é".into(), "windows-1252", 0, Some(Doubt::Unknown)));
         assert_eq!(read(b"e", Some("ASCII")), ("e".into(), "UTF-8", 0, None));
+    }
+
+    #[test]
+    fn what_only_the_default_explains_is_assumed() {
+        let assumed = |raw: &[u8], declared| {
+            let raw = Bytes::copy_from_slice(raw);
+            decode(&raw, declared, b'~', encoding_rs::ISO_8859_2).1.assumed
+        };
+        for declared in [None, Some("ASCII"), Some("KLINGON")] {
+            assert!(assumed(b"\xE9", declared), "{declared:?}");
+            assert!(!assumed("é".as_bytes(), declared), "{declared:?}");
+        }
+        assert!(!assumed(b"e", None) && !assumed(b"\xE9", Some("8859/2")));
+        assert!(!assumed(b"\xFF\xFEM\0S\0H\0", None));
     }
 
     #[test]

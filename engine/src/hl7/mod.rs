@@ -12,6 +12,7 @@ pub mod charset;
 pub mod dictionary;
 pub mod escape;
 pub mod framing;
+pub mod identifier;
 pub mod time;
 
 pub mod edit;

@@ -9,6 +9,7 @@
 mod admit;
 mod control_id;
 mod duplicates;
+mod identifier;
 mod keys;
 mod outcome;
 pub mod patient;

@@ -1,21 +1,32 @@
 //! Who a message is about, for the order of deliveries: read before any mapping, from PID and MRG alone.
 //!
-//! Promise:  P4. Every identity that a later message of the same patient may come under is named: the NHS number
-//!           and the local number of every PID, and those that a merge, move or link names besides.
-//! Not here: what a record should show as identifiers (mappings), and lanes (pipeline, delivery).
+//! Promise:  P4. Every identity that a record of the patient may stand under is named, for a mapping may choose another
+//!           one than the next message's: the NHS number and every local number of every PID, and those that a merge,
+//!           move or link names besides. A lane too many costs a little; a lane too few puts messages out of order.
+//! Not here: what a record should show as identifiers (mappings), which authorities are one (pipeline, by the tables of
+//!           the mappings), and lanes (pipeline, delivery).
 //!
-//! The preference, for each PID, is [`Patients::identifiers`]: by default the NHS number (ten digits, mod-11 valid, said
-//! to be one); else a local number of type MR, MRN or PI, rather with its authority than without; else the first
-//! identifier that has a value. The local number is named besides the NHS number, since a patient is often registered
-//! before the NHS number is traced: without it the first message with the number could overtake the last one without.
-//! Of an MRG every identifier is named: the patient who goes may be known by any of them.
+//! The first key is the preferred one, by [`Patients::identifiers`]: by default the NHS number (ten digits, mod-11 valid,
+//! said to be one); else a local number of type MR, MRN, PI, …, rather with its authority than without; else the first
+//! identifier that has a value. Then come the other identifiers of those types and those without a type; what has
+//! another type (an account, a visit, an insurance) is shared by patients, or by all of them, and names nobody.
+//! An authority that has both a name and a universal id gives a key under each. Of an MRG every identifier is named: the
+//! patient who goes may be known by any of them; one that stands there without its authority stands under the facility
+//! and under every authority that a PID of the message names.
 
-use std::{borrow::Cow, fmt};
+use std::fmt;
 
-use crate::hl7::{Message, Part, Segment, Value};
+use super::identifier::Identifier;
+use crate::hl7::{
+    Message, Segment,
+    identifier::{self, spelled},
+};
 
 /// A message beyond this names a register rather than a patient; the rest of its identities is not read.
 const MOST: usize = 256;
+
+/// Authorities that the PIDs of one message name.
+const MOST_AUTHORITIES: usize = 8;
 
 /// How patients are told apart, and which of them are not real.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,7 +40,10 @@ pub struct Patients {
 impl Default for Patients {
     fn default() -> Self {
         let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Self { identifiers: texts(&[NHS, "MR", "MRN", "PI"]), test_numbers: texts(&["999"]) }
+        Self {
+            identifiers: texts(&[NHS, "MR", "MRN", "PI", "PT", "PE", "EPI", "ID"]),
+            test_numbers: texts(&["999"]),
+        }
     }
 }
 
@@ -60,37 +74,37 @@ pub struct PatientKey {
 impl PatientKeys {
     /// Reads the identities of a message.
     pub fn of(message: &Message, patients: &Patients) -> Self {
-        let facility = normal(&message.header(4).text().unwrap_or_default());
-        let mut found = Vec::new();
-        let mut main = None;
-        for (number, segment) in people(message).enumerate() {
-            let identities = match segment.name() {
-                "PID" => preferred(&in_first_field(segment), patients, &facility),
-                _ => every(segment, patients, &facility),
+        let reading = Reading::of(message, patients);
+        let mut all: Vec<PatientKey> = Vec::new();
+        for segment in people(message).take(MOST) {
+            let keys = match segment.name() {
+                "PID" => reading.flat(&reading.told(&in_first_field(segment))),
+                _ => reading.every(segment),
             };
-            if number == 0 && segment.name() == "PID" {
-                main = identities.first().cloned();
-            }
-            found.extend(identities);
-            if found.len() >= MOST {
-                break;
+            for key in keys {
+                if all.len() < MOST && !all.contains(&key) {
+                    all.push(key);
+                }
             }
         }
-        let mut others: Vec<PatientKey> = Vec::new();
-        for key in found {
-            if main.as_ref() != Some(&key) && !others.contains(&key) {
-                others.push(key);
-            }
-        }
-        match main {
-            None if !others.is_empty() => Self { main: Some(others.remove(0)), others },
-            main => Self { main, others },
-        }
+        let mut all = all.into_iter();
+        Self { main: all.next(), others: all.collect() }
     }
 
     /// Every identity, the main one first.
     pub fn all(&self) -> impl Iterator<Item = &PatientKey> {
         self.main.iter().chain(&self.others)
+    }
+}
+
+impl PatientKey {
+    /// An identifier among the numbers of an authority; none among NHS numbers if it is none.
+    pub fn among(authority: &str, identifier: &str) -> Option<Self> {
+        let identifier = match authority {
+            identifier::NHS => identifier::nhs_number(identifier)?,
+            _ => identifier.to_owned(),
+        };
+        Some(Self { authority: authority.to_owned(), identifier })
     }
 }
 
@@ -107,44 +121,28 @@ impl fmt::Debug for PatientKey {
     }
 }
 
-/// Whether ten digits are an NHS number: the last is the check digit of the others, modulo 11.
-pub fn is_nhs_number(digits: &str) -> bool {
-    let values: Vec<u32> = digits.chars().filter_map(|digit| digit.to_digit(10)).collect();
-    let Some((check, weighed)) = values.split_last().filter(|_| values.len() == 10 && digits.len() == 10)
-    else {
-        return false;
-    };
-    let sum: u32 = weighed.iter().zip((2..=10).rev()).map(|(value, weight)| value * weight).sum();
-    match 11 - sum % 11 {
-        11 => *check == 0,
-        10 => false,
-        expected => *check == expected,
-    }
-}
-
 /// Why the merges of a message cannot be done, in words that can be read aloud; none if they can.
 pub fn merge_fault(message: &Message, patients: &Patients) -> Option<&'static str> {
     if !OF_PATIENTS.contains(&message.trigger().event.as_ref()) {
         return None;
     }
-    let facility = normal(&message.header(4).text().unwrap_or_default());
-    let mut merges: Vec<(Vec<PatientKey>, Vec<PatientKey>)> = Vec::new();
+    let reading = Reading::of(message, patients);
+    let mut merges: Vec<(Person, Person)> = Vec::new();
     let mut survivor = None;
     for segment in people(message).take(MOST) {
-        let identities = preferred(&in_first_field(segment), patients, &facility);
+        let person = Person::of(segment, &reading);
         match (segment.name(), &survivor) {
-            ("PID", _) => survivor = Some(identities),
-            (_, Some(survivor)) if !identities.is_empty() => merges.push((Vec::clone(survivor), identities)),
+            ("PID", _) => survivor = Some(person),
+            (_, Some(survivor)) if !person.main.is_empty() => merges.push((Person::clone(survivor), person)),
             _ => {}
         }
     }
-    if merges.iter().any(|(survivor, gone)| gone.iter().all(|key| survivor.contains(key))) {
+    if merges.iter().any(|(survivor, gone)| survivor.is(gone)) {
         return Some("a patient is to be merged with himself: PID and MRG have the same identifiers");
     }
-    let meets = |keys: &[PatientKey], others: &[PatientKey]| keys.iter().any(|key| others.contains(key));
     for (number, (survivor, gone)) in merges.iter().enumerate() {
         for (other_survivor, other_gone) in merges.iter().skip(number + 1) {
-            match (meets(survivor, other_gone), meets(other_survivor, gone)) {
+            match (survivor.meets(other_gone), other_survivor.meets(gone)) {
                 (true, true) => return Some("two merges go round in a circle: nobody would be left"),
                 (true, false) | (false, true) => {
                     return Some(
@@ -209,94 +207,136 @@ fn in_first_field(segment: Segment<'_>) -> Vec<Identifier> {
     listed.into_iter().find(|listed| !listed.is_empty()).unwrap_or_default()
 }
 
-/// The identities that every message of a patient stands under: the preferred one first, at most two.
-fn preferred(listed: &[Identifier], patients: &Patients, facility: &str) -> Vec<PatientKey> {
-    let rank = |kind: &str| patients.identifiers.iter().position(|known| known == kind);
-    let nhs_rank = rank(NHS);
-    let nhs = nhs_rank.and_then(|_| listed.iter().find_map(Identifier::nhs_number));
-    let local = local(listed, patients).or_else(|| if nhs.is_none() { listed.first() } else { None });
-    let local_first = match (nhs_rank, local.and_then(|local| rank(&local.kind))) {
-        (Some(nhs), Some(local)) => local < nhs,
-        (None, _) => true,
-        (Some(_), None) => false,
-    };
-    let local = local.map(|local| local.key(facility));
-    let both = if local_first { [local, nhs] } else { [nhs, local] };
-    both.into_iter().flatten().collect()
+/// What a patient is known by in one message, each identifier with its keys.
+#[derive(Clone)]
+struct Person {
+    /// The preferred ones.
+    main: Vec<Vec<PatientKey>>,
+    /// All that name him.
+    told: Vec<Vec<PatientKey>>,
+}
+
+impl Person {
+    fn of(segment: Segment<'_>, reading: &Reading<'_>) -> Self {
+        let listed = in_first_field(segment);
+        let keys = |one: &Identifier| match segment.name() {
+            "PID" => reading.keys(one),
+            _ => reading.keys_of_gone(one),
+        };
+        Self {
+            main: reading.preferred(&listed).into_iter().map(keys).collect(),
+            told: reading.told(&listed).into_iter().map(keys).collect(),
+        }
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        self.main.iter().any(|keys| meet(keys, &other.main))
+    }
+
+    /// Whether the other is known by nothing but what this one is preferred by, or by the very same in another order. A
+    /// survivor may list the number that goes among his own.
+    fn is(&self, other: &Self) -> bool {
+        let within =
+            |some: &[Vec<PatientKey>], all: &[Vec<PatientKey>]| some.iter().all(|keys| meet(keys, all));
+        within(&other.main, &self.main) || within(&other.told, &self.told) && within(&self.told, &other.told)
+    }
+}
+
+fn meet(keys: &[PatientKey], others: &[Vec<PatientKey>]) -> bool {
+    others.iter().flatten().any(|other| keys.contains(other))
+}
+
+/// How the identifiers of one message are read.
+struct Reading<'p> {
+    patients: &'p Patients,
+    /// MSH-4.
+    facility: String,
+    /// What the PIDs name as authorities.
+    named: Vec<String>,
+}
+
+impl<'p> Reading<'p> {
+    fn of(message: &Message, patients: &'p Patients) -> Self {
+        let facility = spelled(&message.header(4).text().unwrap_or_default());
+        let mut named: Vec<String> = Vec::new();
+        for pid in message.segments_named("PID").take(MOST) {
+            for authority in in_first_field(pid).into_iter().flat_map(|one| one.authorities) {
+                if named.len() < MOST_AUTHORITIES && !named.contains(&authority) {
+                    named.push(authority);
+                }
+            }
+        }
+        Self { patients, facility, named }
+    }
+
+    fn rank(&self, kind: &str) -> Option<usize> {
+        self.patients.identifiers.iter().position(|known| known == kind)
+    }
+
+    fn nhs_number(&self, one: &Identifier) -> Option<PatientKey> {
+        one.nhs_number().filter(|_| self.rank(NHS).is_some())
+    }
+
+    /// The identifiers that a patient is rather known by: the preferred one first, at most two.
+    fn preferred<'i>(&self, listed: &'i [Identifier]) -> Vec<&'i Identifier> {
+        let nhs = listed.iter().find(|one| self.nhs_number(one).is_some());
+        let local =
+            local(listed, self.patients).or_else(|| if nhs.is_none() { listed.first() } else { None });
+        let local_first = match (self.rank(NHS), local.and_then(|local| self.rank(&local.kind))) {
+            (Some(nhs), Some(local)) => local < nhs,
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        let both = if local_first { [local, nhs] } else { [nhs, local] };
+        both.into_iter().flatten().collect()
+    }
+
+    /// The identifiers that name a patient: the preferred ones, then every other of a type that does.
+    fn told<'i>(&self, listed: &'i [Identifier]) -> Vec<&'i Identifier> {
+        let tells = |one: &&Identifier| match self.nhs_number(one) {
+            Some(_) => true,
+            None => !one.says_nhs() && (one.kind.is_empty() || self.rank(&one.kind).is_some()),
+        };
+        self.preferred(listed).into_iter().chain(listed.iter().filter(tells)).take(MOST).collect()
+    }
+
+    /// Every key in an MRG.
+    fn every(&self, segment: Segment<'_>) -> Vec<PatientKey> {
+        let fields = MRG_FIELDS.into_iter().flat_map(|field| segment.repetitions(field));
+        fields.filter_map(Identifier::read).take(MOST).flat_map(|one| self.keys_of_gone(&one)).collect()
+    }
+
+    fn flat(&self, listed: &[&Identifier]) -> Vec<PatientKey> {
+        listed.iter().flat_map(|one| self.keys(one)).collect()
+    }
+
+    /// The keys of an identifier: as an NHS number, as a local one, or as both if it may be either.
+    fn keys(&self, one: &Identifier) -> Vec<PatientKey> {
+        match self.nhs_number(one) {
+            Some(nhs) if one.says_nhs() => vec![nhs],
+            nhs => nhs.into_iter().chain(one.local(&self.facility)).collect(),
+        }
+    }
+
+    /// Those of one who goes: what stands there without its authority may be of any that the message names.
+    fn keys_of_gone(&self, one: &Identifier) -> Vec<PatientKey> {
+        let mut keys = self.keys(one);
+        if one.is_bare() && !one.says_nhs() {
+            keys.extend(self.named.iter().filter_map(|authority| one.under(authority)));
+        }
+        keys
+    }
 }
 
 fn local<'i>(listed: &'i [Identifier], patients: &Patients) -> Option<&'i Identifier> {
     let find = |with_authority: bool| {
         patients.identifiers.iter().find_map(|kind| {
-            listed.iter().find(|one| {
-                one.kind == *kind && one.authority.is_empty() != with_authority && one.nhs_number().is_none()
-            })
+            let is_local = |one: &&Identifier| !one.says_nhs() && one.nhs_number().is_none();
+            let mut of_kind = listed.iter().filter(is_local).filter(|one| one.kind == *kind);
+            of_kind.find(|one| one.is_bare() != with_authority)
         })
     };
     find(true).or_else(|| find(false)).or_else(|| listed.iter().find(|one| !one.says_nhs()))
-}
-
-/// Every identity in a segment.
-fn every(segment: Segment<'_>, patients: &Patients, facility: &str) -> Vec<PatientKey> {
-    let by_nhs = patients.identifiers.iter().any(|kind| kind == NHS);
-    let key = |one: Identifier| one.nhs_number().filter(|_| by_nhs).unwrap_or_else(|| one.key(facility));
-    let fields = MRG_FIELDS.into_iter().flat_map(|field| segment.repetitions(field));
-    fields.filter_map(Identifier::read).take(MOST).map(key).collect()
-}
-
-/// One repetition of a CX field.
-struct Identifier {
-    /// Lower case, blanks trimmed and single.
-    value: String,
-    /// As it was sent.
-    sent: String,
-    authority: String,
-    /// CX.5, upper case.
-    kind: String,
-}
-
-impl Identifier {
-    fn read(value: Value<'_>) -> Option<Self> {
-        let part: Part<'_> = value.part()?;
-        let text = |value: Value<'_>| value.text().map(|text| normal(&text)).unwrap_or_default();
-        let sent = part.component(1).text().map(Cow::into_owned).unwrap_or_default();
-        let identifier = normal(&sent);
-        // A row of one character is what senders fill a mandatory field with: thousands would share one lane.
-        let first = identifier.chars().next()?;
-        if identifier.chars().count() > 1 && identifier.chars().all(|one| one == first) {
-            return None;
-        }
-        let authority = part.component(4);
-        let named = text(authority.subcomponent(1));
-        let authority = if named.is_empty() { text(authority.subcomponent(2)) } else { named };
-        let sent = sent.replace('\0', "").trim().to_owned();
-        Some(Self { value: identifier, sent, authority, kind: text(part.component(5)).to_uppercase() })
-    }
-
-    fn says_nhs(&self) -> bool {
-        matches!(self.kind.as_str(), "NH" | "NHS")
-            || matches!(
-                self.authority.as_str(),
-                "nhs" | "nhsnbr" | "nhs number" | "nhsnumber" | "2.16.840.1.113883.2.1.4.1"
-            )
-    }
-
-    fn nhs_number(&self) -> Option<PatientKey> {
-        let digits: String = self.value.chars().filter(|one| !matches!(one, ' ' | '-')).collect();
-        let is_one = self.says_nhs() && is_nhs_number(&digits);
-        is_one.then(|| PatientKey { authority: "nhs".to_owned(), identifier: digits })
-    }
-
-    /// An identifier without an authority is the sender's own.
-    fn key(&self, facility: &str) -> PatientKey {
-        let authority = if self.authority.is_empty() { facility } else { &self.authority };
-        PatientKey { authority: authority.to_owned(), identifier: self.value.clone() }
-    }
-}
-
-/// Lower case, blanks trimmed and single; no NUL, with which some senders fill fields up.
-fn normal(text: &str) -> String {
-    text.replace('\0', "").split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
 #[cfg(test)]
@@ -326,18 +366,96 @@ mod tests {
     fn a_wrong_nhs_number_is_no_nhs_number() {
         check("PID|1||9991001060^^^NHS^NH~1000006^^^RXX^MR", &["rxx|1000006"]);
         check("PID|1||9991001060^^^NHS^NH", &["nhs|9991001060"]);
+        check("PID|1||9991001060^^^NHS^NHS~1000006^^^RXX^MR", &["rxx|1000006"]);
         check("PID|1||9991001069^^^RXX^MR", &["rxx|9991001069"]);
     }
 
     #[test]
     fn without_one_the_record_number_with_authority_then_any() {
-        check("PID|1||A~B^^^^MR~C^^^ Ryy ^MR", &["ryy|c"]);
-        check("PID|1||A^^^RXX^PI~B^^^RXX^MR", &["rxx|b"]);
-        check("PID|1||A~B^^^^MR", &["rxx|b"]);
-        check("PID|1||A  1^^^LAB~B^^^OTHER", &["lab|a 1"]);
+        check("PID|1||A~B^^^^MR~C^^^ Ryy ^MR", &["ryy|c", "rxx|a", "rxx|b"]);
+        check("PID|1||A^^^RXX^PI~B^^^RXX^MR", &["rxx|b", "rxx|a"]);
+        check("PID|1||A~B^^^^MR", &["rxx|b", "rxx|a"]);
+        check("PID|1||A  1^^^LAB~B^^^OTHER", &["lab|a 1", "other|b"]);
         check("PID|1|X9^^^OLD^PT|", &["old|x9"]);
         check("PID|1|||A7", &["rxx|a7"]);
         check("PID|1||^^^RXX^MR~\"\"^^^^MR~Z", &["rxx|z"]);
+    }
+
+    #[test]
+    fn p4_every_number_that_a_record_may_stand_under_is_named_in_whatever_order() {
+        check("PID|1||A^^^RXX^MR~B^^^RYY^MR", &["rxx|a", "ryy|b"]);
+        check("PID|1||B^^^RYY^MR~A^^^RXX^MR", &["ryy|b", "rxx|a"]);
+        check("PID|1||A^^^RXX^PT~B^^^RXX^EPI~C^^^RYY", &["rxx|a", "rxx|b", "ryy|c"]);
+        // What belongs to a stay, an account or an insurance is shared with others.
+        check("PID|1||A^^^RXX^MR~7^^^RXX^AN~8^^^RXX^VN~9^^^INS^MB", &["rxx|a"]);
+        check("PID|1||7^^^RXX^AN", &["rxx|7"]);
+        check("PID|1||A^^^RXX^MR~UNKNOWN^^^LAB^PI~n/a", &["rxx|a"]);
+    }
+
+    #[test]
+    fn p4_an_authority_is_known_by_its_name_and_by_its_universal_id() {
+        check("PID|1||1^^^PAS&1.2.3&ISO^MR", &["pas|1", "1.2.3|1"]);
+        check("PID|1||1^^^&1.2.3&ISO^MR", &["1.2.3|1"]);
+    }
+
+    #[test]
+    fn p4_the_words_for_nhs_numbers_are_those_of_the_mappings() {
+        for spelling in [
+            "9991001069^^^NHSNMBR",
+            "9991001069^^^NHSNO^NH",
+            "999 100 1069^^^NHS Number",
+            "9991001069^^^RXX^NHSNMBR",
+            "9991001069^^^^NHSNBR",
+            "9991001069^^^^HN",
+            "9991001069^06^^^NI",
+        ] {
+            check(&format!("PID|1||{spelling}"), &["nhs|9991001069"]);
+            let message = message("ADT^A01", &format!("PID|1||{spelling}"));
+            assert_eq!(nhs_numbers(&message).collect::<Vec<_>>(), ["9991001069"], "{spelling}");
+        }
+        // The mappings take it for a number of RXX, a person would take it for an NHS number: both.
+        check("PID|1||9991001069^^^RXX^NH", &["nhs|9991001069", "rxx|9991001069"]);
+    }
+
+    #[test]
+    fn p4_who_goes_without_an_authority_is_found_under_those_of_the_message() {
+        let of_site = |segments: &str, expected: &[&str]| {
+            let text = format!("MSH|^~\\&|PAS|RXX01|||20260101||ADT^A40|1|P|2.4\r{segments}");
+            let message = Message::parse(Bytes::from(text), encoding_rs::UTF_8).unwrap();
+            let keys = PatientKeys::of(&message, &Patients::default());
+            assert_eq!(keys.all().map(ToString::to_string).collect::<Vec<_>>(), expected, "{segments}");
+            merge_fault(&message, &Patients::default())
+        };
+        let fine = of_site("PID|1||7^^^RXX^MR\rMRG|2000306", &["rxx|7", "rxx01|2000306", "rxx|2000306"]);
+        assert_eq!(fine, None);
+        let himself = of_site("PID|1||7^^^RXX^MR\rMRG|7", &["rxx|7", "rxx01|7"]);
+        assert_eq!(
+            himself,
+            Some("a patient is to be merged with himself: PID and MRG have the same identifiers")
+        );
+        of_site(
+            "PID|1||9434765919^^^NHS~7^^^RXX&1.2.3^MR\rMRG|9991001069~8^^^^MR",
+            &[
+                "nhs|9434765919",
+                "rxx|7",
+                "1.2.3|7",
+                "rxx01|9991001069",
+                "nhs|9991001069",
+                "rxx|9991001069",
+                "1.2.3|9991001069",
+                "rxx01|8",
+                "rxx|8",
+                "1.2.3|8",
+            ],
+        );
+    }
+
+    #[test]
+    fn p6_a_register_of_identities_is_bounded() {
+        let many: Vec<_> = (0..3000).map(|n| format!("{n}A^^^R{n}^MR")).collect();
+        let segments = format!("PID|1||{}\rMRG|{}", many.join("~"), many.join("~"));
+        let keys = PatientKeys::of(&message("ADT^A40", &segments), &Patients::default());
+        assert_eq!(keys.all().count(), MOST);
     }
 
     #[test]
@@ -357,6 +475,7 @@ mod tests {
         check("PID|1||1^^^RXX^MR\rMRG|1^^^RXX^MR", &["rxx|1"]);
         check("PID|1||1^^^RXX^MR\rMRG|", &["rxx|1"]);
         check("PID|1||1^^^RXX^MR\rMRG||||2", &["rxx|1", "rxx|2"]);
+        check("PID|1||1^^^RYY^MR\rMRG||||2", &["ryy|1", "rxx|2", "ryy|2"]);
         check("MRG|2^^^RXX^MR", &["rxx|2"]);
         // A24 links two patients, A17 swaps them: two PIDs and no MRG.
         check("PID|1||1^^^RXX^MR\rPV1|1\rPID|2||2^^^RXX^MR", &["rxx|1", "rxx|2"]);
@@ -388,8 +507,8 @@ mod tests {
             (keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>(), Some(local.to_owned()))
         };
         assert_eq!(keys(&["NHS", "MR"]), found(&["nhs|9434765919", "rxx|1"], "1"));
-        assert_eq!(keys(&["EPR", "NHS", "MR"]), found(&["rxx|2", "nhs|9434765919"], "2"));
-        assert_eq!(keys(&["EPR", "MR"]), found(&["rxx|2"], "2"));
+        assert_eq!(keys(&["EPR", "NHS", "MR"]), found(&["rxx|2", "nhs|9434765919", "rxx|1"], "2"));
+        assert_eq!(keys(&["EPR", "MR"]), found(&["rxx|2", "rxx|1"], "2"));
         assert_eq!(keys(&["XX", "NHS"]), found(&["nhs|9434765919", "rxx|1"], "1"));
     }
 
@@ -414,6 +533,9 @@ mod tests {
                 None,
             ),
             ("ADT^A40", "PID|1||9434765919^^^NHS~1^^^RXX^MR\rMRG|9434765919^^^NHS".to_owned(), himself),
+            // The survivor lists the number that goes among his own.
+            ("ADT^A40", "PID|1||1^^^RXX^MR~2^^^RXX^MR\rMRG|2^^^RXX^MR".to_owned(), None),
+            ("ADT^A40", "PID|1||1^^^RXX^MR~2^^^RYY^MR\rMRG|2^^^RYY^MR~1^^^RXX^MR".to_owned(), himself),
             ("ADT^A40", both(pair("1", "2"), pair("3", "4")), None),
             ("ADT^A40", both(pair("1", "2"), pair("1", "3")), None),
             ("ADT^A40", both(pair("1", "2"), pair("2", "1")), circle),
@@ -450,15 +572,5 @@ mod tests {
                 .to_lowercase()
                 .contains("canary")
         );
-    }
-
-    #[test]
-    fn the_check_digit_rule() {
-        for good in ["9991001069", "9434765919", "4010232137"] {
-            assert!(is_nhs_number(good), "{good}");
-        }
-        for bad in ["", "999100106", "99910010690", "999100106٩", "999100106x", "9991001068"] {
-            assert!(!is_nhs_number(bad), "{bad}");
-        }
     }
 }

@@ -278,6 +278,9 @@ async fn h11_test_patients_and_test_messages_do_not_get_into_a_live_record() {
         (GOOD.to_owned(), Environment::Live, &["999"][..], "test_patient"),
         (merge, Environment::Live, &["999"], "test_patient"),
         (real.clone(), Environment::Live, &["999", "94347"], "test_patient"),
+        // In every word that the mappings know, too.
+        (GOOD.replace("^^^NHS", "^^^NHSNMBR"), Environment::Live, &["999"], "test_patient"),
+        (GOOD.replace("^^^NHS", "^^^RXX^NHSNBR"), Environment::Live, &["999"], "test_patient"),
         (test(&real), Environment::Live, &["999"], "environment"),
         (real, Environment::Live, &["999"], ""),
         (GOOD.to_owned(), Environment::Live, &[], ""),

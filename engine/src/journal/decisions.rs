@@ -1,7 +1,8 @@
 //! What a person decides about deliveries: to do them again, to let a lane go on, to set one aside.
 //!
 //! Promise:  each decision is made in steps, so that intake never waits for a long one, and each step is audited in the
-//!           transaction that makes it durable. A dry run says what would be changed and changes nothing.
+//!           transaction that makes it durable. A dry run says what would be changed and changes nothing. Nothing is
+//!           changed that does not stand as asked for when the change becomes durable; what the limit left is told.
 //! Not here: who may decide (admin), what becomes of the lanes (delivery).
 
 use std::collections::{BTreeMap, HashMap};
@@ -9,7 +10,7 @@ use std::collections::{BTreeMap, HashMap};
 use super::{
     Audit, Decision, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Requeue, Requeued, Sequence,
     State, Waiting, WaitingList,
-    store::{Change, Committed},
+    store::{Change, Chosen, Committed},
 };
 
 /// Deliveries changed in one transaction.
@@ -41,11 +42,11 @@ impl Decision {
         }
     }
 
-    fn change(self, ids: Vec<DeliveryId>, audit: Audit) -> Change {
+    fn change(self, chosen: Chosen) -> Change {
         match self {
-            Self::Replay => Change::Requeue(ids, audit),
-            Self::Release => Change::Release(ids, audit),
-            Self::Skip => Change::Skip(ids, audit),
+            Self::Replay => Change::Requeue(chosen),
+            Self::Release => Change::Release(chosen),
+            Self::Skip => Change::Skip(chosen),
         }
     }
 }
@@ -59,7 +60,8 @@ impl Journal {
         self.decide(Decision::Replay, request).await
     }
 
-    /// Makes a decision about all deliveries that the request takes, the oldest first.
+    /// Makes a decision about all deliveries that the request takes, the oldest first. Those of one message stay
+    /// together: the last message that fits into the limit is the last one, and the first is always whole.
     ///
     /// # Errors
     /// `Read` for a filter without states or with states that it cannot be made about; `Closed`.
@@ -68,16 +70,20 @@ impl Journal {
         let asked = serde_json::to_string(&request.filter)
             .map_err(|error| JournalError::Read(format!("the filter cannot be written down: {error}")))?;
         let mut done = Requeued::default();
-        let mut looked_at = 0;
-        let mut after = Sequence(0);
-        while looked_at < request.limit {
-            let step = STEP.min(request.limit - looked_at);
-            let mut found = self.store.select(&request.filter, after, step).await?;
-            let more = found.len() >= step;
-            found.truncate(request.limit - looked_at);
-            looked_at += found.len();
+        let mut after = request.filter.after.unwrap_or(Sequence(0));
+        let mut left = request.limit;
+        loop {
+            let mut found = self.store.select(&request.filter, after, STEP).await?;
+            let is_last = found.len() < STEP;
+            let fits = whole_messages(&found, left, left == request.limit);
+            if fits < found.len() {
+                done.more_after =
+                    Some(found.get(..fits).and_then(<[_]>::last).map_or(after, |one| one.id.sequence));
+                found.truncate(fits);
+            }
             let Some(last) = found.last() else { break };
             after = last.id.sequence;
+            left = left.saturating_sub(found.len());
             if decision == Decision::Replay {
                 done.without_bytes += self.leave_out_removed(&mut found).await?;
             }
@@ -87,7 +93,7 @@ impl Journal {
                 true => ids.len() as u64,
                 false => self.step(decision, ids, request, &asked).await?,
             };
-            if !more {
+            if is_last || done.more_after.is_some() {
                 break;
             }
         }
@@ -118,7 +124,8 @@ impl Journal {
             asked: asked.to_owned(),
             deliveries: 0,
         };
-        match self.committer.commit(decision.change(ids, audit)).await? {
+        let chosen = Chosen { ids, states: request.filter.states.clone(), audit };
+        match self.committer.commit(decision.change(chosen)).await? {
             Committed::Requeued(deliveries) => {
                 self.metrics.decided(decision.word(), deliveries);
                 Ok(deliveries)
@@ -206,6 +213,19 @@ fn heads(lanes: &[Waiting], destination: &str) -> HashMap<String, usize> {
         }
     }
     heads
+}
+
+/// How many of these deliveries, in the order of their messages, a limit takes without dividing a message.
+fn whole_messages(found: &[DeliveryRecord], limit: usize, is_first: bool) -> usize {
+    let mut fits = 0;
+    for message in found.chunk_by(|one, next| one.id.sequence == next.id.sequence) {
+        let whole_though_too_many = is_first && fits == 0 && limit > 0;
+        if fits + message.len() > limit && !whole_though_too_many {
+            break;
+        }
+        fits += message.len();
+    }
+    fits
 }
 
 fn check(decision: Decision, filter: &Filter) -> Result<(), JournalError> {

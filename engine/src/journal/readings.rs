@@ -304,6 +304,10 @@ pub struct Filter {
     /// Messages with this MSH-10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control_id: Option<String>,
+    /// Messages after this place: where an earlier decision said to go on. A store is told by the `after` of its own
+    /// `select`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after: Option<Sequence>,
 }
 
 /// What a person decides about deliveries.
@@ -322,7 +326,7 @@ pub enum Decision {
 pub struct Requeue {
     /// Which.
     pub filter: Filter,
-    /// At most so many, the oldest first.
+    /// At most so many, the oldest first; the deliveries of one message are not divided.
     pub limit: usize,
     /// Only say which.
     pub dry_run: bool,
@@ -343,6 +347,8 @@ pub struct Requeued {
     pub first: Vec<DeliveryId>,
     /// How many match, but cannot be done again: retention has removed the bytes of their messages.
     pub without_bytes: u64,
+    /// The limit was reached and there are more, after this place.
+    pub more_after: Option<Sequence>,
 }
 
 /// A delivery that waits for its next attempt or for a person, and what waits for it.

@@ -23,13 +23,13 @@ pub enum Change {
     /// What became of a delivery. A delivery that is not pending has its one outcome already: nothing changes.
     Record(Record),
     /// Deliveries to be done again. One that is ready or retrying is left alone.
-    Requeue(Vec<DeliveryId>, Audit),
+    Requeue(Chosen),
     /// Parked and held deliveries that go on as they were made: they become `Retrying`, with no attempt counted and
     /// their output kept. Others are left alone.
-    Release(Vec<DeliveryId>, Audit),
+    Release(Chosen),
     /// Retrying, parked and held deliveries that become dead letters at the audit's time, with its `why` as the reason;
     /// output and answer are kept. Others are left alone.
-    Skip(Vec<DeliveryId>, Audit),
+    Skip(Chosen),
     /// What holds for the whole journal from now on, by its name; nothing takes it away.
     Note(&'static str, Option<String>, Option<Audit>),
 }
@@ -41,12 +41,24 @@ impl Change {
         match self {
             Self::Append(append) => append.body.packed.len(),
             Self::Record(record) => length(&record.output) + length(&record.detail),
-            Self::Requeue(ids, _) | Self::Release(ids, _) | Self::Skip(ids, _) => {
-                ids.len() * size_of::<DeliveryId>()
+            Self::Requeue(chosen) | Self::Release(chosen) | Self::Skip(chosen) => {
+                chosen.ids.len() * size_of::<DeliveryId>()
             }
             Self::Note(_, value, _) => value.as_ref().map_or(0, String::len),
         }
     }
+}
+
+/// What a person decides about.
+#[derive(Debug)]
+pub struct Chosen {
+    /// The deliveries.
+    pub ids: Vec<DeliveryId>,
+    /// Where they stood when they were chosen. One that stands elsewhere when this becomes durable is left alone: it
+    /// was delivered meanwhile, or somebody else has decided about it.
+    pub states: Vec<State>,
+    /// Who decides, why, when.
+    pub audit: Audit,
 }
 
 /// A message, packed.

@@ -23,7 +23,7 @@ use crate::{
     connector::Payload,
     error::{Place, Problem},
     fhir::{
-        Bundle, Node, Resource, Tables,
+        Bundle, Node, Resource, Table, Tables,
         elements::{is_primitive, type_named},
         write_resource,
     },
@@ -59,6 +59,11 @@ impl Mappings {
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.scripts.keys().map(String::as_str)
+    }
+
+    /// A code table.
+    pub fn table(&self, name: &str) -> Option<&Table> {
+        self.tables.get(name)
     }
 
     /// What is worth a look though it may run.

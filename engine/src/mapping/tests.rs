@@ -100,17 +100,14 @@ fn a_segment_map_makes_a_patient() {
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+                  "fullUrl": "urn:uuid:a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+                    "id": "a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
                     "identifier": [
                       {
-                        "system": "urn:tie:authority:RXX:NHS",
-                        "value": "9991001018",
-                        "assigner": {
-                          "display": "NHS"
-                        }
+                        "system": "https://fhir.nhs.uk/Id/nhs-number",
+                        "value": "9991001018"
                       },
                       {
                         "system": "urn:tie:authority:RXX:RXX",
@@ -143,7 +140,7 @@ fn a_segment_map_makes_a_patient() {
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
+                    "url": "Patient/a61a5010-3f8d-5041-99b8-2d281ae5b5a5"
                   }
                 }
               ]
@@ -365,17 +362,14 @@ fn scripts_import_functions_and_constants() {
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+                  "fullUrl": "urn:uuid:a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+                    "id": "a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
                     "identifier": [
                       {
-                        "system": "urn:tie:authority:RXX:NHS",
-                        "value": "9991001018",
-                        "assigner": {
-                          "display": "NHS"
-                        }
+                        "system": "https://fhir.nhs.uk/Id/nhs-number",
+                        "value": "9991001018"
                       },
                       {
                         "system": "urn:tie:authority:RXX:RXX",
@@ -407,7 +401,7 @@ fn scripts_import_functions_and_constants() {
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
+                    "url": "Patient/a61a5010-3f8d-5041-99b8-2d281ae5b5a5"
                   }
                 }
               ]
@@ -616,10 +610,10 @@ out"#,
               "type": "transaction",
               "entry": [
                 {
-                  "fullUrl": "urn:uuid:e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+                  "fullUrl": "urn:uuid:a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
                   "resource": {
                     "resourceType": "Patient",
-                    "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+                    "id": "a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
                     "birthDate": "1965-12-13",
                     "gender": "male",
                     "maritalStatus": {
@@ -635,7 +629,7 @@ out"#,
                   },
                   "request": {
                     "method": "PUT",
-                    "url": "Patient/e62e7d7a-6f3b-51af-8d16-797b3f246c41"
+                    "url": "Patient/a61a5010-3f8d-5041-99b8-2d281ae5b5a5"
                   }
                 }
               ]
@@ -668,14 +662,11 @@ fn map(msg) {{
         expect![[r#"
             {
               "resourceType": "Patient",
-              "id": "e62e7d7a-6f3b-51af-8d16-797b3f246c41",
+              "id": "a61a5010-3f8d-5041-99b8-2d281ae5b5a5",
               "identifier": [
                 {
-                  "system": "urn:tie:authority:RXX:NHS",
-                  "value": "9991001018",
-                  "assigner": {
-                    "display": "NHS"
-                  }
+                  "system": "https://fhir.nhs.uk/Id/nhs-number",
+                  "value": "9991001018"
                 },
                 {
                   "system": "urn:tie:authority:RXX:RXX",

@@ -17,9 +17,9 @@ use tokio::sync::Mutex;
 use crate::{
     config::Patients,
     hl7::Message,
-    intake::patient::PatientKeys,
+    intake::PatientKeys,
     journal::{Journal, JournalError},
-    revision::Revision,
+    revision::{Aliases, Revision},
     routing::{Order, Route},
 };
 
@@ -92,11 +92,11 @@ impl Orders {
     }
 
     /// Adds the lanes of rules that somebody waits by.
-    pub fn add_former(&self, lanes: &mut Vec<String>, route: &Route, message: &Message) {
+    pub fn add_former(&self, lanes: &mut Vec<String>, route: &Route, message: &Message, aliases: &Aliases) {
         let former = self.former.load();
         for (order, patients) in former.get(&route.name).into_iter().flatten() {
             let keys = PatientKeys::of(message, patients);
-            for lane in super::lanes(&route.name, order, message, &keys) {
+            for lane in super::lanes(&route.name, order, message, &keys, aliases) {
                 if !lanes.contains(&lane) {
                     lanes.push(lane);
                 }

@@ -6,6 +6,7 @@
 //!           spawned, and the same snapshot gives the same revision and test results.
 //! Not here: swapping it in (supervisor), rendering problems (cli).
 
+mod aliases;
 mod sample;
 
 use std::{
@@ -25,6 +26,7 @@ use crate::{
     routing::{Known, Route, Routes},
 };
 
+pub use aliases::Aliases;
 pub use sample::{Sample, TestFailure, difference, pretty};
 
 /// The moment of receipt of test messages: fixed, so that expected outputs can be kept in files.
@@ -42,6 +44,8 @@ pub struct Revision {
     pub routes: Routes,
     /// The mappings.
     pub mappings: Arc<Mappings>,
+    /// Which names of assigning authorities are one, by the mappings' tables.
+    pub aliases: Aliases,
     /// The destinations by name, built and not yet used.
     pub destinations: BTreeMap<String, Arc<dyn Destination>>,
     /// What is worth a look though it may run.
@@ -95,6 +99,7 @@ impl Revision {
             git_commit: snapshot.git_commit.clone(),
             routes: routes.clone(),
             config,
+            aliases: mappings.table("assigning-authorities").map(Aliases::of_table).unwrap_or_default(),
             mappings: Arc::new(mappings),
             destinations,
             warnings,

@@ -13,7 +13,7 @@ use crate::{
     connector::ErrorClass,
     journal::{
         BEING_SENT, DeliveryId, Sequence, State,
-        store::{Change, Committed, Record},
+        store::{Change, Chosen, Committed, Record},
     },
 };
 
@@ -158,20 +158,21 @@ impl World {
                     }
                 }
                 Change::Note(..) => {}
-                Change::Release(ids, _) => {
+                Change::Release(chosen) => {
+                    let ids = standing(disk, chosen, |_| true);
                     facts.tell(format!("{} deliveries are released", ids.len()));
-                    facts.sent_on.extend(ids.iter().cloned());
+                    facts.sent_on.extend(ids);
                 }
-                Change::Skip(ids, _) => {
+                Change::Skip(chosen) => {
+                    let ids = standing(disk, chosen, |_| true);
                     facts.tell(format!("{} deliveries are skipped", ids.len()));
-                    facts.skipped.extend(ids.iter().cloned());
+                    facts.skipped.extend(ids);
                 }
-                Change::Requeue(ids, _) => {
+                Change::Requeue(chosen) => {
+                    let ids = standing(disk, chosen, |_| true);
                     facts.tell(format!("{} deliveries are put back", ids.len()));
-                    let ended = |id: &&DeliveryId| disk.deliveries[*id].record.state.is_end();
-                    let ended: Vec<_> = ids.iter().filter(ended).cloned().collect();
-                    facts.put_back.extend(ended);
-                    facts.sent_on.extend(ids.iter().cloned());
+                    facts.put_back.extend(standing(disk, chosen, State::is_end));
+                    facts.sent_on.extend(ids);
                 }
             }
         }
@@ -367,6 +368,15 @@ impl Facts {
     fn was_by_patient(&self) -> bool {
         self.live.contains(&Variant::ByPatient)
     }
+}
+
+/// Those of the chosen deliveries that stand as was asked for, and so.
+fn standing(disk: &Disk, chosen: &Chosen, so: fn(State) -> bool) -> Vec<DeliveryId> {
+    let stands = |id: &&DeliveryId| {
+        let state = disk.deliveries[*id].record.state;
+        chosen.states.contains(&state) && so(state)
+    };
+    chosen.ids.iter().filter(stands).cloned().collect()
 }
 
 fn share(one: &[String], other: &[String]) -> bool {

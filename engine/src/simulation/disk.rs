@@ -10,7 +10,7 @@ use crate::journal::{
     Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Disposition, Filter, Key, NewDelivery, Page,
     Pending, Predecessors, Query, Sequence, State, Stats, Summary,
     body::{Body, Flaw},
-    store::{Append, Change, Committed, Prune, Pruned, Record, Stored, StoredDelivery},
+    store::{Append, Change, Chosen, Committed, Prune, Pruned, Record, Stored, StoredDelivery},
 };
 
 /// Everything that has been made durable.
@@ -51,9 +51,9 @@ impl Disk {
         let one = |change| match change {
             Change::Append(append) => Committed::Appended(self.append(append)),
             Change::Record(record) => Committed::Recorded(self.record(record)),
-            Change::Requeue(ids, audit) => Committed::Requeued(self.decide(&ids, audit, requeue)),
-            Change::Release(ids, audit) => Committed::Requeued(self.decide(&ids, audit, release)),
-            Change::Skip(ids, audit) => Committed::Requeued(self.decide(&ids, audit, skip)),
+            Change::Requeue(chosen) => Committed::Requeued(self.decide(chosen, requeue)),
+            Change::Release(chosen) => Committed::Requeued(self.decide(chosen, release)),
+            Change::Skip(chosen) => Committed::Requeued(self.decide(chosen, skip)),
             Change::Note(name, value, audit) => self.note(name, value, audit),
         };
         batch.into_iter().map(one).collect()
@@ -95,16 +95,12 @@ impl Disk {
         true
     }
 
-    /// Makes a person's decision about each; it says whether it is one for that delivery.
-    fn decide(
-        &mut self,
-        ids: &[DeliveryId],
-        audit: Audit,
-        decision: fn(&mut DeliveryRecord, &Audit) -> bool,
-    ) -> u64 {
+    /// Makes a person's decision about each that stands as was asked for; it says whether it is one for that delivery.
+    fn decide(&mut self, chosen: Chosen, decision: fn(&mut DeliveryRecord, &Audit) -> bool) -> u64 {
+        let Chosen { ids, states, audit } = chosen;
         let mut deliveries = 0;
-        for id in ids {
-            let delivery = self.deliveries.get_mut(id);
+        for id in &ids {
+            let delivery = self.deliveries.get_mut(id).filter(|one| states.contains(&one.record.state));
             deliveries += u64::from(delivery.is_some_and(|one| decision(&mut one.record, &audit)));
         }
         self.audit.push(Audit { deliveries, ..audit });
@@ -280,7 +276,7 @@ impl Disk {
     }
 
     fn takes(&self, filter: &Filter, record: &DeliveryRecord) -> bool {
-        let Filter { states, destination, route, sequence, control_id } = filter;
+        let Filter { states, destination, route, sequence, control_id, after: _ } = filter;
         let keys = &self.messages[&record.id.sequence].summary.keys;
         states.contains(&record.state)
             && destination.as_ref().is_none_or(|wanted| *wanted == record.id.destination)

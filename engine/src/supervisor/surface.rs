@@ -23,9 +23,6 @@ use crate::{
     },
 };
 
-/// Messages of one control id that are traced, the newest first.
-const TRACED: usize = 100;
-
 /// The face of the engine.
 pub struct Surface {
     parts: Parts,
@@ -272,7 +269,7 @@ impl admin::Engine for Surface {
 
     async fn trace(&self, control_id: &str) -> Result<Vec<(Summary, Vec<DeliveryRecord>)>, JournalError> {
         let mut traced = Vec::new();
-        for summary in self.parts.journal.find(Key::ControlId(control_id), TRACED).await? {
+        for summary in self.parts.journal.find(Key::ControlId(control_id), admin::TRACED).await? {
             let deliveries = self.parts.journal.deliveries(summary.sequence).await?;
             traced.push((summary, deliveries));
         }

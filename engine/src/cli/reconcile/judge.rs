@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::lists::List;
 use crate::{
-    admin::{Delivery, Found, Trace, TracedDelivery, TracedMessage},
+    admin::{Delivery, Found, TRACED, Trace, TracedDelivery, TracedMessage},
     journal::State,
 };
 
@@ -59,12 +59,18 @@ pub(super) enum What {
     ReceivedAlready,
     /// Messages with different content have this control id.
     DifferentContent,
-    /// The sender's list names it more than once.
+    /// The sender's list names it more often than messages with it arrived.
+    FewerArrived,
+    /// So many messages have this control id that the oldest were not looked at.
+    NotAllSeen,
+    /// The sender's list names it more than once, and nothing is missing by that.
     SentAgain,
     /// The same message arrived more than once.
     ArrivedAgain,
     /// The receiver's list names it more than once.
     ReceivedAgain,
+    /// It arrived in the time and at the listener that are asked for, but the sender's list does not name it.
+    NotListed,
 }
 
 impl What {
@@ -84,9 +90,12 @@ impl What {
             Self::NeverSent => "in the receiver's list, but never sent",
             Self::ReceivedAlready => "in the receiver's list, though not known as delivered",
             Self::DifferentContent => "one control id, different content",
+            Self::FewerArrived => "named more often in the sender's list than they arrived",
+            Self::NotAllSeen => "used so often that the oldest messages with it were not looked at",
             Self::SentAgain => "more than once in the sender's list",
             Self::ArrivedAgain => "arrived more than once",
             Self::ReceivedAgain => "more than once in the receiver's list",
+            Self::NotListed => "arrived, but not in the sender's list",
         }
     }
 }
@@ -101,6 +110,8 @@ pub(super) struct Question {
     pub(super) received: Received,
     /// The destination that is asked what it holds.
     pub(super) asked: Option<String>,
+    /// The sender's list names transmissions: a message that was sent again stands there again.
+    pub(super) transmissions: bool,
     /// Only messages of this listener.
     pub(super) listener: Option<String>,
     /// Only messages received from then on.
@@ -119,8 +130,8 @@ pub(super) struct Judgement {
 
 impl Finding {
     pub(super) fn new(finding: What, control_id: &str) -> Self {
-        use What::{ArrivedAgain, DifferentContent, ReceivedAgain, ReceivedAlready, SentAgain};
-        let noted = [ArrivedAgain, DifferentContent, ReceivedAgain, ReceivedAlready, SentAgain];
+        use What::{ArrivedAgain, DifferentContent, NotListed, ReceivedAgain, ReceivedAlready, SentAgain};
+        let noted = [ArrivedAgain, DifferentContent, NotListed, ReceivedAgain, ReceivedAlready, SentAgain];
         Self {
             finding,
             harmless: noted.contains(&finding),
@@ -136,8 +147,8 @@ impl Finding {
         Self { destination: Some(destination.to_owned()), ..self }
     }
 
-    fn of(self, message: &TracedMessage) -> Self {
-        Self { sequence: Some(message.message.sequence), ..self }
+    pub(super) fn of(self, message: &Found) -> Self {
+        Self { sequence: Some(message.sequence), ..self }
     }
 
     fn because(self, reason: impl Into<String>) -> Self {
@@ -156,27 +167,14 @@ impl Question {
     /// Judges one control id that was sent so often; `missing` are resources that the destination asked does not hold.
     pub(super) fn judge(&self, trace: &Trace, times_sent: u32, missing: &BTreeSet<String>) -> Judgement {
         let id = trace.control_id.as_str();
-        let mut judgement = Judgement::default();
-        let found = &mut judgement.findings;
-        if times_sent > 1 {
-            found.push(Finding::new(What::SentAgain, id));
-        }
         let meant: Vec<_> = trace.messages.iter().filter(|message| self.means(message)).collect();
-        let routed: Vec<_> = meant.iter().filter(|message| !message.deliveries.is_empty()).collect();
-        let contents: BTreeSet<_> = routed.iter().map(|message| &message.message.sha256).collect();
-        match (meant.first(), routed.first()) {
-            (None, _) => found.push(Finding::new(What::NeverArrived, id)),
-            (Some(message), None) => {
-                let reason = message.message.quarantine.clone().unwrap_or_default();
-                found.push(Finding::new(What::Quarantined, id).of(message).because(reason));
-            }
-            (Some(_), Some(message)) if contents.len() > 1 => {
-                found.push(Finding::new(What::DifferentContent, id).of(message));
-            }
-            (Some(_), Some(message)) if routed.len() > 1 => {
-                found.push(Finding::new(What::ArrivedAgain, id).of(message));
-            }
-            (Some(_), Some(_)) => {}
+        let (routed, refused): (Vec<_>, Vec<_>) =
+            meant.into_iter().partition(|message| !message.deliveries.is_empty());
+        let mut judgement =
+            Judgement { findings: self.arrivals(id, times_sent, &routed, &refused), stands: Vec::new() };
+        if trace.cut && !self.reaches_back_before(trace) {
+            let reason = format!("only the newest {TRACED} were looked at");
+            judgement.findings.push(Finding::new(What::NotAllSeen, id).because(reason));
         }
         let mut best: BTreeMap<_, (&TracedMessage, &TracedDelivery)> = BTreeMap::new();
         for message in routed {
@@ -193,6 +191,49 @@ impl Question {
             self.judge_delivery(&mut judgement, id, message, delivery, missing);
         }
         judgement
+    }
+
+    /// What is said of how many messages arrived. Copies of one content are one message; what came in part, was refused
+    /// and came again whole is one message, unless the list names more.
+    fn arrivals(
+        &self,
+        id: &str,
+        times_sent: u32,
+        routed: &[&TracedMessage],
+        refused: &[&TracedMessage],
+    ) -> Vec<Finding> {
+        let mut found = Vec::new();
+        let taken: BTreeSet<_> = routed.iter().map(|one| &one.message.sha256).collect();
+        let named = if self.transmissions { 1 } else { times_sent as usize };
+        let lacking = named.saturating_sub(taken.len());
+        let mut others = BTreeSet::new();
+        for message in refused.iter().map(|one| &one.message) {
+            let sha256 = &message.sha256;
+            if others.len() < lacking && !taken.contains(sha256) && others.insert(sha256) {
+                let reason = message.quarantine.clone().unwrap_or_default();
+                found.push(Finding::new(What::Quarantined, id).of(message).because(reason));
+            }
+        }
+        let arrived = taken.len() + others.len();
+        if arrived < named {
+            let what = if arrived == 0 { What::NeverArrived } else { What::FewerArrived };
+            let told = || format!("named {named} times, {arrived} arrived");
+            let reason = if named > 1 { told() } else { String::new() };
+            found.push(Finding::new(what, id).because(reason));
+        } else if times_sent > 1 {
+            found.push(Finding::new(What::SentAgain, id));
+        }
+        if let Some(newest) = routed.first().filter(|_| routed.len() > 1) {
+            let what = if taken.len() > 1 { What::DifferentContent } else { What::ArrivedAgain };
+            found.push(Finding::new(what, id).of(&newest.message));
+        }
+        found
+    }
+
+    /// Whether the messages of a trace, the newest first, go back to before the time that is asked for.
+    fn reaches_back_before(&self, trace: &Trace) -> bool {
+        let oldest = trace.messages.last().map(|message| message.message.received);
+        oldest.zip(self.since).is_some_and(|(oldest, since)| oldest < since)
     }
 
     fn means(&self, message: &TracedMessage) -> bool {
@@ -213,7 +254,7 @@ impl Question {
         let Delivery { route, destination, state, reason, .. } = &traced.delivery;
         judgement.stands.push((destination.clone(), *state));
         let mut find = |what, reason: &str| {
-            let finding = Finding::new(what, id).of(message).at(destination).because(reason);
+            let finding = Finding::new(what, id).of(&message.message).at(destination).because(reason);
             judgement.findings.push(Finding { route: Some(route.clone()), ..finding });
         };
         let named = self.received.get(destination).map(|list| list.times(id));
@@ -316,13 +357,51 @@ mod tests {
         use What::*;
         let plain = Question::default();
         let (done, dead) = ([("r", "delivered")], [("r", "dead")]);
-        assert_eq!(judged(&plain, 2, &[message(1, "x", &done)], &[]), [SentAgain]);
         let again = [message(2, "x", &dead), message(1, "x", &done)];
         assert_eq!(judged(&plain, 1, &again, &[]), [ArrivedAgain], "the first was delivered");
         let other = [message(2, "y", &dead), message(1, "x", &done)];
         assert_eq!(judged(&plain, 1, &other, &[]), [DifferentContent, Dead], "this was not");
         let mended = [message(2, "x", &done), message(1, "part", &[])];
         assert_eq!(judged(&plain, 1, &mended, &[]), [], "sent again whole after it had come in part");
+    }
+
+    #[test]
+    fn h1_a_message_less_than_the_list_names_is_a_loss() {
+        use What::*;
+        let (days, log) = (Question::default(), Question { transmissions: true, ..Question::default() });
+        let done = [("r", "delivered")];
+        let one = [message(1, "monday", &done)];
+        assert_eq!(judged(&days, 2, &one, &[]), [FewerArrived], "a counter that begins anew each day");
+        assert_eq!(judged(&log, 2, &one, &[]), [SentAgain], "sent again after its acknowledgement was lost");
+        let both = [message(2, "tuesday", &done), message(1, "monday", &done)];
+        assert_eq!(judged(&days, 2, &both, &[]), [SentAgain, DifferentContent]);
+        assert_eq!(judged(&days, 3, &both, &[]), [FewerArrived, DifferentContent]);
+        let again = [message(2, "monday", &done), message(1, "monday", &done)];
+        assert_eq!(judged(&days, 2, &again, &[]), [FewerArrived, ArrivedAgain], "two copies are one message");
+        let refused = [message(2, "tuesday", &[]), message(1, "monday", &done)];
+        assert_eq!(judged(&days, 2, &refused, &[]), [Quarantined, SentAgain]);
+        assert_eq!(judged(&days, 3, &refused, &[]), [Quarantined, FewerArrived]);
+        assert_eq!(judged(&log, 2, &refused, &[]), [SentAgain], "it came in part, then whole");
+        assert_eq!(judged(&days, 2, &[], &[]), [NeverArrived]);
+        let trace = serde_json::from_value(json!({"control_id": "A", "messages": one})).unwrap();
+        let judgement = days.judge(&trace, 2, &BTreeSet::new());
+        assert_eq!(judgement.findings[0].reason, "named 2 times, 1 arrived");
+        assert!(!judgement.is_accounted_for() && log.judge(&trace, 2, &BTreeSet::new()).is_accounted_for());
+    }
+
+    #[test]
+    fn h1_what_was_not_looked_at_is_not_accounted_for() {
+        let messages = [message(1, "x", &[("r", "delivered")])];
+        let trace =
+            serde_json::from_value(json!({"control_id": "A", "messages": messages, "cut": true})).unwrap();
+        let judged = |question: Question| question.judge(&trace, 1, &BTreeSet::new());
+        let all = judged(Question::default());
+        assert_eq!(all.findings.iter().map(|one| one.finding).collect::<Vec<_>>(), [What::NotAllSeen]);
+        assert!(!all.is_accounted_for() && all.findings[0].reason.contains("100"), "{all:?}");
+        // What is older than the oldest that was looked at is not asked about.
+        let since = Some("2026-03-01T12:00:01Z".parse().unwrap());
+        let later = judged(Question { since, ..Question::default() });
+        assert_eq!(later.findings.iter().map(|one| one.finding).collect::<Vec<_>>(), [What::NeverArrived]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! In:       the sender's list; what a running engine knows of each (the admin listener); receivers' own lists, or a
 //!           receiver that can be asked what it holds.
 //! Promise:  every control id of the sender's list is either accounted for (delivered to or filtered for every
-//!           destination that it is owed to) or named with where it is missing. Memory: the lists, and no more.
+//!           destination that it is owed to) or named with where it is missing; a control id that is named n times stands
+//!           for n messages. Memory: the lists, and no more.
 //! Not here: mending it (`tie replay`). An engine that is stopped is not asked: start it first.
 
 mod account;
@@ -27,22 +28,34 @@ use self::{
 };
 use super::{Exit, Place, client::Target, complain, report};
 use crate::{
-    admin::{CONTROL_IDS, Status, TraceAnswer, TraceRequest},
+    admin::{CONTROL_IDS, SearchAnswer, SearchRequest, Status, TraceAnswer, TraceRequest},
     connector::{Destination, Plugin},
     revision::Revision,
 };
 
 /// Control ids in one request to the engine, in bytes: a request may have 64 KiB.
 const REQUEST_BYTES: usize = 32 * 1024;
+/// Messages in one answer when all of a time are listed.
+const LISTED: usize = 200;
 
 /// Compare a sender's list with what a running engine knows, and with what receivers have.
+///
+/// The list names messages: a control id that stands there twice means two messages (of a sender that begins to count
+/// anew each day, say), and if fewer arrived one is missing. Of a log that names a message again each time that it was
+/// sent, say --transmissions: then a control id stands for one message, however often it is named. With --listener,
+/// --since and --until, what arrived there and then and is not in the list is named too; nothing is amiss by that alone.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     target: Target,
-    /// The sender's list: control ids (MSH-10), one a line or in a column of a CSV file; `-` is stdin.
+    /// The sender's list: control ids (MSH-10), one a line or in a column of a CSV file; `-` is stdin. One line for each
+    /// message.
     #[arg(long, value_name = "LIST")]
     sent: PathBuf,
+    /// The sender's list is a log of transmissions: a message that was sent again, as after a lost acknowledgement,
+    /// stands there again. Two messages with one control id cannot be told apart then: give the list day by day.
+    #[arg(long)]
+    transmissions: bool,
     /// A receiver's list of control ids; with several destinations, say whose. May be given several times.
     #[arg(long, value_name = "[DESTINATION=]LIST")]
     received: Vec<String>,
@@ -90,6 +103,7 @@ fn reconcile(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -
     let question = Question {
         received: received(arguments, place)?,
         asked: arguments.fhir.clone(),
+        transmissions: arguments.transmissions,
         listener: arguments.listener.clone(),
         since: arguments.since,
         until: arguments.until,
@@ -115,7 +129,36 @@ fn reconcile(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -
             account.find(Finding::new(What::NeverSent, id).at(destination));
         }
     }
+    unlisted(arguments, place, &sent, &mut account)?;
     Ok(account)
+}
+
+/// What the journal has of a listener and a time, and the sender's list has not; nothing unless both are said.
+fn unlisted(arguments: &Arguments, place: &Place, sent: &List, account: &mut Account) -> Result<(), Exit> {
+    let Arguments { listener: Some(listener), since: Some(since), until: Some(until), .. } = arguments else {
+        return Ok(());
+    };
+    let mut request = SearchRequest {
+        listener: Some(listener.clone()),
+        since: Some(*since),
+        until: Some(*until),
+        limit: LISTED,
+        ..SearchRequest::default()
+    };
+    loop {
+        let answer: SearchAnswer =
+            understood(arguments.target.post(place, "/api/search", &to_value(&request))?)?;
+        for message in answer.messages.iter().map(|found| &found.message) {
+            let id = message.control_id.trim();
+            if sent.times(id) == 0 {
+                account.find(Finding::new(What::NotListed, id).of(message));
+            }
+        }
+        match answer.next {
+            Some(next) => request.before = Some(next),
+            None => return Ok(()),
+        }
+    }
 }
 
 /// The list in pieces that one request can carry.
@@ -236,7 +279,7 @@ impl Receiver {
 /// Resources that a destination is asked for within one time-out.
 const RESOURCES_AT_ONCE: usize = 100;
 
-fn to_value(request: &TraceRequest) -> Value {
+fn to_value(request: &impl serde::Serialize) -> Value {
     serde_json::to_value(request).unwrap_or_default()
 }
 

@@ -22,7 +22,7 @@ use std::{borrow::Cow, cell::RefCell};
 use jiff::tz::TimeZone;
 use smol_str::SmolStr;
 
-pub use identifier::{NHS_NUMBER, ODS_ORGANIZATION, is_nhs_number, is_ods_code};
+pub use identifier::{NHS_NUMBER, ODS_ORGANIZATION, is_ods_code};
 
 use super::{Node, Row, Table, Tables};
 use crate::hl7::{Message, Part};

@@ -2,12 +2,13 @@
 
 use bytes::Bytes;
 
-use super::{Home, at, id, journal, message, outcome, replay};
+use super::{Home, at, id, journal, message, outcome, over, replay};
 use crate::{
     connector::ErrorClass,
     journal::{
-        BEING_SENT, Decision, DeliveryId, Disposition, Journal, NewDelivery, Outcome, Requeue, Sequence,
-        State, WaitingList,
+        Audit, BEING_SENT, Decision, DeliveryId, Disposition, Journal, NewDelivery, Outcome, Requeue,
+        Sequence, State, WaitingList,
+        store::{Change, Chosen, Committed},
     },
 };
 
@@ -85,6 +86,77 @@ pub(crate) async fn a_skip_makes_dead_letters_with_the_reason_given(home: &dyn H
     let audit = journal.audit(9).await.unwrap();
     assert_eq!((audit[0].action.as_str(), audit[0].who.as_str(), audit[0].deliveries), ("skip", "ann", 3));
     assert_eq!(journal.requeue(&replay(&[State::Dead])).await.unwrap().deliveries, 4, "and can be replayed");
+}
+
+pub(crate) async fn a_decision_leaves_alone_what_does_not_stand_as_asked(home: &dyn Home) {
+    let store = home.open().await;
+    let journal = over(store.clone()).await;
+    let ids = one_in_each_state(&journal).await;
+    // As when all of them were chosen while they stood so, and have gone on meanwhile.
+    let chosen = |state, action: &str| Chosen {
+        ids: ids.clone(),
+        states: vec![state],
+        audit: Audit {
+            at: at(5000),
+            action: action.to_owned(),
+            who: "ann".to_owned(),
+            why: "mended".to_owned(),
+            asked: String::new(),
+            deliveries: 0,
+        },
+    };
+    let batch = vec![
+        Change::Requeue(chosen(State::Dead, "replay")),
+        Change::Release(chosen(State::Held, "release")),
+        Change::Skip(chosen(State::Parked, "skip")),
+    ];
+    assert_eq!(store.commit(batch).await.unwrap(), [Committed::Requeued(1); 3]);
+    use State::{Dead, Delivered, Filtered, Ready, Retrying};
+    let mut stand = Vec::new();
+    for id in &ids {
+        stand.push(journal.deliveries(id.sequence).await.unwrap()[0].state);
+    }
+    assert_eq!(stand, [Ready, Retrying, Dead, Retrying, Filtered, Delivered, Ready]);
+    let pending = journal.pending("record", Sequence(0), 10).await.unwrap();
+    let pending: Vec<_> = pending.into_iter().map(|one| (one.id, one.state)).collect();
+    let [ready, retrying, _, held, .., dead] = <[DeliveryId; 7]>::try_from(ids).unwrap();
+    assert_eq!(pending, [(ready, Ready), (retrying, Retrying), (held, Retrying), (dead, Ready)]);
+    let audit = journal.audit(9).await.unwrap();
+    assert_eq!(audit.iter().map(|one| one.deliveries).collect::<Vec<_>>(), [1, 1, 1]);
+    let counts = journal.counts().await.unwrap();
+    let of = |state| counts.iter().find(|count| count.state == state).map_or(0, |count| count.deliveries);
+    assert_eq!([Ready, Retrying, State::Parked, State::Held, Dead].map(of), [2, 2, 0, 0, 1]);
+}
+
+pub(crate) async fn a_limit_divides_no_message_and_tells_where_to_go_on(home: &dyn Home) {
+    let journal = journal(home).await;
+    let mut sequences = Vec::new();
+    for number in 0..3 {
+        let to = [("adt", "archive"), ("adt", "record")];
+        let sequence = journal.append(message(number, &to)).await.unwrap();
+        for (route, destination) in to {
+            journal.record(outcome(&id(sequence, route, destination), State::Delivered, 1)).await.unwrap();
+        }
+        sequences.push(sequence);
+    }
+    let ask = async |after: Option<Sequence>, limit, dry_run| {
+        let mut request = Requeue { limit, dry_run, ..replay(&[State::Delivered]) };
+        request.filter.after = after;
+        let done = journal.requeue(&request).await.unwrap();
+        (done.deliveries, done.more_after)
+    };
+    assert_eq!(ask(None, 1, true).await, (2, Some(sequences[0])), "the first message is always whole");
+    assert_eq!(ask(None, 3, true).await, (2, Some(sequences[0])));
+    assert_eq!(ask(None, 4, true).await, (4, Some(sequences[1])));
+    assert_eq!(ask(None, 6, true).await, (6, None));
+    assert_eq!(ask(None, 0, true).await, (0, Some(Sequence(0))));
+    assert_eq!(ask(None, 5, false).await, (4, Some(sequences[1])));
+    // What has come to the same state again meanwhile does not come a second time.
+    for sequence in &sequences[..2] {
+        journal.record(outcome(&id(*sequence, "adt", "record"), State::Delivered, 1)).await.unwrap();
+    }
+    assert_eq!(ask(Some(sequences[1]), 5, false).await, (2, None));
+    assert_eq!(ask(Some(sequences[2]), 5, false).await, (0, None));
 }
 
 pub(crate) async fn what_waits_is_told_with_how_much_waits_behind_it(home: &dyn Home) {

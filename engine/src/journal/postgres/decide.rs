@@ -4,15 +4,16 @@ use sqlx::PgConnection;
 
 use super::{text, write::DELIVERY_BYTES};
 use crate::journal::{
-    Audit, DeliveryId, State,
+    Audit, State,
     counters::Moves,
-    rows::{Cells, state},
-    store::StoreError,
+    rows::{Cells, state, state_number},
+    store::{Chosen, StoreError},
 };
 
 /// One kind of decision.
 pub(super) struct Decided {
-    /// Of deliveries `$1` to `$3`, at the time `$4` for the reason `$5`; says how many left which state.
+    /// Of deliveries `$1` to `$3`, at the time `$4` for the reason `$5`, as far as they stand in one of the states `$6`
+    /// that were asked for; says how many left which state.
     sql: &'static str,
     /// Where they stand then.
     to: State,
@@ -38,7 +39,7 @@ macro_rules! decided {
                 ON d.sequence = v.sequence AND d.route = v.route AND d.destination = v.destination
                 WHERE d.state IN (",
             $states,
-            ")), ",
+            ") AND d.state = ANY($6::bigint[])), ",
             $changes,
             " SELECT destination, state, count(*), sum(bytes)::bigint FROM was GROUP BY destination, state"
         )
@@ -103,15 +104,16 @@ pub(super) async fn decide(
     connection: &mut PgConnection,
     moves: &mut Moves,
     decided: &Decided,
-    ids: &[DeliveryId],
-    audit: Audit,
+    chosen: Chosen,
 ) -> Result<Changed, StoreError> {
+    let Chosen { ids, states, audit } = chosen;
     let left = sqlx::query(decided.sql)
         .bind(ids.iter().map(|id| id.sequence.0).collect::<Vec<_>>())
         .bind(ids.iter().map(|id| id.route.as_str()).collect::<Vec<_>>())
         .bind(ids.iter().map(|id| id.destination.as_str()).collect::<Vec<_>>())
         .bind(audit.at.as_microsecond())
         .bind(text(&audit.why))
+        .bind(states.iter().map(|state| state_number(*state)).collect::<Vec<_>>())
         .fetch_all(&mut *connection)
         .await?;
     let mut changed = Changed { deliveries: 0, used: 0 };

@@ -11,11 +11,11 @@ use super::{
     search, text,
 };
 use crate::journal::{
-    Audit, DeliveryId, Disposition, Sequence, State,
+    DeliveryId, Disposition, Sequence, State,
     body::Body,
     counters::Moves,
     rows::{Cells, json, state, state_number, write_orders},
-    store::{Append, Change, Committed, Record, StoreError},
+    store::{Append, Change, Chosen, Committed, Record, StoreError},
 };
 
 /// A batch that has not committed by then is given up, with the journal: its outcome is unknown.
@@ -183,9 +183,9 @@ impl<'t> Batch<'t> {
                 // Until the database says that it was pending.
                 self.answers.push(Committed::Recorded(false));
             }
-            Change::Requeue(ids, audit) => self.decide(&decide::REQUEUE, &ids, audit).await?,
-            Change::Release(ids, audit) => self.decide(&decide::RELEASE, &ids, audit).await?,
-            Change::Skip(ids, audit) => self.decide(&decide::SKIP, &ids, audit).await?,
+            Change::Requeue(chosen) => self.decide(&decide::REQUEUE, chosen).await?,
+            Change::Release(chosen) => self.decide(&decide::RELEASE, chosen).await?,
+            Change::Skip(chosen) => self.decide(&decide::SKIP, chosen).await?,
             Change::Note(name, value, audit) => {
                 decide::note(self.connection, name, value, audit).await?;
                 self.answers.push(Committed::Noted);
@@ -194,9 +194,9 @@ impl<'t> Batch<'t> {
         Ok(())
     }
 
-    async fn decide(&mut self, what: &Decided, ids: &[DeliveryId], audit: Audit) -> Result<(), StoreError> {
+    async fn decide(&mut self, what: &Decided, chosen: Chosen) -> Result<(), StoreError> {
         self.flush().await?;
-        let changed = decide::decide(self.connection, &mut self.moves, what, ids, audit).await?;
+        let changed = decide::decide(self.connection, &mut self.moves, what, chosen).await?;
         self.used += changed.used;
         self.answers.push(Committed::Requeued(changed.deliveries));
         Ok(())

@@ -1,45 +1,52 @@
-//! What a person's decision changes in the database: a few statements over one JSON list of deliveries.
+//! What a person's decision changes in the database: a few statements over one JSON list of deliveries (`?1`), as far as
+//! they stand in one of the states that were asked for (`?2`, a bit for each).
 
 use sqlx::SqliteConnection;
 
-use super::{column, counters::Moves, state, write::key};
-use crate::journal::{Audit, DeliveryId, State, rows::json, store::StoreError};
+use super::{column, counters::Moves, number, state, write::key};
+use crate::journal::{
+    Audit, DeliveryId, State,
+    rows::json,
+    store::{Chosen, StoreError},
+};
 
-const REPLAYABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?) j CROSS JOIN delivery d
+const REPLAYABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?1) j CROSS JOIN delivery d
     ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
-    WHERE d.state IN (2, 3, 4, 5, 6) GROUP BY d.destination, d.state";
-const REPLAY_WAITING: &str = "UPDATE pending SET state = 0, attempts = 0, first_attempt = NULL FROM json_each(?) j
+    WHERE d.state IN (2, 3, 4, 5, 6) AND (1 << d.state) & ?2 GROUP BY d.destination, d.state";
+const REPLAY_WAITING: &str = "UPDATE pending SET state = 0, attempts = 0, first_attempt = NULL FROM json_each(?1) j
     WHERE pending.destination = j.value ->> 0 AND pending.sequence = j.value ->> 1 AND pending.route = j.value ->> 2
-    AND pending.state IN (2, 3)";
+    AND pending.state IN (2, 3) AND (1 << pending.state) & ?2";
 const REPLAY_ENDED: &str =
     "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
     SELECT d.destination, d.sequence, d.route, d.lanes, m.received, 0, 0
-    FROM json_each(?) j CROSS JOIN delivery d
+    FROM json_each(?1) j CROSS JOIN delivery d
     ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
-    CROSS JOIN message m ON m.sequence = d.sequence WHERE d.state IN (4, 5, 6)";
-const REPLAYED: &str = "UPDATE delivery SET state = 0 FROM json_each(?) j
+    CROSS JOIN message m ON m.sequence = d.sequence WHERE d.state IN (4, 5, 6) AND (1 << d.state) & ?2";
+const REPLAYED: &str = "UPDATE delivery SET state = 0 FROM json_each(?1) j
     WHERE delivery.sequence = j.value ->> 1 AND delivery.route = j.value ->> 2
-    AND delivery.destination = j.value ->> 0 AND delivery.state IN (2, 3, 4, 5, 6)";
+    AND delivery.destination = j.value ->> 0 AND delivery.state IN (2, 3, 4, 5, 6)
+    AND (1 << delivery.state) & ?2";
 
 // Retrying: so that what was made is sent again as it was.
-const RELEASABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?) j CROSS JOIN delivery d
+const RELEASABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?1) j CROSS JOIN delivery d
     ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
-    WHERE d.state IN (2, 3) GROUP BY d.destination, d.state";
-const RELEASE_WAITING: &str = "UPDATE pending SET state = 1, attempts = 0, first_attempt = NULL FROM json_each(?) j
+    WHERE d.state IN (2, 3) AND (1 << d.state) & ?2 GROUP BY d.destination, d.state";
+const RELEASE_WAITING: &str = "UPDATE pending SET state = 1, attempts = 0, first_attempt = NULL FROM json_each(?1) j
     WHERE pending.destination = j.value ->> 0 AND pending.sequence = j.value ->> 1 AND pending.route = j.value ->> 2
-    AND pending.state IN (2, 3)";
-const RELEASED: &str = "UPDATE delivery SET state = 1 FROM json_each(?) j
+    AND pending.state IN (2, 3) AND (1 << pending.state) & ?2";
+const RELEASED: &str = "UPDATE delivery SET state = 1 FROM json_each(?1) j
     WHERE delivery.sequence = j.value ->> 1 AND delivery.route = j.value ->> 2
-    AND delivery.destination = j.value ->> 0 AND delivery.state IN (2, 3)";
+    AND delivery.destination = j.value ->> 0 AND delivery.state IN (2, 3) AND (1 << delivery.state) & ?2";
 
-const SKIPPABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?) j CROSS JOIN delivery d
+const SKIPPABLE: &str = "SELECT d.destination, d.state, count(*) FROM json_each(?1) j CROSS JOIN delivery d
     ON d.sequence = j.value ->> 1 AND d.route = j.value ->> 2 AND d.destination = j.value ->> 0
-    WHERE d.state IN (1, 2, 3) GROUP BY d.destination, d.state";
-const SKIP_WAITING: &str = "DELETE FROM pending WHERE state IN (1, 2, 3) AND (destination, sequence, route) IN
-    (SELECT CAST(value ->> 0 AS TEXT), CAST(value ->> 1 AS INTEGER), CAST(value ->> 2 AS TEXT) FROM json_each(?))";
-const SKIPPED: &str = "UPDATE delivery SET state = 6, at = ?2, reason = ?3 FROM json_each(?1) j
+    WHERE d.state IN (1, 2, 3) AND (1 << d.state) & ?2 GROUP BY d.destination, d.state";
+const SKIP_WAITING: &str = "DELETE FROM pending WHERE state IN (1, 2, 3) AND (1 << state) & ?2
+    AND (destination, sequence, route) IN
+    (SELECT CAST(value ->> 0 AS TEXT), CAST(value ->> 1 AS INTEGER), CAST(value ->> 2 AS TEXT) FROM json_each(?1))";
+const SKIPPED: &str = "UPDATE delivery SET state = 6, at = ?3, reason = ?4 FROM json_each(?1) j
     WHERE delivery.sequence = j.value ->> 1 AND delivery.route = j.value ->> 2
-    AND delivery.destination = j.value ->> 0 AND delivery.state IN (1, 2, 3)";
+    AND delivery.destination = j.value ->> 0 AND delivery.state IN (1, 2, 3) AND (1 << delivery.state) & ?2";
 
 const NOTE: &str =
     "INSERT INTO note (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value";
@@ -50,14 +57,14 @@ const AUDIT: &str = "INSERT INTO audit (at, action, who, why, asked, deliveries)
 pub(super) async fn requeue(
     connection: &mut SqliteConnection,
     moves: &mut Moves,
-    ids: &[DeliveryId],
-    audit: Audit,
+    chosen: Chosen,
 ) -> Result<u64, StoreError> {
-    let ids = listed(ids)?;
-    let total = count(connection, moves, REPLAYABLE, &ids, State::Ready).await?;
+    let Chosen { ids, states, audit } = chosen;
+    let (ids, states) = (listed(&ids)?, bits(&states));
+    let total = count(connection, moves, REPLAYABLE, (&ids, states), State::Ready).await?;
     moves.requeued();
     for sql in [REPLAY_WAITING, REPLAY_ENDED, REPLAYED] {
-        sqlx::query(sql).bind(&ids).execute(&mut *connection).await?;
+        sqlx::query(sql).bind(&ids).bind(states).execute(&mut *connection).await?;
     }
     audited(connection, audit, total).await
 }
@@ -66,13 +73,13 @@ pub(super) async fn requeue(
 pub(super) async fn release(
     connection: &mut SqliteConnection,
     moves: &mut Moves,
-    ids: &[DeliveryId],
-    audit: Audit,
+    chosen: Chosen,
 ) -> Result<u64, StoreError> {
-    let ids = listed(ids)?;
-    let total = count(connection, moves, RELEASABLE, &ids, State::Retrying).await?;
+    let Chosen { ids, states, audit } = chosen;
+    let (ids, states) = (listed(&ids)?, bits(&states));
+    let total = count(connection, moves, RELEASABLE, (&ids, states), State::Retrying).await?;
     for sql in [RELEASE_WAITING, RELEASED] {
-        sqlx::query(sql).bind(&ids).execute(&mut *connection).await?;
+        sqlx::query(sql).bind(&ids).bind(states).execute(&mut *connection).await?;
     }
     audited(connection, audit, total).await
 }
@@ -81,14 +88,15 @@ pub(super) async fn release(
 pub(super) async fn skip(
     connection: &mut SqliteConnection,
     moves: &mut Moves,
-    ids: &[DeliveryId],
-    audit: Audit,
+    chosen: Chosen,
 ) -> Result<u64, StoreError> {
-    let ids = listed(ids)?;
-    let total = count(connection, moves, SKIPPABLE, &ids, State::Dead).await?;
-    sqlx::query(SKIP_WAITING).bind(&ids).execute(&mut *connection).await?;
+    let Chosen { ids, states, audit } = chosen;
+    let (ids, states) = (listed(&ids)?, bits(&states));
+    let total = count(connection, moves, SKIPPABLE, (&ids, states), State::Dead).await?;
+    sqlx::query(SKIP_WAITING).bind(&ids).bind(states).execute(&mut *connection).await?;
     sqlx::query(SKIPPED)
         .bind(&ids)
+        .bind(states)
         .bind(audit.at.as_microsecond())
         .bind(&audit.why)
         .execute(&mut *connection)
@@ -101,11 +109,11 @@ async fn count(
     connection: &mut SqliteConnection,
     moves: &mut Moves,
     sql: &'static str,
-    ids: &str,
+    (ids, states): (&str, i64),
     to: State,
 ) -> Result<u64, StoreError> {
     let mut total = 0;
-    for row in sqlx::query(sql).bind(ids).fetch_all(connection).await? {
+    for row in sqlx::query(sql).bind(ids).bind(states).fetch_all(connection).await? {
         let deliveries: i64 = column(&row, 2)?;
         let destination: &str = column(&row, 0)?;
         moves.add(destination, state(column(&row, 1)?)?, -deliveries);
@@ -143,6 +151,11 @@ async fn audited(connection: &mut SqliteConnection, audit: Audit, total: u64) ->
         .execute(connection)
         .await?;
     Ok(total)
+}
+
+/// A bit for each state.
+fn bits(states: &[State]) -> i64 {
+    states.iter().fold(0, |bits, state| bits | 1 << number(*state))
 }
 
 fn listed(ids: &[DeliveryId]) -> Result<String, StoreError> {

@@ -184,7 +184,7 @@ async fn the_log_is_checkpointed_and_stays_bounded() {
 async fn one_batch_keeps_the_order_of_its_changes() {
     use crate::journal::{
         body::Body,
-        store::{Append, Record},
+        store::{Append, Chosen, Record},
     };
     let directory = Directory::new();
     let store = SqliteStore::open(&directory.path()).await.unwrap();
@@ -227,7 +227,7 @@ async fn one_batch_keeps_the_order_of_its_changes() {
         record(State::Retrying, 1),
         record(State::Dead, 2),
         record(State::Delivered, 3),
-        Change::Requeue(vec![id.clone()], audit),
+        Change::Requeue(Chosen { ids: vec![id.clone()], states: vec![State::Dead], audit }),
         record(State::Held, 1),
     ];
     let committed = store.commit(batch).await.unwrap();

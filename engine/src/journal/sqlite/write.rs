@@ -133,19 +133,19 @@ impl<'t> Batch<'t> {
                 self.records.push((self.answers.len(), record));
                 self.answers.push(Committed::Recorded(true));
             }
-            Change::Requeue(ids, audit) => {
+            Change::Requeue(chosen) => {
                 self.flush().await?;
-                let changed = decide::requeue(self.connection, &mut self.moves, &ids, audit).await?;
+                let changed = decide::requeue(self.connection, &mut self.moves, chosen).await?;
                 self.answers.push(Committed::Requeued(changed));
             }
-            Change::Release(ids, audit) => {
+            Change::Release(chosen) => {
                 self.flush().await?;
-                let changed = decide::release(self.connection, &mut self.moves, &ids, audit).await?;
+                let changed = decide::release(self.connection, &mut self.moves, chosen).await?;
                 self.answers.push(Committed::Requeued(changed));
             }
-            Change::Skip(ids, audit) => {
+            Change::Skip(chosen) => {
                 self.flush().await?;
-                let changed = decide::skip(self.connection, &mut self.moves, &ids, audit).await?;
+                let changed = decide::skip(self.connection, &mut self.moves, chosen).await?;
                 self.answers.push(Committed::Requeued(changed));
             }
             Change::Note(name, value, audit) => {

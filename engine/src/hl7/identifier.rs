@@ -1,0 +1,111 @@
+//! What is known of identifiers whoever reads them: one spelling of them, and what an NHS number is.
+//!
+//! Intake (order, search keys, test patients) and the FHIR types (systems) must agree on who a patient is: both ask here.
+//!
+//! Sources: NHS Data Dictionary (NHS NUMBER, modulus 11); HL7 table 0203; the spellings that British feeds use.
+//! Not here: which identifiers a site prefers (intake), the systems of authorities (tables of the mappings).
+
+/// The authority of NHS numbers among the keys of patients, whatever word a sender has for it.
+pub const NHS: &str = "nhs";
+
+/// Assigning authorities (CX.4, by name or universal id) that give NHS numbers; in capitals, without blanks, `-`, `_`.
+const NHS_AUTHORITIES: [&str; 7] = [
+    "NHS",
+    "NHSNBR",
+    "NHSNMBR",
+    "NHSNO",
+    "NHSNUMBER",
+    "2.16.840.1.113883.2.1.4.1",
+    "HTTPS://FHIR.NHS.UK/ID/NHSNUMBER",
+];
+
+/// One spelling of what is typed in many: lower case, blanks trimmed and single; no NUL, with which some senders fill
+/// fields up.
+pub fn spelled(text: &str) -> String {
+    text.replace('\0', "").split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+}
+
+/// Whether an assigning authority of this name or universal id gives NHS numbers and nothing else.
+pub fn names_nhs(authority: &str) -> bool {
+    let plain = || {
+        let letters =
+            authority.chars().filter(|one| !one.is_whitespace() && !matches!(one, '-' | '_' | '\0'));
+        letters.map(|one| one.to_ascii_uppercase())
+    };
+    NHS_AUTHORITIES.iter().any(|known| known.chars().eq(plain()))
+}
+
+/// Whether only NHS numbers have this type (CX.5), whoever gave them.
+pub fn types_nhs(kind: &str) -> bool {
+    is_one_of(kind, &["NHS", "NHSNMBR", "NHSNBR"])
+}
+
+/// Whether this type (CX.5) is an NHS number's where no authority says otherwise.
+pub fn may_type_nhs(kind: &str) -> bool {
+    types_nhs(kind) || is_one_of(kind, &["NH", "HN", "NI"])
+}
+
+fn is_one_of(kind: &str, known: &[&str]) -> bool {
+    known.iter().any(|known| kind.trim().eq_ignore_ascii_case(known))
+}
+
+/// The ten digits of an NHS number, however it is spaced; none if it is not one.
+pub fn nhs_number(value: &str) -> Option<String> {
+    let digits: String =
+        value.chars().filter(|one| !one.is_whitespace() && !matches!(one, '-' | '\0')).collect();
+    is_nhs_number(&digits).then_some(digits)
+}
+
+/// Whether the ten digits are an NHS number (or CHI number): modulus 11 with the weights 10 to 2. Numbers of ten
+/// equal digits pass the sum and are nobody's.
+pub fn is_nhs_number(digits: &str) -> bool {
+    let values: Vec<u32> = digits.chars().filter_map(|digit| digit.to_digit(10)).collect();
+    let [head @ .., check] = values.as_slice() else { return false };
+    if digits.len() != 10 || head.len() != 9 || head.iter().all(|digit| digit == check) {
+        return false;
+    }
+    let sum: u32 = head.iter().zip((2..=10).rev()).map(|(digit, weight)| digit * weight).sum();
+    (11 - sum % 11) % 11 == *check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_digit_of_an_nhs_number() {
+        for good in ["9991001018", "9991001069", "9434765919", "4010232137"] {
+            assert!(is_nhs_number(good), "{good}");
+        }
+        for bad in ["", "999100106", "99910010690", "999100106٩", "999100101X", "9991001068", "9991001078"] {
+            assert!(!is_nhs_number(bad), "{bad}");
+        }
+        assert!(!is_nhs_number("0000000000") && !is_nhs_number("6666666666"), "all digits equal");
+        // 11 - (sum mod 11) = 10 is no check digit at all
+        assert!((0..10).all(|check| !is_nhs_number(&format!("100000001{check}")) || check != 10));
+    }
+
+    #[test]
+    fn an_nhs_number_is_known_however_it_is_spaced() {
+        for spaced in
+            ["9991001069", "999 100 1069", "999-100-1069", " 9991001069\0", "999\u{a0}100\u{a0}1069"]
+        {
+            assert_eq!(nhs_number(spaced).as_deref(), Some("9991001069"), "{spaced:?}");
+        }
+        assert_eq!(nhs_number("999.100.1069"), None);
+    }
+
+    #[test]
+    fn words_are_known_however_they_are_written() {
+        for named in
+            ["NHS", "nhs", "NHS NUMBER", "NHS-Number", "nhs_no", "NHSNMBR", "2.16.840.1.113883.2.1.4.1"]
+        {
+            assert!(names_nhs(named), "{named}");
+        }
+        assert!(
+            !["", "RXX", "NHSX", "NHSBT", "CHI", "2.16.840.1.113883.2.1.4.10"].into_iter().any(names_nhs)
+        );
+        assert!(types_nhs("NHSNBR") && types_nhs("nhs") && !types_nhs("NH") && !types_nhs(""));
+        assert!(may_type_nhs("NH") && may_type_nhs("NHSNMBR") && !may_type_nhs("MR") && !may_type_nhs(""));
+    }
+}

@@ -2,6 +2,7 @@
 //!
 //! One write per acknowledgement and per message. Frames are found by `hl7::framing`.
 
+mod connections;
 mod listener;
 mod peers;
 mod sender;

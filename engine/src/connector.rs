@@ -101,6 +101,8 @@ pub enum Refusal {
     },
     /// The bytes are no frame of this protocol.
     NotFramed,
+    /// Others had the memory for messages until this one's time was up: the same bytes may be taken another time.
+    Busy,
     /// The listener serves as many connections as it may.
     TooManyConnections {
         /// The limit.

@@ -26,7 +26,7 @@ use toml::{Spanned, de::DeValue};
 use crate::{document::Document, error::Problem};
 
 pub use crate::document::{ByteSize, Period, Rate};
-pub use policy::{GiveUp, Limit, Policy, REFUSALS, Retry};
+pub use policy::{FAILURES, GiveUp, Limit, Policy, REFUSALS, Retry};
 
 /// A system or socket that messages come from. It runs until told to stop.
 #[async_trait]
@@ -101,6 +101,8 @@ pub enum Refusal {
     },
     /// The bytes are no frame of this protocol.
     NotFramed,
+    /// Others had the memory for messages until this one's time was up: the same bytes may be taken another time.
+    Busy,
     /// The listener serves as many connections as it may.
     TooManyConnections {
         /// The limit.
@@ -231,6 +233,9 @@ pub struct DeliveryError {
     pub class: ErrorClass,
     /// The reason in a few words, without patient data: for logs, metrics and pages.
     pub reason: String,
+    /// The receiver is there: it has read the message and answered, though not as it should. That says nothing against
+    /// the destination as a whole.
+    pub answered: bool,
     /// The receiver asked for this much time.
     pub retry_after: Option<Duration>,
     /// What the receiver said in full; kept in the journal only.
@@ -249,17 +254,25 @@ pub enum ErrorClass {
     Uncertain,
     /// Read and refused; the same bytes will get the same answer: dead letter or park, by policy.
     Rejected,
+    /// Read, and the receiver failed over it, by its own fault or the message's: a few times more, then as what is
+    /// rejected. Not at all where repeats are not safe.
+    Failing,
     /// Credentials, host name, certificate: hold the whole destination and call a person.
     Misconfigured,
 }
 
 impl ErrorClass {
+    /// Every class.
+    pub const ALL: [Self; 5] =
+        [Self::Unavailable, Self::Uncertain, Self::Rejected, Self::Failing, Self::Misconfigured];
+
     /// The word for metrics, the journal and pages.
     pub fn word(self) -> &'static str {
         match self {
             Self::Unavailable => "unavailable",
             Self::Uncertain => "uncertain",
             Self::Rejected => "rejected",
+            Self::Failing => "failing",
             Self::Misconfigured => "misconfigured",
         }
     }
@@ -268,7 +281,7 @@ impl ErrorClass {
 impl DeliveryError {
     /// An error with a reason and nothing else.
     pub fn new(class: ErrorClass, reason: impl Into<String>) -> Self {
-        Self { class, reason: reason.into(), retry_after: None, detail: None }
+        Self { class, reason: reason.into(), answered: false, retry_after: None, detail: None }
     }
 }
 

@@ -35,6 +35,8 @@ enum Fate {
     Delivered,
     /// None is, ever: the first of each patient is tried again and again and its failure is classed so.
     TriedAgain(&'static str),
+    /// None is, ever: the first of each patient is asked for a few times, then waits for a person, classed so.
+    Held(&'static str),
     /// Each is set aside, classed so.
     Dead(&'static str),
 }
@@ -84,19 +86,18 @@ fn fhir_cases() -> Vec<Case> {
 }
 
 fn mllp_cases() -> Vec<Case> {
-    use Fate::{Dead, Delivered, TriedAgain};
+    use Fate::{Dead, Delivered, Held, TriedAgain};
     let case = |name, fate, mood| Case { name, peer: Peer::mllp(mood), fate };
     vec![
         case("lab-silent", TriedAgain("uncertain"), |_| Reaction::Silence),
         case("lab-closing", TriedAgain("uncertain"), |_| Reaction::Close),
-        case("lab-wrong-id", TriedAgain("uncertain"), |_| {
-            Reaction::Say(acknowledgement("AA", "P9999N999999"))
-        }),
+        case("lab-nameless", Held("uncertain"), |_| Reaction::Say(acknowledgement("AA", ""))),
+        case("lab-wrong-id", Held("uncertain"), |_| Reaction::Say(acknowledgement("AA", "P9999N999999"))),
         case("lab-junk", TriedAgain("uncertain"), |_| Reaction::Say(support::frame(b"HTTP/1.1 200 OK"))),
         case("lab-unframed", TriedAgain("uncertain"), |asked| {
             Reaction::Say([b"hello ", &acknowledgement("AA", asked.id)[..]].concat())
         }),
-        case("lab-twice", TriedAgain("uncertain"), |asked| {
+        case("lab-twice", Held("uncertain"), |asked| {
             Reaction::Say([acknowledgement("AA", asked.id), acknowledgement("AA", "P9999N999999")].concat())
         }),
         case("lab-refusing", Dead("rejected"), |asked| Reaction::Say(acknowledgement("AE", asked.id))),
@@ -167,6 +168,9 @@ fn wait_for_fate(instance: &Instance, case: &Case, sent: &[String]) {
                 && first_of_each().any(|(state, found)| state == "retrying" && found == class)
                 && first_of_each()
                     .all(|(state, found)| state == "ready" || (state == "retrying" && found == class))
+        }),
+        Fate::Held(class) => wait(&format!("{name} to wait for a person as {class}"), || {
+            first_of_each().all(|(state, found)| state == "held" && found == class)
         }),
         Fate::Dead(class) => wait(&format!("{name} to have refused everything as {class}"), || {
             standing(instance, name, sent.len())

@@ -155,6 +155,7 @@ impl FhirServer {
         let failed = |class, reason| DeliveryError {
             class,
             reason,
+            answered: false,
             retry_after: web::retry_after(&reply.headers),
             detail: detail.clone(),
         };

@@ -183,6 +183,7 @@ impl HttpServer {
             (false, _) => (self.answers.of_status(status, None), status.to_string()),
         };
         let (class, reason) = error;
-        Err(DeliveryError { class, reason, retry_after: web::retry_after(&reply.headers), detail })
+        let retry_after = web::retry_after(&reply.headers);
+        Err(DeliveryError { retry_after, detail, ..DeliveryError::new(class, reason) })
     }
 }

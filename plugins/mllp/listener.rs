@@ -1,7 +1,8 @@
 //! The MLLP listener: takes frames from many connections and answers each in turn.
 //!
 //! Promise:  on one connection messages are handed in and answered in the order in which they came, each answer in
-//!           one write. While a message is being made durable its connection is not read: the sender waits (P6).
+//!           one write. While a message is being made durable its connection is not read: the sender waits (P6). The
+//!           memory that a long message is counted with is free again when nobody holds its bytes any more.
 //!           Whatever cannot become a message is answered with the engine's refusal before the connection closes.
 //!           After a stop the frame in hand is finished and answered (P10).
 //! Not here: what the answer says (intake), what a frame is (`hl7::framing`).
@@ -10,9 +11,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use serde::Deserialize;
 use tie_engine::{
-    connector::{ByteSize, Inbox, Notice, Options, Peer, Period, Refusal, Source, SourceError},
+    connector::{Inbox, Notice, Options, Peer, Refusal, Source, SourceError},
     error::Problem,
     hl7::framing::{self, Found, Scanner},
 };
@@ -25,18 +25,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::peers::Peers;
-
-pub const EXAMPLE: &str = r#"[listener.hospital]
-kind = "mllp"
-listen = "0.0.0.0:2575"
-peers = ["10.1.0.0/16", "192.0.2.7"]     # who may send; without it, everybody
-longest_message = "16MiB"
-connections = 256                        # at the same time
-idle = "1h"                              # a connection without a byte for so long is closed
-frame_time = "30s"                       # a message that has begun must end within
-memory = "256MiB"                        # for messages being read, over all connections
-"#;
+use super::{listener_options::ListenerOptions, peers::Peers};
 
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
@@ -55,52 +44,6 @@ const TURN_AWAY: Duration = Duration::from_secs(2);
 const TURN_AWAY_AT_ONCE: usize = 64;
 /// After the last answer, what the peer has still sent is read for so long: closing on it would cost the answer.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// Options of an `mllp` listener.
-#[derive(Debug, Deserialize, schemars::JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct ListenerOptions {
-    /// Address and port to listen at.
-    listen: SocketAddr,
-    /// Who may send: addresses and networks such as `10.1.0.0/16`. Empty: everybody.
-    #[serde(default)]
-    peers: Vec<String>,
-    /// The longest message that is taken.
-    #[serde(default = "default_longest_message")]
-    longest_message: ByteSize,
-    /// Connections at the same time.
-    #[serde(default = "default_connections")]
-    connections: usize,
-    /// A connection without a byte for so long is closed.
-    #[serde(default = "default_idle")]
-    idle: Period,
-    /// From the first byte of a message to its last, and for the peer to take an answer.
-    #[serde(default = "default_frame_time")]
-    frame_time: Period,
-    /// Memory for messages that are being read, over all connections of this listener.
-    #[serde(default = "default_memory")]
-    memory: ByteSize,
-}
-
-fn default_longest_message() -> ByteSize {
-    ByteSize(16 * 1024 * 1024)
-}
-
-fn default_connections() -> usize {
-    256
-}
-
-fn default_idle() -> Period {
-    Period(Duration::from_secs(3600))
-}
-
-fn default_frame_time() -> Period {
-    Period(Duration::from_secs(30))
-}
-
-fn default_memory() -> ByteSize {
-    ByteSize(256 * 1024 * 1024)
-}
 
 /// Checks the options.
 pub fn build(options: &Options) -> Result<Box<dyn Source>, Vec<Problem>> {
@@ -238,10 +181,24 @@ struct Connection {
     began: Option<Instant>,
     /// Blocks of the memory budget that the buffer holds.
     blocks: Option<OwnedSemaphorePermit>,
+    /// Others have the memory that it needs.
+    waits_for_blocks: bool,
     /// A message has come in a frame.
     framed: bool,
     /// The beginning of what came outside any frame and is no mere filling.
     unframed: Option<Bytes>,
+}
+
+/// A message with the blocks of the memory budget that it takes.
+struct Counted {
+    raw: Bytes,
+    _blocks: OwnedSemaphorePermit,
+}
+
+impl AsRef<[u8]> for Counted {
+    fn as_ref(&self) -> &[u8] {
+        &self.raw
+    }
 }
 
 /// Why a connection ends.
@@ -272,6 +229,7 @@ impl Connection {
             buffer: BytesMut::new(),
             began: None,
             blocks: None,
+            waits_for_blocks: false,
             framed: false,
             unframed: None,
         }
@@ -316,12 +274,17 @@ impl Connection {
         }
     }
 
-    /// Reads some bytes, within the memory budget; false at the end of the stream.
+    /// Reads some bytes, or gets the memory for them; false at the end of the stream.
     async fn read(&mut self) -> std::io::Result<bool> {
         if self.blocks.is_none() && self.buffer.len() + READ_BYTES > BLOCK_BYTES {
+            let since = Instant::now();
+            self.waits_for_blocks = true;
             // For the longest message at once: by pieces, several could have each a part and wait for the rest.
-            // Waiting is no fault of the peer's, but its time goes on, so that nobody holds the budget for ever.
             self.blocks = self.shared.memory.clone().acquire_many_owned(self.shared.whole).await.ok();
+            self.waits_for_blocks = false;
+            // To wait was no fault of the peer's: it has as much time for the rest as it had before.
+            self.began = self.began.map(|began| began + since.elapsed());
+            return Ok(self.blocks.is_some());
         }
         self.buffer.reserve(READ_BYTES);
         Ok(self.socket.read_buf(&mut self.buffer).await? > 0)
@@ -334,6 +297,7 @@ impl Connection {
                 Found::Message(raw) => {
                     self.framed = true;
                     self.began = None;
+                    let raw = self.with_its_blocks(raw);
                     match self.inbox.accept(raw, &self.peer).await {
                         Ok(answer) => self.answer(answer).await,
                         // Nothing can be acknowledged any more: the sender keeps the message.
@@ -367,6 +331,17 @@ impl Connection {
         None
     }
 
+    /// Lets the blocks go with the bytes that they are for, unless what came behind them needs some too.
+    fn with_its_blocks(&mut self, raw: Bytes) -> Bytes {
+        if self.buffer.len() + READ_BYTES > BLOCK_BYTES {
+            return raw;
+        }
+        let Some(blocks) = self.blocks.take() else { return raw };
+        // It would keep the memory of what was read before.
+        self.buffer = BytesMut::from(&*self.buffer);
+        Bytes::from_owner(Counted { raw, _blocks: blocks })
+    }
+
     async fn pass_over(&mut self, bytes: usize, head: Bytes) -> bool {
         self.inbox.notice(Notice::Junk { bytes });
         let filling = head.iter().all(|byte| matches!(byte, 0 | b'\r' | b'\n' | b' '));
@@ -388,7 +363,11 @@ impl Connection {
             let head = self.scanner.head(&self.buffer);
             // The head of what was too large has been answered.
             if !head.is_empty() {
-                self.refuse(head, Refusal::Incomplete { waited: began.elapsed() }).await;
+                let refusal = match self.waits_for_blocks {
+                    true => Refusal::Busy,
+                    false => Refusal::Incomplete { waited: began.elapsed() },
+                };
+                self.refuse(head, refusal).await;
             }
             return End::Refused;
         }

@@ -2,7 +2,9 @@
 //!
 //! One write per acknowledgement and per message. Frames are found by `hl7::framing`.
 
+mod connections;
 mod listener;
+mod listener_options;
 mod peers;
 mod sender;
 
@@ -13,8 +15,8 @@ pub const PLUGIN: Plugin = Plugin {
     name: "mllp",
     about: "HL7 v2 over TCP in MLLP frames, both ways.",
     source: Some(Role {
-        example: listener::EXAMPLE,
-        schema: || schemars::schema_for!(listener::ListenerOptions),
+        example: listener_options::EXAMPLE,
+        schema: || schemars::schema_for!(listener_options::ListenerOptions),
         build: listener::build,
     }),
     destination: Some(Role {

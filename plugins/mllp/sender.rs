@@ -1,24 +1,27 @@
 //! The MLLP destination: sends a message, waits for its acknowledgement, says what it means.
 //!
-//! Promise:  one message in flight per connection. Only an acknowledgement with the message's own control id counts.
+//! Promise:  one message in flight per connection. Only an acknowledgement with the message's own control id counts; one
+//!           with none counts where the site says so, and then only if it is all that ever came on its connection, which
+//!           therefore carries this one message.
 //!           A connection whose last exchange did not end in order is never used again: it is owned by the call
 //!           that uses it, so that a call that is dropped (time-out, stop) closes it, and no late answer can be
 //!           taken for the next message's.
-//! Not here: time-outs, retries, queues (engine), what a frame is (`hl7::framing`).
+//! Not here: time-outs, retries, queues (engine), what a frame is (`hl7::framing`), how connections are kept
+//!           (connections).
 
-use std::{collections::BTreeMap, io, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use parking_lot::Mutex;
 use serde::Deserialize;
 use tie_engine::{
     connector::{
-        Answer, ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Receipt,
+        Answer, ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Period, Receipt,
     },
     error::Problem,
     hl7::{
-        Message, ack,
+        Message,
+        ack::{self, AckCode},
         framing::{self, Found, Scanner},
     },
 };
@@ -28,14 +31,17 @@ use tokio::{
     sync::Semaphore,
 };
 
+use super::connections::{self, Connections};
 use crate::answers::Answers;
 
-use ErrorClass::{Misconfigured, Rejected, Unavailable, Uncertain};
+use ErrorClass::{Failing, Misconfigured, Rejected, Unavailable, Uncertain};
 
 pub const EXAMPLE: &str = r#"[destination.laboratory]
 kind = "mllp"
 address = "lis.hospital.example:2575"
 connections = 1                          # at the same time; each carries one message at a time
+idle = "3m"                              # a connection that was not used for so long is opened afresh
+control_id = "match"                     # MSA-2 of an acknowledgement; "match-or-empty": some receivers never fill it
 longest_answer = "64KiB"
 errors = { AE = "unavailable" }          # changes to the table of what an answer means
 "#;
@@ -51,7 +57,7 @@ const TABLE: &[Answer] = &[
     ("unreachable", Unavailable, "no connection for another reason"),
     ("closed", Uncertain, "the connection was closed without an answer"),
     ("junk", Uncertain, "what came back is no acknowledgement"),
-    ("no-control-id", Uncertain, "the acknowledgement names no message (MSA-2)"),
+    ("no-control-id", Uncertain, "the acknowledgement names no message (MSA-2 is empty)"),
     ("wrong-control-id", Uncertain, "the acknowledgement is for another message (MSA-2)"),
     ("no-code", Uncertain, "the acknowledgement has no known code (MSA-1)"),
     ("AE", Rejected, "application error: the message is at fault"),
@@ -59,7 +65,7 @@ const TABLE: &[Answer] = &[
     ("CE", Unavailable, "commit error: the receiver could not store it"),
     ("CR", Rejected, "commit reject: not a message for this receiver"),
     ("206", Unavailable, "ERR-3: a record is locked"),
-    ("207", Unavailable, "ERR-3: an internal error of the receiver"),
+    ("207", Failing, "ERR-3 of AE or AR: an internal error of the receiver, or its word for anything"),
     ("payload", Rejected, "the mapping made something that cannot be sent over MLLP"),
 ];
 
@@ -72,12 +78,34 @@ pub struct SenderOptions {
     /// Connections at the same time; each carries one message at a time.
     #[serde(default = "default_connections")]
     connections: usize,
+    /// A connection that was not used for so long is closed, and opened afresh for the next message: a firewall may have
+    /// dropped it and told nobody. "0s": each message has a connection of its own.
+    #[serde(default = "default_idle")]
+    idle: Period,
+    /// What MSA-2 of an acknowledgement must be.
+    #[serde(default)]
+    control_id: ControlId,
     /// The longest acknowledgement that is read.
     #[serde(default = "default_longest_answer")]
     longest_answer: ByteSize,
     /// Changes to what an answer means: a code (`AE`) or a sign, and its class.
     #[serde(default)]
     errors: BTreeMap<String, ErrorClass>,
+}
+
+/// Which acknowledgement is that of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+enum ControlId {
+    /// One whose MSA-2 is the message's MSH-10.
+    #[default]
+    Match,
+    /// Or one whose MSA-2 is empty, if nothing else came on its connection. Each such connection carries one message.
+    MatchOrEmpty,
+}
+
+fn default_idle() -> Period {
+    Period(Duration::from_secs(180))
 }
 
 fn default_connections() -> usize {
@@ -90,7 +118,7 @@ fn default_longest_answer() -> ByteSize {
 
 /// Checks the options.
 pub fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
-    let SenderOptions { address, connections, longest_answer, errors } = options.parse()?;
+    let SenderOptions { address, connections, idle, control_id, longest_answer, errors } = options.parse()?;
     let mut problems = Vec::new();
     let port = address.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
     if port.is_none_or(|(host, port)| host.is_empty() || port == 0) {
@@ -103,21 +131,31 @@ pub fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
     let answers = Answers::new(TABLES, errors, options).map_err(|found| problems.extend(found));
     let (Ok(answers), true) = (answers, problems.is_empty()) else { return Err(problems) };
     Ok(Arc::new(Sender {
-        address,
+        connections: Connections::new(address, idle.0),
         at_once: connections,
         turns: Semaphore::new(connections.min(Semaphore::MAX_PERMITS)),
-        idle: Mutex::new(Vec::new()),
+        control_id,
         longest_answer: usize::try_from(longest_answer.0).unwrap_or(usize::MAX),
         answers,
     }))
 }
 
+/// What an acknowledgement says.
+struct Said {
+    code: Option<AckCode>,
+    /// Empty if it names no message.
+    control_id: String,
+    /// Of table 0357.
+    condition: Option<String>,
+    /// More came behind it.
+    more: bool,
+}
+
 struct Sender {
-    address: String,
+    connections: Connections,
     at_once: usize,
     turns: Semaphore,
-    /// Connections whose last exchange ended in order.
-    idle: Mutex<Vec<TcpStream>>,
+    control_id: ControlId,
     longest_answer: usize,
     answers: Answers,
 }
@@ -136,20 +174,32 @@ impl Destination for Sender {
         let Ok(_turn) = self.turns.acquire().await else {
             return Err(self.error("unreachable", "the destination is closed"));
         };
-        let mut socket = self.connection().await?;
+        let mut socket = self.connections.take().await.map_err(|(sign, reason)| self.error(sign, reason))?;
+        let early = !connections::is_silent(&socket);
         outbound.mark_left();
         if let Err(error) = socket.write_all(&framed).await {
             return Err(
                 self.error("closed", format!("the connection was lost while sending: {}", error.kind()))
             );
         }
-        let answer = self.answer(&mut socket).await?;
-        let receipt = self.judge(&answer, &control_id);
-        // Whatever it says, it was the answer to this message: the connection is in order.
-        if receipt.as_ref().map_or_else(|(in_order, _)| *in_order, |_| true) {
-            self.idle.lock().push(socket);
+        let (answer, more) = self.answer(&mut socket).await?;
+        let detail = Some(answer.clone());
+        let Some(said) = Said::read(answer, more) else {
+            return Err(DeliveryError {
+                detail,
+                ..self.error("junk", "what came back is no acknowledgement")
+            });
+        };
+        if let Some((sign, reason)) = self.doubt(&said, &control_id, early) {
+            return Err(self.unclear(sign, reason, detail));
         }
-        receipt.map_err(|(_, error)| error)
+        if said.control_id == control_id {
+            // Whatever it says, it was the answer to this message: the connection is in order.
+            self.connections.keep(socket);
+        } else if !connections::part(socket).await {
+            return Err(self.unclear("no-control-id", NOT_ALONE, detail));
+        }
+        self.judge(&said, detail)
     }
 
     /// A receiver recognises a repeat by its control id (HL7 v2 chapter 2.9).
@@ -162,49 +212,52 @@ impl Destination for Sender {
     }
 }
 
+const EMPTY: &str = "the acknowledgement names no message (MSA-2 is empty): if this receiver never fills it, set \
+                     `control_id = \"match-or-empty\"` at the destination";
+const NOT_ALONE: &str =
+    "the acknowledgement names no message (MSA-2 is empty), and was not all that came on its connection";
+
+impl Said {
+    fn read(answer: Bytes, more: bool) -> Option<Self> {
+        let message = Message::parse(answer, encoding_rs::UTF_8).ok()?;
+        let ack::Answer { code, control_id, .. } = ack::answer(&message)?;
+        let condition = message.segment("ERR").and_then(|err| {
+            // A code of table 0357; anything else could be a receiver's own words.
+            let text = err.field(3).text()?;
+            (text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.into_owned())
+        });
+        let blank = control_id.trim().is_empty();
+        Some(Self { code, control_id: if blank { String::new() } else { control_id }, condition, more })
+    }
+}
+
 impl Sender {
-    /// A connection on which nothing is waiting: one that was used before, or a new one.
-    async fn connection(&self) -> Result<TcpStream, DeliveryError> {
-        loop {
-            let Some(socket) = self.idle.lock().pop() else { break };
-            // Readable means that it is closed, or that something came which nobody asked for.
-            let silent = matches!(socket.try_read(&mut [0; 1]), Err(error) if error.kind() == io::ErrorKind::WouldBlock);
-            if silent {
-                return Ok(socket);
-            }
+    /// Why an acknowledgement may not be that of the message, if so: a sign and the reason.
+    fn doubt(&self, said: &Said, control_id: &str, early: bool) -> Option<(&'static str, &'static str)> {
+        if said.more {
+            return Some(("junk", "more than one answer came back"));
         }
-        let mut addresses = tokio::net::lookup_host(&self.address)
-            .await
-            .map_err(|_| self.error("dns", "the host name cannot be resolved"))?
-            .peekable();
-        if addresses.peek().is_none() {
-            return Err(self.error("dns", "the host name has no address"));
+        if said.control_id.is_empty() {
+            return match self.control_id {
+                ControlId::Match => Some(("no-control-id", EMPTY)),
+                ControlId::MatchOrEmpty => early.then_some(("no-control-id", NOT_ALONE)),
+            };
         }
-        let mut failed = None;
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(socket) => {
-                    let _ = socket.set_nodelay(true);
-                    return Ok(socket);
-                }
-                Err(error) => failed = Some(error),
-            }
+        if said.control_id != control_id {
+            return Some(("wrong-control-id", "the acknowledgement is for another message"));
         }
-        let kind = failed.map_or(io::ErrorKind::Other, |error| error.kind());
-        let sign = if kind == io::ErrorKind::ConnectionRefused { "refused" } else { "unreachable" };
-        Err(self.error(sign, kind.to_string()))
+        None
     }
 
-    /// The first frame that comes back, and nothing else.
-    async fn answer(&self, socket: &mut TcpStream) -> Result<Bytes, DeliveryError> {
+    /// The first frame that comes back, and whether anything came behind it.
+    async fn answer(&self, socket: &mut TcpStream) -> Result<(Bytes, bool), DeliveryError> {
         let mut scanner = Scanner::new(self.longest_answer);
         let mut buffer = BytesMut::with_capacity(READ_BYTES);
         loop {
             match scanner.scan(&mut buffer) {
-                Some(Found::Message(answer)) if buffer.iter().all(|byte| *byte == b'\r') => {
-                    return Ok(answer);
+                Some(Found::Message(answer)) => {
+                    return Ok((answer, buffer.iter().any(|byte| *byte != b'\r')));
                 }
-                Some(Found::Message(_)) => return Err(self.error("junk", "more than one answer came back")),
                 Some(Found::Junk { head, .. })
                     if head.iter().all(|byte| matches!(byte, 0 | b'\r' | b'\n')) =>
                 {
@@ -228,47 +281,33 @@ impl Sender {
         }
     }
 
-    /// What the answer means, and if it is a failure, whether it was at least the answer to this message.
-    fn judge(&self, answer: &Bytes, control_id: &str) -> Result<Receipt, (bool, DeliveryError)> {
-        let detail = Some(answer.clone());
-        let failed = |in_order, sign: &str, reason: String| {
-            Err((in_order, DeliveryError { detail: detail.clone(), ..self.error(sign, reason) }))
-        };
-        let message = Message::parse(answer.clone(), encoding_rs::UTF_8).ok();
-        let Some((said, message)) =
-            message.as_ref().and_then(|message| Some((ack::answer(message)?, message)))
-        else {
-            return failed(false, "junk", "what came back is no acknowledgement".to_owned());
-        };
-        if said.control_id.is_empty() {
-            return failed(false, "no-control-id", "the acknowledgement names no message".to_owned());
-        }
-        if said.control_id != control_id {
-            return failed(
-                false,
-                "wrong-control-id",
-                "the acknowledgement is for another message".to_owned(),
-            );
-        }
+    /// What the receiver said of the message.
+    fn judge(&self, said: &Said, detail: Option<Bytes>) -> Result<Receipt, DeliveryError> {
         let Some(code) = said.code else {
-            return failed(true, "no-code", "the acknowledgement has no known code".to_owned());
+            return Err(self.unclear("no-code", "the acknowledgement has no known code (MSA-1)", detail));
         };
         if code.is_positive() {
             return Ok(Receipt { answer: code.as_str().to_owned(), detail });
         }
-        let condition = message.segment("ERR").and_then(|err| {
-            // A code of table 0357; anything else could be a receiver's own words.
-            let text = err.field(3).text()?;
-            (text.len() == 3 && text.bytes().all(|byte| byte.is_ascii_digit())).then(|| text.into_owned())
-        });
-        match condition {
+        let word = code.as_str();
+        let commit = matches!(code, AckCode::Ce | AckCode::Cr);
+        let (sign, reason) = match said.condition.as_deref() {
+            // Whatever it is inside, it could not store it.
+            Some("207") if commit && !self.answers.is_changed(word) => ("CE", format!("{word}, error 207")),
             Some(condition) => {
-                let known = self.answers.knows(&condition) && !self.answers.is_changed(code.as_str());
-                let sign = if known { condition.as_str() } else { code.as_str() };
-                failed(true, sign, format!("{}, error {condition}", code.as_str()))
+                let known = self.answers.knows(condition) && !self.answers.is_changed(word);
+                (if known { condition } else { word }, format!("{word}, error {condition}"))
             }
-            None => failed(true, code.as_str(), code.as_str().to_owned()),
-        }
+            None => (word, word.to_owned()),
+        };
+        // Who can store nothing is to be left alone for a while, as if he were away.
+        let answered = sign != "CE";
+        Err(DeliveryError { detail, answered, ..self.error(sign, reason) })
+    }
+
+    /// An answer that leaves open if the message was taken.
+    fn unclear(&self, sign: &str, reason: &str, detail: Option<Bytes>) -> DeliveryError {
+        DeliveryError { detail, answered: true, ..self.error(sign, reason) }
     }
 
     fn error(&self, sign: &str, reason: impl Into<String>) -> DeliveryError {

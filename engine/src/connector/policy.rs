@@ -49,6 +49,9 @@ pub struct Policy {
     pub uncertain: Limit,
     /// Read and refused.
     pub rejected: Limit,
+    /// Read, and the receiver failed over it: `attempts` counts only failures between which the destination has answered
+    /// others. While it fails over others too, the age is the longer of this one and `retry.give_up`.
+    pub failing: Limit,
     /// Refused as if the destination were misconfigured: `attempts` counts only refusals between which the destination
     /// has answered others, so that a wrong token is never held against a message. `age` is not looked at.
     pub misconfigured: Limit,
@@ -58,6 +61,13 @@ pub struct Policy {
 
 /// Refusals as if misconfigured, with others taken in between, after which it is the message's own fault.
 pub const REFUSALS: u32 = 3;
+
+/// The same for what the receiver fails over; more, since some say so who mean that they are busy.
+pub const FAILURES: u32 = 5;
+
+/// A message that a receiver fails over, and nobody else is there to compare it with, waits no longer than this: long
+/// enough for most restarts of what stands behind a receiver, short enough for a lane that it may block.
+const FAILING_AGE: Duration = Duration::from_secs(3600);
 
 impl Default for Retry {
     fn default() -> Self {
@@ -76,7 +86,8 @@ impl Default for Policy {
     }
 }
 
-/// What is said for all classes at once: what is rejected ends at once, everything else by age.
+/// What is said for all classes at once: what is rejected ends at once, everything else by age or when the message is
+/// known to be at fault.
 impl From<Retry> for Policy {
     fn from(retry: Retry) -> Self {
         let limit = |attempts| Limit { attempts, age: retry.give_up, then: retry.then };
@@ -85,6 +96,7 @@ impl From<Retry> for Policy {
             unavailable: limit(u32::MAX),
             uncertain: limit(u32::MAX),
             rejected: limit(1),
+            failing: Limit { age: retry.give_up.min(FAILING_AGE), ..limit(FAILURES) },
             misconfigured: limit(REFUSALS),
             unmapped: retry.then,
         }
@@ -98,6 +110,7 @@ impl Policy {
             ErrorClass::Unavailable => &self.unavailable,
             ErrorClass::Uncertain => &self.uncertain,
             ErrorClass::Rejected => &self.rejected,
+            ErrorClass::Failing => &self.failing,
             ErrorClass::Misconfigured => &self.misconfigured,
         }
     }

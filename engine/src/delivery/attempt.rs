@@ -14,16 +14,22 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    circuit::{Failure, Record},
     courier::{Prepare, Prepared},
     lanes::Key,
     retry,
 };
 use crate::{
     clock::Clock,
-    connector::{DeliveryError, Destination, ErrorClass, GiveUp, Outbound, Payload, Policy, Receipt, Retry},
+    connector::{
+        DeliveryError, Destination, ErrorClass, GiveUp, Limit, Outbound, Payload, Policy, Receipt, Retry,
+    },
     journal::{BEING_SENT, Damage, Entry, Journal, JournalError, Outcome, Output, Pending, State, Work},
     metrics::Metrics,
 };
+
+/// So many answers that leave open if a message was taken; then a person must decide, also where repeats are safe.
+const UNCLEAR: u32 = 3;
 
 /// What every attempt at a destination shares.
 pub(super) struct Attempt {
@@ -45,8 +51,8 @@ pub(super) struct Owed {
     pub(super) key: Key,
     pub(super) pending: Pending,
     pub(super) work: Option<Result<Work, Damage>>,
-    /// Refusals as if misconfigured that count against it if it is refused now.
-    pub(super) refusals: u32,
+    /// What speaks against it if it is not taken now.
+    pub(super) record: Record,
 }
 
 /// What came of it.
@@ -54,7 +60,7 @@ pub(super) struct Done {
     pub(super) key: Key,
     pub(super) next: Next,
     /// What the destination answered; none if it was not asked.
-    pub(super) asked: Option<Result<(), (ErrorClass, Option<Duration>)>>,
+    pub(super) asked: Option<Result<(), Failure>>,
     /// How many requests were made.
     pub(super) requests: u32,
 }
@@ -104,7 +110,7 @@ impl Verdict {
 
 impl Attempt {
     pub(super) async fn run(self: Arc<Self>, owed: Owed) -> Result<Done, JournalError> {
-        let Owed { key, pending, work, refusals } = owed;
+        let Owed { key, pending, work, record } = owed;
         let work = match work {
             Some(Ok(work)) => work,
             Some(Err(damage)) => {
@@ -143,7 +149,7 @@ impl Attempt {
                 self.unsent(key, &pending, Verdict::new(State::Filtered, "nothing to send"), &revision).await
             }
             Prepared::Send { payloads, revision } => {
-                let made = Made { payloads, revision, refusals };
+                let made = Made { payloads, revision, record };
                 self.send(key, &pending, &work.entry, made).await
             }
             Prepared::Filtered { reason, revision } => {
@@ -192,7 +198,7 @@ impl Attempt {
         entry: &Entry,
         made: Made,
     ) -> Result<Done, JournalError> {
-        let Made { payloads, revision, refusals } = made;
+        let Made { payloads, revision, record } = made;
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
         if !self.repeat {
@@ -212,7 +218,7 @@ impl Attempt {
                 }
                 failed => {
                     let rest: Vec<Payload> = payloads.iter().skip(taken).cloned().collect();
-                    let tried = Tried { attempts, first_attempt, rest, taken, revision, refusals };
+                    let tried = Tried { attempts, first_attempt, rest, taken, revision, record };
                     return self.failed(key, pending, failed, tried).await;
                 }
             }
@@ -275,10 +281,11 @@ impl Attempt {
             }
             Sent::Cut { .. } => (Verdict::new(State::Retrying, "the engine stopped"), None, None),
             Sent::Failed(error) => {
-                let state = self.stands(error.class, &policy, &tried);
-                let DeliveryError { class, reason, retry_after, detail } = error;
+                let DeliveryError { class, reason, answered, retry_after, detail } = error;
+                let failure = Failure { class, answered, retry_after };
+                let state = self.stands(failure, &policy, &tried);
                 let verdict = Verdict { state, reason, class: Some(class), detail };
-                (verdict, Some(Err((class, retry_after))), retry_after)
+                (verdict, Some(Err(failure)), retry_after)
             }
         };
         let next = match verdict.state {
@@ -292,16 +299,27 @@ impl Attempt {
     }
 
     /// Where a delivery stands after the destination did not take it.
-    fn stands(&self, class: ErrorClass, policy: &Policy, tried: &Tried) -> State {
+    fn stands(&self, failure: Failure, policy: &Policy, tried: &Tried) -> State {
+        let Failure { class, answered, .. } = failure;
         let limit = policy.limit(class);
+        let record = tried.record;
         let exhausted = match class {
             ErrorClass::Uncertain if !self.repeat => return State::Held,
+            // It would be answered as unclearly for ever, and may have been taken each time.
+            ErrorClass::Uncertain if answered && record.unclear >= UNCLEAR => return State::Held,
             ErrorClass::Unavailable | ErrorClass::Uncertain | ErrorClass::Rejected => {
                 retry::is_exhausted(limit, tried.attempts, tried.first_attempt, self.clock.now())
             }
+            ErrorClass::Failing => {
+                // While it fails over everybody, what stands behind the receiver is away.
+                let age = if record.alike { limit.age.max(policy.retry.give_up) } else { limit.age };
+                let limit = Limit { attempts: u32::MAX, age, ..*limit };
+                let old = retry::is_exhausted(&limit, tried.attempts, tried.first_attempt, self.clock.now());
+                !self.repeat || old || record.refusals >= policy.failing.attempts
+            }
             // Where every message fares alike none of them is at fault: only refusals between which others were taken
             // are held against this one, and never its age.
-            ErrorClass::Misconfigured => tried.refusals >= limit.attempts,
+            ErrorClass::Misconfigured => record.refusals >= limit.attempts,
         };
         if exhausted { given_up(limit.then) } else { State::Retrying }
     }
@@ -361,15 +379,15 @@ struct Tried {
     /// How many payloads have been taken.
     taken: usize,
     revision: String,
-    /// Refusals as if misconfigured that count against it if it was refused.
-    refusals: u32,
+    /// What speaks against it.
+    record: Record,
 }
 
 /// What is to be sent.
 struct Made {
     payloads: Vec<Payload>,
     revision: String,
-    refusals: u32,
+    record: Record,
 }
 
 impl Tried {

@@ -5,6 +5,8 @@
 //!           failures of different deliveries, and does not keep it open (the courier probes with others first).
 //!           One that is refused as if the destination were misconfigured raises a doubt, which another delivery
 //!           settles at once: if that one is refused too the destination is held, else the message is at fault.
+//!           A receiver that answers is not away, however little its answers say: only what nobody answered, or a wish
+//!           for time, opens the circuit.
 //! Not here: the pause of the single delivery (retry). Pure: time is passed in, as the time since the courier began.
 
 use std::{collections::HashMap, time::Duration};
@@ -69,13 +71,35 @@ impl Standing {
     }
 }
 
-/// A delivery that was refused as if the destination were misconfigured.
+/// What the destination did instead of taking a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What the engine does next.
+    pub class: ErrorClass,
+    /// The receiver has read it and answered.
+    pub answered: bool,
+    /// The receiver asked for this much time.
+    pub retry_after: Option<Duration>,
+}
+
+/// A delivery that was refused as if the destination were misconfigured, or failing.
 #[derive(Debug)]
 struct Suspect {
     /// How often, with answers to others in between.
     refusals: u32,
     /// How many answers there had been at the last refusal.
     answers: u64,
+}
+
+/// What speaks against a delivery that is asked for again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Record {
+    /// Refusals as if misconfigured or failing that count if it is refused now: those with answers to others in between.
+    pub refusals: u32,
+    /// Answers that leave open if it was taken, with this one if it is such.
+    pub unclear: u32,
+    /// Several have been refused and nobody answered since: the destination is at fault rather than a message.
+    pub alike: bool,
 }
 
 /// The circuit of one destination.
@@ -91,8 +115,14 @@ pub struct Circuit {
     next_probe: Duration,
     probing: bool,
     suspects: HashMap<Key, Suspect>,
+    /// How often the answer to a delivery has left open if it was taken.
+    unclear: HashMap<Key, u32>,
     /// Answers to any delivery so far.
     answers: u64,
+    /// The first that was refused since the last answer to any.
+    refused: Option<Key>,
+    /// Others were refused since then too.
+    alike: bool,
     /// The destination is held on the word of this delivery alone.
     doubt: Option<Key>,
 }
@@ -111,7 +141,10 @@ impl Circuit {
             next_probe: Duration::ZERO,
             probing: false,
             suspects: HashMap::new(),
+            unclear: HashMap::new(),
             answers: 0,
+            refused: None,
+            alike: false,
             doubt: None,
         }
     }
@@ -134,15 +167,20 @@ impl Circuit {
         self.doubt.is_some()
     }
 
-    /// How many refusals as if misconfigured count against this delivery if it is refused once more.
-    pub fn refusals(&self, key: &Key) -> u32 {
+    /// What speaks against this delivery if it is not taken now.
+    pub fn record(&self, key: &Key) -> Record {
         let again = |suspect: &Suspect| suspect.refusals + u32::from(self.answers > suspect.answers);
-        self.suspects.get(key).map_or(1, again)
+        Record {
+            refusals: self.suspects.get(key).map_or(1, again),
+            unclear: self.unclear.get(key).map_or(1, |unclear| unclear.saturating_add(1)),
+            alike: self.alike || self.refused.as_ref().is_some_and(|refused| refused != key),
+        }
     }
 
     /// A delivery has ended, or waits for a person: nothing of it need be known any more.
     pub fn forget(&mut self, key: &Key) {
         self.suspects.remove(key);
+        self.unclear.remove(key);
     }
 
     /// What it lets through.
@@ -167,11 +205,19 @@ impl Circuit {
 
     /// The destination took a message, or read it and refused it: it is there.
     pub fn answered(&mut self) {
-        self.failures.clear();
-        self.probing = false;
         self.answers += 1;
+        (self.refused, self.alike) = (None, false);
         if self.standing == Standing::Closed {
             self.ramp = self.ramp.saturating_mul(2).min(self.at_most);
+        }
+        self.is_there();
+    }
+
+    /// The destination has answered, though it took nothing.
+    fn is_there(&mut self) {
+        self.failures.clear();
+        self.probing = false;
+        if self.standing == Standing::Closed {
             return;
         }
         self.standing = Standing::Closed;
@@ -181,19 +227,38 @@ impl Circuit {
     }
 
     /// An attempt failed.
-    pub fn failed(&mut self, key: &Key, class: ErrorClass, retry_after: Option<Duration>, now: Duration) {
+    pub fn failed(&mut self, key: &Key, failure: Failure, now: Duration) {
         self.probing = false;
+        let Failure { class, answered, retry_after } = failure;
+        let there = answered && retry_after.is_none();
         match class {
             ErrorClass::Rejected => self.answered(),
             ErrorClass::Misconfigured => self.refused(key, now),
+            ErrorClass::Failing => {
+                self.suspect(key);
+                if retry_after.is_none() { self.is_there() } else { self.unreachable(key, retry_after, now) }
+            }
+            ErrorClass::Uncertain if there => {
+                let unclear = self.unclear.entry(key.clone()).or_default();
+                *unclear = unclear.saturating_add(1);
+                self.is_there();
+            }
+            ErrorClass::Unavailable if there => self.is_there(),
             ErrorClass::Unavailable | ErrorClass::Uncertain => self.unreachable(key, retry_after, now),
         }
     }
 
-    fn refused(&mut self, key: &Key, now: Duration) {
-        let refusals = self.refusals(key);
-        let others_are_taken = refusals > 1 && self.standing == Standing::Closed;
+    /// Takes down a refusal, and says how many count against the delivery now.
+    fn suspect(&mut self, key: &Key) -> u32 {
+        let Record { refusals, alike, .. } = self.record(key);
         self.suspects.insert(key.clone(), Suspect { refusals, answers: self.answers });
+        self.alike = alike;
+        self.refused.get_or_insert_with(|| key.clone());
+        refusals
+    }
+
+    fn refused(&mut self, key: &Key, now: Duration) {
+        let others_are_taken = self.suspect(key) > 1 && self.standing == Standing::Closed;
         if others_are_taken {
             return;
         }
@@ -257,8 +322,12 @@ mod tests {
         Duration::from_secs(n)
     }
 
+    fn silent(class: ErrorClass) -> Failure {
+        Failure { class, answered: false, retry_after: None }
+    }
+
     fn away(circuit: &mut Circuit, n: i64, now: u64) {
-        circuit.failed(&key(n), ErrorClass::Unavailable, None, seconds(now));
+        circuit.failed(&key(n), silent(ErrorClass::Unavailable), seconds(now));
     }
 
     #[test]
@@ -315,18 +384,24 @@ mod tests {
 
     #[test]
     fn retry_after_holds_the_whole_destination_for_so_long() {
-        let mut circuit = Circuit::new(8, Pauses::default());
-        circuit.failed(&key(1), ErrorClass::Unavailable, Some(seconds(90)), seconds(5));
-        assert_eq!(circuit.next_probe(), Some(seconds(95)));
+        for class in [ErrorClass::Unavailable, ErrorClass::Failing] {
+            let mut circuit = Circuit::new(8, Pauses::default());
+            circuit.failed(
+                &key(1),
+                Failure { class, answered: true, retry_after: Some(seconds(90)) },
+                seconds(5),
+            );
+            assert_eq!(circuit.next_probe(), Some(seconds(95)), "{class:?}");
+        }
     }
 
     #[test]
     fn a_misconfigured_destination_is_held_and_asked_slowly_until_it_is_mended() {
         let mut circuit = Circuit::new(8, Pauses::default());
-        circuit.failed(&key(1), ErrorClass::Misconfigured, None, seconds(0));
+        refuse(&mut circuit, 1, 0);
         assert_eq!((circuit.standing(), circuit.next_probe()), (Standing::Held, Some(seconds(60))));
         circuit.started();
-        circuit.failed(&key(1), ErrorClass::Misconfigured, None, seconds(61));
+        refuse(&mut circuit, 1, 61);
         assert_eq!(circuit.next_probe(), Some(seconds(121)));
         circuit.started();
         circuit.answered();
@@ -334,14 +409,14 @@ mod tests {
     }
 
     fn refuse(circuit: &mut Circuit, n: i64, now: u64) {
-        circuit.failed(&key(n), ErrorClass::Misconfigured, None, seconds(now));
+        circuit.failed(&key(n), silent(ErrorClass::Misconfigured), seconds(now));
     }
 
     #[test]
     fn p5_a_refusal_of_one_message_is_settled_by_another_at_once() {
         let mut circuit = Circuit::new(8, Pauses::default());
         for refusals in 1..5 {
-            assert_eq!(circuit.refusals(&key(1)), refusals);
+            assert_eq!(circuit.record(&key(1)).refusals, refusals);
             refuse(&mut circuit, 1, 5);
             if refusals == 1 {
                 assert_eq!((circuit.standing(), circuit.allowance(seconds(5))), (Standing::Held, 1));
@@ -359,7 +434,75 @@ mod tests {
             );
         }
         circuit.forget(&key(1));
-        assert_eq!(circuit.refusals(&key(1)), 1);
+        assert_eq!(circuit.record(&key(1)).refusals, 1);
+    }
+
+    #[test]
+    fn p5_a_receiver_that_answers_is_not_away_whatever_it_says() {
+        let fail = |circuit: &mut Circuit, n, class| {
+            circuit.failed(&key(n), Failure { class, answered: true, retry_after: None }, seconds(9));
+        };
+        for class in [ErrorClass::Unavailable, ErrorClass::Uncertain, ErrorClass::Failing] {
+            let mut circuit = Circuit::new(8, Pauses::default());
+            (1..=9).for_each(|n| fail(&mut circuit, n, class));
+            assert_eq!(
+                (circuit.standing(), circuit.allowance(seconds(9))),
+                (Standing::Closed, 8),
+                "{class:?}"
+            );
+            // Nor does it count with what nobody answered.
+            (1..=2).for_each(|n| away(&mut circuit, n, 9));
+            fail(&mut circuit, 3, class);
+            away(&mut circuit, 4, 9);
+            assert_eq!(circuit.standing(), Standing::Closed, "{class:?}");
+            (1..=3).for_each(|n| away(&mut circuit, n, 9));
+            assert_eq!(circuit.standing(), Standing::Open);
+            circuit.started();
+            fail(&mut circuit, 7, class);
+            assert_eq!((circuit.standing(), circuit.allowance(seconds(10))), (Standing::Closed, 1), "slowly");
+        }
+    }
+
+    #[test]
+    fn a_failure_counts_against_a_message_only_when_others_are_answered_in_between() {
+        let mut circuit = Circuit::new(8, Pauses::default());
+        let fail = |circuit: &mut Circuit, n| {
+            circuit.failed(&key(n), silent(ErrorClass::Failing), seconds(0));
+        };
+        let record = |circuit: &Circuit, n| {
+            let Record { refusals, alike, .. } = circuit.record(&key(n));
+            (refusals, alike)
+        };
+        (0..9).for_each(|_| fail(&mut circuit, 1));
+        assert_eq!(record(&circuit, 1), (1, false), "nobody to compare it with");
+        assert_eq!(record(&circuit, 2), (1, true));
+        fail(&mut circuit, 2);
+        assert_eq!(
+            (record(&circuit, 1), record(&circuit, 2)),
+            ((1, true), (1, true)),
+            "the receiver's fault"
+        );
+        for refusals in 2..5 {
+            circuit.answered();
+            assert_eq!(record(&circuit, 1), (refusals, false));
+            fail(&mut circuit, 1);
+        }
+        circuit.forget(&key(1));
+        assert_eq!(record(&circuit, 1).0, 1);
+    }
+
+    #[test]
+    fn every_unclear_answer_is_counted_until_the_delivery_ends() {
+        let mut circuit = Circuit::new(8, Pauses::default());
+        for unclear in 1..5 {
+            assert_eq!(circuit.record(&key(1)).unclear, unclear);
+            let failure = Failure { class: ErrorClass::Uncertain, answered: true, retry_after: None };
+            circuit.failed(&key(1), failure, seconds(0));
+            circuit.failed(&key(1), silent(ErrorClass::Uncertain), seconds(0));
+            circuit.answered();
+        }
+        circuit.forget(&key(1));
+        assert_eq!(circuit.record(&key(1)).unclear, 1);
     }
 
     #[test]
@@ -373,7 +516,7 @@ mod tests {
         for now in [61, 121, 181] {
             circuit.started();
             refuse(&mut circuit, 1 + now as i64 % 2, now);
-            assert_eq!((circuit.refusals(&key(1)), circuit.refusals(&key(2))), (1, 1));
+            assert_eq!((circuit.record(&key(1)).refusals, circuit.record(&key(2)).refusals), (1, 1));
         }
         circuit.started();
         circuit.answered();
@@ -398,7 +541,7 @@ mod tests {
         let mut circuit = Circuit::new(8, Pauses::default());
         (1..=3).for_each(|n| away(&mut circuit, n, 0));
         circuit.started();
-        circuit.failed(&key(9), ErrorClass::Rejected, None, seconds(2));
+        circuit.failed(&key(9), silent(ErrorClass::Rejected), seconds(2));
         assert_eq!(circuit.standing(), Standing::Closed);
     }
 }

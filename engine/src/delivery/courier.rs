@@ -22,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     attempt::{Attempt, Done, Next, Owed},
-    circuit::{Circuit, Pauses, Standing},
+    circuit::{Circuit, Failure, Pauses, Standing},
     lanes::{Key, Lanes, Limits},
     rate::Bucket,
     retry,
@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connector::{Destination, ErrorClass, Payload, Policy, Rate},
+    connector::{Destination, Payload, Policy, Rate},
     journal::{DeliveryId, Entry, Journal, JournalError, Loaded, Tip},
     metrics::Metrics,
 };
@@ -300,8 +300,8 @@ impl Courier {
         for (key, pending) in owed {
             let work: Option<Loaded> = loaded.next_if(|next| next.id == pending.id);
             self.circuit.started();
-            let refusals = self.circuit.refusals(&key);
-            let owed = Owed { key, pending, work: work.map(|loaded| loaded.work), refusals };
+            let record = self.circuit.record(&key);
+            let owed = Owed { key, pending, work: work.map(|loaded| loaded.work), record };
             self.in_flight.spawn(self.attempt.clone().run(owed));
         }
         Ok(())
@@ -351,7 +351,7 @@ impl Courier {
         match &asked {
             None => self.circuit.unused(),
             Some(Ok(())) => self.circuit.answered(),
-            Some(Err((class, wish))) => self.note(&key, *class, *wish, now),
+            Some(Err(failure)) => self.note(&key, *failure, now),
         }
         match next {
             Next::Ended => {
@@ -370,9 +370,9 @@ impl Courier {
         Ok(())
     }
 
-    fn note(&mut self, key: &Key, class: ErrorClass, wish: Option<Duration>, now: Duration) {
+    fn note(&mut self, key: &Key, failure: Failure, now: Duration) {
         let before = self.circuit.standing();
-        self.circuit.failed(key, class, wish, now);
+        self.circuit.failed(key, failure, now);
         let after = self.circuit.standing();
         if after == before || self.circuit.in_doubt() {
             return;

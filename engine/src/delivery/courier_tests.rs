@@ -15,7 +15,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use super::*;
 use crate::{
-    connector::{DeliveryError, GiveUp, Limit, Outbound, REFUSALS, Receipt, Retry},
+    connector::{DeliveryError, ErrorClass, FAILURES, GiveUp, Limit, Outbound, REFUSALS, Receipt, Retry},
     delivery::Window,
     journal::{
         Decision, DeliveryRecord, Disposition, Filter, Identifiers, Keys, NewDelivery, NewMessage, Requeue,
@@ -28,6 +28,8 @@ use crate::{
 enum Reply {
     Take,
     Fail(ErrorClass),
+    /// Answers so.
+    Answer(ErrorClass),
     /// Takes it and loses the answer.
     TakeAndFail,
     /// Never answers.
@@ -37,7 +39,7 @@ enum Reply {
     Panic,
 }
 
-use Reply::{Fail, Hang, Panic, Take, TakeAndFail};
+use Reply::{Answer, Fail, Hang, Panic, Take, TakeAndFail};
 
 type Decide = dyn Fn(&str, u32) -> Reply + Send + Sync;
 
@@ -99,6 +101,7 @@ impl Destination for Receiver {
                 Ok(Receipt { answer: "AA".to_owned(), detail: None })
             }
             Fail(class) => Err(DeliveryError::new(class, "scripted")),
+            Answer(class) => Err(DeliveryError { answered: true, ..DeliveryError::new(class, "scripted") }),
             TakeAndFail => {
                 self.take(&id);
                 Err(DeliveryError::new(ErrorClass::Uncertain, "scripted"))
@@ -553,6 +556,110 @@ async fn p5_one_message_that_is_always_refused_does_not_hold_its_destination() {
     }
     assert!(receiver.attempts("bad") >= REFUSALS);
     world.stands(behind, State::Delivered).await;
+    running.stop().await;
+}
+
+/// P5: one message that the receiver always fails over, while it takes all others.
+#[tokio::test]
+async fn p5_one_message_that_is_always_failed_over_ends_soon_and_opens_no_circuit() {
+    let mut world = World::new(QUICK).await;
+    // Whoever waited for a probe would wait longer than this test.
+    world.settings.pauses.first = Duration::from_secs(600);
+    let receiver = Receiver::new(true, |id, attempt| match (id, attempt) {
+        ("bad" | "worse", _) => Answer(ErrorClass::Failing),
+        // Two of three that open the circuit.
+        (_, 1) => Fail(ErrorClass::Unavailable),
+        _ => Take,
+    });
+    let running = world.start("record", &receiver);
+    let bad = [world.append("record", "bad", &["p0"]).await, world.append("record", "worse", &["p1"]).await];
+    let behind = world.append("record", "behind", &["p0"]).await;
+    let mut others = 1;
+    for bad in bad {
+        while world.record(bad).await.state != State::Dead {
+            others += 1;
+            let other = world.append("record", &format!("o{others}"), &[&format!("p{others}")]).await;
+            world.stands(other, State::Delivered).await;
+        }
+    }
+    assert!(receiver.attempts("bad") >= FAILURES && receiver.attempts("worse") >= FAILURES);
+    world.stands(behind, State::Delivered).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_destination_that_fails_over_all_gives_nobody_up_before_its_time() {
+    let day = Duration::from_secs(24 * 3600);
+    let world = World::new(Retry { give_up: day, ..QUICK }).await;
+    let receiver = Receiver::new(true, |_, _| Answer(ErrorClass::Failing));
+    let running = world.start("record", &receiver);
+    let mut all = Vec::new();
+    for n in 0..4 {
+        all.push(world.append("record", &format!("m{n}"), &[&format!("p{n}")]).await);
+    }
+    let asked = |times: u32| (0..4).all(|n| receiver.attempts(&format!("m{n}")) >= times);
+    while !asked(10) {
+        tokio::task::yield_now().await;
+    }
+    world.clock.0.fetch_add(2 * 3600, Ordering::Relaxed);
+    while !asked(30) {
+        tokio::task::yield_now().await;
+    }
+    receiver.mend();
+    receiver.taken(4).await;
+    for sequence in all {
+        world.stands(sequence, State::Delivered).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_failed_over_alone_ends_after_an_hour() {
+    let world = World::new(Retry { give_up: Duration::from_secs(24 * 3600), ..QUICK }).await;
+    let receiver = Receiver::new(true, |_, _| Answer(ErrorClass::Failing));
+    let running = world.start("record", &receiver);
+    let alone = world.append("record", "alone", &["p1"]).await;
+    while receiver.attempts("alone") < 20 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(world.record(alone).await.state, State::Retrying);
+    world.clock.0.fetch_add(3600, Ordering::Relaxed);
+    world.stands(alone, State::Dead).await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_failed_over_is_not_repeated_where_repeats_are_not_safe() {
+    let world = World::new(QUICK).await;
+    let receiver = Receiver::new(false, |_, _| Answer(ErrorClass::Failing));
+    let running = world.start("record", &receiver);
+    let sequence = world.append("record", "m1", &["p1"]).await;
+    assert_eq!(world.stands(sequence, State::Dead).await.attempts, 1);
+    running.stop().await;
+}
+
+/// H4: a receiver that never says which message its acknowledgements are for files each repeat.
+#[tokio::test]
+async fn what_is_answered_unclearly_is_asked_three_times_then_held_and_its_destination_is_not_away() {
+    let mut world = World::new(QUICK).await;
+    world.settings.pauses.first = Duration::from_secs(600);
+    let receiver = Receiver::new(true, |id, attempt| match (id, attempt) {
+        ("good", _) => Take,
+        ("early", 1..=9) => Fail(ErrorClass::Unavailable),
+        _ => Answer(ErrorClass::Uncertain),
+    });
+    let shown = watch::Sender::new(Standing::Closed);
+    let running = world.start_showing("record", &receiver, shown.clone());
+    for n in 0..5 {
+        let sequence = world.append("record", &format!("m{n}"), &[&format!("p{n}")]).await;
+        let record = world.stands(sequence, State::Held).await;
+        assert_eq!((record.attempts, record.class), (3, Some(ErrorClass::Uncertain)));
+    }
+    let early = world.append("record", "early", &["p9"]).await;
+    assert_eq!(world.stands(early, State::Held).await.attempts, 12, "what nobody answered does not count");
+    let good = world.append("record", "good", &["p10"]).await;
+    world.stands(good, State::Delivered).await;
+    assert_eq!(*shown.borrow(), Standing::Closed);
     running.stop().await;
 }
 

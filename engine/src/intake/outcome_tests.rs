@@ -2,14 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::task::JoinHandle;
+use bytes::Bytes;
+use tokio::{task::JoinHandle, time::timeout};
 
 use super::{
     super::tests::{House, numbered},
     *,
 };
 use crate::{
-    connector::ErrorClass,
+    connector::{ErrorClass, Intake, Peer},
     journal::{Outcome, conformance},
 };
 
@@ -78,6 +79,41 @@ async fn p3_after_the_time_is_up_a_repeat_is_answered_by_how_it_stands_then() {
     becomes(&house, State::Delivered, None, "200").await;
     assert_eq!(send(&house, "M1").await.unwrap(), "MSA|AA|M1");
     assert_eq!(house.journal.stats().await.unwrap().last, Sequence(1), "stored once");
+}
+
+/// P6: sources count the memory of a message for as long as its bytes are held.
+#[tokio::test]
+async fn p6_the_bytes_of_a_message_are_not_held_while_its_answer_waits() {
+    struct Held {
+        raw: Vec<u8>,
+        _held: Arc<()>,
+    }
+    impl AsRef<[u8]> for Held {
+        fn as_ref(&self) -> &[u8] {
+            &self.raw
+        }
+    }
+    let house = house(Acknowledge::Delivered, LONG).await;
+    for (id, more) in [("M1", 0), ("M2", 100_000)] {
+        let mut raw = numbered("ADT^A01", id).into_bytes();
+        raw.extend(format!("NTE|1||{}\r", "x".repeat(more)).into_bytes());
+        let held = Arc::new(());
+        let raw = Bytes::from_owner(Held { raw, _held: held.clone() });
+        let waits = tokio::spawn({
+            let house = house.clone();
+            async move { house.reception.accept(raw, &Peer("192.0.2.1".to_owned())).await.unwrap().unwrap() }
+        });
+        let free = timeout(LONG, async {
+            while Arc::strong_count(&held) > 1 {
+                tokio::task::yield_now().await;
+            }
+        });
+        free.await.expect("its bytes are free once they are stored");
+        assert!(!waits.is_finished());
+        becomes(&house, State::Delivered, None, "200").await;
+        let answer = waits.await.unwrap();
+        assert!(String::from_utf8_lossy(&answer).contains(&format!("MSA|AA|{id}")), "{answer:?}");
+    }
 }
 
 #[tokio::test]

@@ -37,6 +37,12 @@ use crate::{
 /// Of what is refused before it became a message, at most this much is kept.
 const KEPT_HEAD_BYTES: usize = 64 * 1024;
 
+/// Of a message whose acknowledgement waits for outcomes, so much is kept to answer it: its header.
+const ANSWERED_BYTES: usize = 4096;
+
+/// What a sender is told who comes when the memory for messages is taken.
+const BUSY: &str = "the engine is busy: its memory for messages is taken, send again";
+
 /// Acknowledgements that wait for outcomes at once, of one listener.
 const MOST_WAITING: usize = 1024;
 
@@ -278,11 +284,14 @@ impl Intake for Reception {
             return Ok(self.turn_away(&raw, "disk_full", text, now));
         }
         let Some(held) = self.shared.room.hold(&self.memory, raw.len()).await else {
-            let text = "the engine is busy: its memory for messages is taken, send again";
-            return Ok(self.turn_away(&raw, "busy", text, now));
+            return Ok(self.turn_away(&raw, "busy", BUSY, now));
         };
-        let (admitted, answered) = admit::admit(&self.settings, &*self.shared.router, raw);
+        let (admitted, mut answered) = admit::admit(&self.settings, &*self.shared.router, raw);
         let kept = self.store(admitted, peer, now).await;
+        // What is stored takes no memory while its acknowledgement waits for what becomes of it.
+        if !kept.awaited.is_empty() {
+            answered = Bytes::copy_from_slice(answered.get(..ANSWERED_BYTES).unwrap_or(&answered));
+        }
         drop(held);
         let verdict = self.settle(kept).await;
         let answer = self.answer(&answered, &verdict, now);
@@ -347,6 +356,7 @@ fn told(refusal: Refusal) -> Told {
             let text = "the bytes are not framed as a message".to_owned();
             ("not_framed", text, true, ErrorCode::SegmentSequence)
         }
+        Refusal::Busy => ("busy", BUSY.to_owned(), false, ErrorCode::Internal),
         Refusal::TooManyConnections { limit } => {
             let text = format!("the listener already serves {limit} connections");
             ("too_many_connections", text, false, ErrorCode::Internal)

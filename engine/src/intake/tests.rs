@@ -430,6 +430,12 @@ async fn what_is_refused_gets_a_reason_and_its_head_is_kept() {
             Some(GOOD.len()),
         ),
         (Refusal::NotFramed, b"GET / HTTP/1.1", "the bytes are not framed as a message", Some(14)),
+        (
+            Refusal::Busy,
+            GOOD.as_bytes(),
+            "the engine is busy: its memory for messages is taken, send again",
+            None,
+        ),
         (Refusal::TooManyConnections { limit: 9 }, b"", "the listener already serves 9 connections", None),
         (Refusal::PeerNotAllowed, GOOD.as_bytes(), "this address is not on the listener's list", None),
     ] {

@@ -288,8 +288,7 @@ pub(super) fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError
 }
 
 fn class(word: &str) -> Option<ErrorClass> {
-    use ErrorClass::{Misconfigured, Rejected, Unavailable, Uncertain};
-    [Unavailable, Uncertain, Rejected, Misconfigured].into_iter().find(|class| class.word() == word)
+    ErrorClass::ALL.into_iter().find(|class| class.word() == word)
 }
 
 /// Order numbers as they are stored. Most messages have none: an empty text is shorter than an empty list.

@@ -101,6 +101,11 @@ pub(super) struct ToTable {
     #[serde(default)]
     #[schemars(with = "LimitTable")]
     pub rejected: Option<LimitTable>,
+    /// What the receiver read and failed over. `attempts` counts only failures between which it has answered others, 5
+    /// if nothing is said; `give_up` is 1 h or that of `retry` if shorter, and that of `retry` while it fails over others
+    /// too.
+    #[serde(default)]
+    pub failing: LimitTable,
     /// What is refused as if the destination were misconfigured, though it takes others.
     #[serde(default)]
     #[schemars(with = "MisconfiguredTable")]

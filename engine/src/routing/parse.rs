@@ -172,6 +172,7 @@ impl Reading<'_> {
             unavailable: with(all.unavailable, &table.unavailable),
             uncertain: with(all.uncertain, &table.uncertain),
             rejected: with(rejected, &table.rejected.unwrap_or_default()),
+            failing: with(all.failing, &table.failing),
             misconfigured,
             unmapped: table.unmapped.unwrap_or(retry.then),
             retry,

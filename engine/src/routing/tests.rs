@@ -90,17 +90,32 @@ fn each_kind_of_failure_can_end_otherwise() {
     assert_eq!(policy("").unwrap(), Policy::default());
     let parks = policy("retry = { then = 'park' }").unwrap();
     assert_eq!(
-        [parks.unavailable.then, parks.rejected.then, parks.misconfigured.then, parks.unmapped],
-        [Park; 4]
+        [
+            parks.unavailable.then,
+            parks.rejected.then,
+            parks.failing.then,
+            parks.misconfigured.then,
+            parks.unmapped
+        ],
+        [Park; 5]
     );
     let said = policy(
         "retry = { give_up = '2h' }\nrejected = { attempts = 5, then = 'park' }\nunavailable = { give_up = '7d' }\n\
-         uncertain = { attempts = 2 }\nmisconfigured = { attempts = 10 }\nunmapped = 'park'\n",
+         uncertain = { attempts = 2 }\nfailing = { give_up = '3h' }\nmisconfigured = { attempts = 10 }\nunmapped = 'park'\n",
     )
     .unwrap();
     assert_eq!((said.rejected.attempts, said.rejected.age.as_secs(), said.rejected.then), (5, 7200, Park));
     assert_eq!((said.unavailable.attempts, said.unavailable.age.as_secs()), (u32::MAX, 7 * 86_400));
     assert_eq!((said.uncertain.attempts, said.uncertain.then), (2, DeadLetter));
+    assert_eq!(
+        (said.failing.attempts, said.failing.age.as_secs(), said.failing.then),
+        (5, 10_800, DeadLetter)
+    );
+    assert_eq!(
+        policy("retry = { give_up = '5m' }").unwrap().failing.age.as_secs(),
+        300,
+        "never longer unsaid"
+    );
     assert_eq!((said.misconfigured.attempts, said.unmapped), (10, Park));
     let by_age = policy("rejected = { give_up = '1h' }").unwrap().rejected;
     assert_eq!((by_age.attempts, by_age.age.as_secs()), (u32::MAX, 3600), "not at once then");

@@ -281,7 +281,12 @@ impl Facts {
             State::Filtered if letter.kind != Kind::Skip => Some("P2: is filtered for no reason"),
             State::Dead => match class {
                 Some(ErrorClass::Rejected) if receiver.refused.contains(&letter.number) => None,
-                Some(ErrorClass::Unavailable | ErrorClass::Uncertain | ErrorClass::Misconfigured) => None,
+                Some(
+                    ErrorClass::Unavailable
+                    | ErrorClass::Uncertain
+                    | ErrorClass::Failing
+                    | ErrorClass::Misconfigured,
+                ) => None,
                 None if ends_badly => None,
                 _ => Some("P2: is dead for no reason"),
             },

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use tie_engine::connector::{DeliveryError, Destination, ErrorClass, Outbound, Payload, Receipt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use ErrorClass::{Rejected, Unavailable, Uncertain};
+use ErrorClass::{Failing, Rejected, Unavailable, Uncertain};
 
 use crate::{
     destination,
@@ -43,7 +44,10 @@ async fn every_answer_has_its_class() {
         (acknowledgement("AR", "M1"), Rejected),
         (acknowledgement("CE", "M1"), Unavailable),
         (acknowledgement("CR", "M1"), Rejected),
-        (framed(&format!("{HEAD}MSA|AR|M1\rERR|||207^Application internal error^HL70357|E\r")), Unavailable),
+        (framed(&format!("{HEAD}MSA|AR|M1\rERR|||207^Application internal error^HL70357|E\r")), Failing),
+        (framed(&format!("{HEAD}MSA|AE|M1\rERR|||207|E\r")), Failing),
+        (framed(&format!("{HEAD}MSA|CE|M1\rERR|||207|E\r")), Unavailable),
+        (framed(&format!("{HEAD}MSA|CR|M1\rERR|||207|E\r")), Unavailable),
         (framed(&format!("{HEAD}MSA|AE|M1\rERR|||206|E\r")), Unavailable),
         (framed(&format!("{HEAD}MSA|AE|M1\rERR|||204|E\r")), Rejected),
         (acknowledgement("ZZ", "M1"), Uncertain),
@@ -113,6 +117,119 @@ async fn a_site_can_change_the_table() {
     assert_eq!(answer(acknowledgement("AE", "M1"), options).await.unwrap_err().class, Unavailable);
     let error = framed(&format!("{HEAD}MSA|AR|M1\rERR|||207|E\r"));
     assert_eq!(answer(error, options).await.unwrap_err().class, Rejected);
+}
+
+/// Whoever acknowledges is there, however little he says; who can store nothing, or is no such receiver, is as if away.
+#[tokio::test]
+async fn p5_an_acknowledgement_shows_that_the_receiver_is_there() {
+    let error = |code: &str| framed(&format!("{HEAD}MSA|AE|M1\rERR|||{code}|E\r"));
+    let twice = [acknowledgement("AA", "M1"), acknowledgement("AA", "M2")].concat();
+    for (bytes, answered) in [
+        (acknowledgement("AE", "M1"), true),
+        (error("206"), true),
+        (error("207"), true),
+        (acknowledgement("ZZ", "M1"), true),
+        (acknowledgement("AA", "M2"), true),
+        (acknowledgement("AA", ""), true),
+        (twice, true),
+        (acknowledgement("CE", "M1"), false),
+        (framed("what?"), false),
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec(), false),
+    ] {
+        let told = String::from_utf8_lossy(&bytes).into_owned();
+        assert_eq!(answer(bytes, "").await.unwrap_err().answered, answered, "{told}");
+    }
+    let (_peer, destination) = peer([Act::Close]).await;
+    assert!(!destination.deliver(&message(1)).await.unwrap_err().answered);
+}
+
+const OR_EMPTY: &str = "control_id = \"match-or-empty\"\n";
+
+#[tokio::test]
+async fn an_acknowledgement_that_names_no_message_counts_where_the_site_says_so() {
+    let error = answer(acknowledgement("AA", ""), "").await.unwrap_err();
+    assert_eq!(error.class, Uncertain);
+    assert!(error.reason.contains("set `control_id = \"match-or-empty\"`"), "{}", error.reason);
+    for empty in ["", "  ", "\"\""] {
+        assert_eq!(answer(acknowledgement("AA", empty), OR_EMPTY).await.unwrap().answer, "AA", "{empty:?}");
+    }
+    assert_eq!(answer(acknowledgement("AA", "M1"), OR_EMPTY).await.unwrap().answer, "AA");
+    assert_eq!(answer(acknowledgement("AE", ""), OR_EMPTY).await.unwrap_err().class, Rejected);
+    assert_eq!(answer(acknowledgement("AA", "M2"), OR_EMPTY).await.unwrap_err().class, Uncertain);
+}
+
+/// Trap: an answer that names nobody taken for a message that it is not for.
+#[tokio::test]
+async fn an_acknowledgement_that_names_no_message_must_be_all_that_comes_on_its_connection() {
+    let empty = || acknowledgement("AA", "");
+    for act in [
+        Act::Say([empty(), empty()].concat()),
+        Act::SayAndSayAtTheEnd(empty(), empty()),
+        Act::SayAndSayAtTheEnd(empty(), acknowledgement("AE", "M1")),
+    ] {
+        let peer = Peer::start(whole_mllp, good_mllp, [act]).await;
+        let options = format!("kind = \"mllp\"\naddress = \"{}\"\n{OR_EMPTY}", peer.address);
+        let error = destination(&options).deliver(&message(1)).await.unwrap_err();
+        assert_eq!((error.class, error.answered), (Uncertain, true), "{}", error.reason);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_unasked_leaves_open_which_message_an_acknowledgement_without_a_name_is_for() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let options = format!("kind = \"mllp\"\naddress = \"{}\"\n{OR_EMPTY}", listener.local_addr().unwrap());
+    let receiver = async {
+        let (mut socket, _) = listener.accept().await.unwrap();
+        // Of a message on an earlier connection.
+        socket.write_all(&acknowledgement("AA", "")).await.unwrap();
+        let mut request = Vec::new();
+        while whole_mllp(&request).is_none() {
+            socket.read_buf(&mut request).await.unwrap();
+        }
+        let _ = socket.write_all(&acknowledgement("AA", "")).await;
+        let _ = socket.read_to_end(&mut request).await;
+    };
+    let destination = destination(&options);
+    let outbound = message(1);
+    let (sent, ()) = tokio::join!(destination.deliver(&outbound), receiver);
+    assert_eq!(sent.unwrap_err().class, Uncertain);
+}
+
+#[tokio::test]
+async fn a_connection_with_an_answer_that_names_no_message_carries_one_message() {
+    let acts =
+        [Act::Say(acknowledgement("AA", "")), Act::Say(acknowledgement("AA", "")), Act::Well, Act::Well];
+    let peer = Peer::start(whole_mllp, good_mllp, acts).await;
+    let options = format!("kind = \"mllp\"\naddress = \"{}\"\n{OR_EMPTY}", peer.address);
+    let destination = destination(&options);
+    for (n, connections) in [(1, 1), (2, 2), (3, 3), (4, 3)] {
+        destination.deliver(&message(n)).await.unwrap();
+        assert_eq!(peer.connections(), connections, "message {n}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_has_closed_meanwhile_costs_no_attempt() {
+    for _ in 0..20 {
+        let (peer, destination) = peer([Act::WellAndClose]).await;
+        destination.deliver(&message(1)).await.unwrap();
+        peer.closed(1).await;
+        destination.deliver(&message(2)).await.expect("the closing is noticed before anything is sent");
+        assert_eq!(peer.connections(), 2);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_that_was_idle_for_too_long_is_not_used_again() {
+    for (idle, connections) in [("0s", 3), ("1h", 1)] {
+        let peer = Peer::start(whole_mllp, good_mllp, []).await;
+        let options = format!("kind = \"mllp\"\naddress = \"{}\"\nidle = \"{idle}\"\n", peer.address);
+        let destination = destination(&options);
+        for n in 0..3 {
+            destination.deliver(&message(n)).await.unwrap();
+        }
+        assert_eq!(peer.connections(), connections, "{idle}");
+    }
 }
 
 /// P9: the receiver's own words stay out of the reason.

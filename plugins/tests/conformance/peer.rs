@@ -25,6 +25,8 @@ pub enum Act {
     Say(Vec<u8>),
     /// Answers with these bytes and closes.
     SayAndClose(Vec<u8>),
+    /// Answers with the first, and with the second when the other side says no more.
+    SayAndSayAtTheEnd(Vec<u8>, Vec<u8>),
     /// Closes without an answer.
     Close,
     /// Never answers, but keeps the connection.
@@ -45,6 +47,7 @@ struct State {
     acts: Mutex<VecDeque<Act>>,
     requests: watch::Sender<Vec<Vec<u8>>>,
     connections: watch::Sender<usize>,
+    closed: watch::Sender<usize>,
     whole: Whole,
     good: Good,
 }
@@ -57,6 +60,7 @@ impl Peer {
             acts: Mutex::new(acts.into_iter().collect()),
             requests: watch::Sender::default(),
             connections: watch::Sender::default(),
+            closed: watch::Sender::default(),
             whole,
             good,
         });
@@ -65,7 +69,10 @@ impl Peer {
             while let Ok((socket, _)) = listener.accept().await {
                 shared.connections.send_modify(|count| *count += 1);
                 let shared = shared.clone();
-                tokio::spawn(async move { shared.serve(socket).await });
+                tokio::spawn(async move {
+                    shared.serve(socket).await;
+                    shared.closed.send_modify(|count| *count += 1);
+                });
             }
         });
         Self { address, state }
@@ -75,6 +82,11 @@ impl Peer {
     pub async fn requests(&self, at_least: usize) -> Vec<Vec<u8>> {
         let mut requests = self.state.requests.subscribe();
         requests.wait_for(|requests| requests.len() >= at_least).await.unwrap().clone()
+    }
+
+    /// Waits until it has closed so many connections.
+    pub async fn closed(&self, at_least: usize) {
+        self.state.closed.subscribe().wait_for(|count| *count >= at_least).await.unwrap();
     }
 
     pub fn connections(&self) -> usize {
@@ -100,6 +112,11 @@ impl State {
                     }
                     Act::Say(bytes) => (bytes, false),
                     Act::SayAndClose(bytes) => (bytes, true),
+                    Act::SayAndSayAtTheEnd(first, second) => {
+                        let _ = socket.write_all(&first).await;
+                        let _ = socket.read_to_end(&mut buffer).await;
+                        (second, true)
+                    }
                     Act::Close => return,
                     Act::Silence => (Vec::new(), false),
                 };

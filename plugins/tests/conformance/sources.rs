@@ -24,8 +24,10 @@ struct Engine {
     accepted: watch::Sender<Vec<Bytes>>,
     refused: Mutex<Vec<(Bytes, Refusal)>>,
     notices: watch::Sender<Vec<Notice>>,
-    /// One permit an acceptance: a test can hold them back.
+    /// One permit a message that is stored: a test can hold them back.
     journal: Semaphore,
+    /// One permit an answer to what is stored: so acknowledgements wait for outcomes.
+    outcomes: Semaphore,
     closed: bool,
 }
 
@@ -35,9 +37,13 @@ impl Intake for Engine {
         if self.closed {
             return Err(IntakeClosed);
         }
-        self.accepted.send_modify(|accepted| accepted.push(raw.clone()));
+        // The engine keeps nothing of the bytes as they came once they are stored.
+        let answer = (raw != "quiet").then(|| Bytes::from([b"ACK ".as_slice(), &raw].concat()));
+        self.accepted.send_modify(|accepted| accepted.push(Bytes::copy_from_slice(&raw)));
         self.journal.acquire().await.unwrap().forget();
-        Ok((raw != "quiet").then(|| Bytes::from([b"ACK ".as_slice(), &raw].concat())))
+        drop(raw);
+        self.outcomes.acquire().await.unwrap().forget();
+        Ok(answer)
     }
 
     async fn refuse(&self, head: Bytes, refusal: Refusal, _: &Peer) -> Option<Bytes> {
@@ -46,6 +52,7 @@ impl Intake for Engine {
             Refusal::TooLarge { .. } => "too large",
             Refusal::Incomplete { .. } => "incomplete",
             Refusal::NotFramed => "not framed",
+            Refusal::Busy => "busy",
             Refusal::TooManyConnections { .. } => "too many",
             Refusal::PeerNotAllowed => "not allowed",
         };
@@ -82,6 +89,7 @@ impl Running {
             refused: Mutex::default(),
             notices: watch::Sender::default(),
             journal: Semaphore::new(journal),
+            outcomes: Semaphore::new(usize::MAX >> 4),
             closed,
         });
         let stop = CancellationToken::new();
@@ -368,6 +376,59 @@ async fn p6_large_messages_on_many_connections_share_one_memory_budget() {
     });
     let done = tokio::time::timeout(Duration::from_secs(30), futures::future::join_all(senders)).await;
     assert!(done.expect("all get their turn").into_iter().all(|good| good));
+}
+
+/// Whose memory it is that is lacking, the answer says: many senders give up what was "broken off".
+#[tokio::test]
+async fn p6_a_message_that_finds_no_memory_in_time_is_asked_to_come_again() {
+    let options = "longest_message = \"1MiB\"\nmemory = \"1100KiB\"\nframe_time = \"300ms\"\n";
+    let running = Running::with(options, 0, false).await;
+    let mut first = running.connect().await;
+    first.write_all(&frame(&"x".repeat(200_000))).await.unwrap();
+    running.accepted(1).await;
+    // The first has all the memory until it is stored.
+    let mut second = running.connect().await;
+    second.write_all(&frame(&format!("MSH|{}", "y".repeat(200_000)))).await.unwrap();
+    expect(&mut second, &nack("busy")).await;
+    expect_end(&mut second).await;
+    let refused = running.refused();
+    assert_eq!((refused.len(), refused[0].1), (1, Refusal::Busy));
+    assert!(refused[0].0.starts_with(b"MSH|yyy"), "the head is handed on, to answer it");
+    // Who needs none of it is served meanwhile, and who is slow himself is told so.
+    let mut small = running.connect().await;
+    small.write_all(&frame("small")).await.unwrap();
+    running.accepted(2).await;
+    let mut slow = running.connect().await;
+    slow.write_all(b"\x0BMSH|half").await.unwrap();
+    expect(&mut slow, &nack("incomplete")).await;
+    running.engine.journal.add_permits(3);
+    expect(&mut small, &ack("small")).await;
+    let mut again = running.connect().await;
+    let text = format!("MSH|{}", "y".repeat(200_000));
+    again.write_all(&frame(&text)).await.unwrap();
+    expect(&mut again, &ack(&text)).await;
+}
+
+/// The memory for messages is not held by acknowledgements that wait for outcomes (`ack = "delivered"`).
+#[tokio::test]
+async fn p6_a_message_that_is_stored_takes_no_memory_while_its_answer_waits() {
+    let running = Running::start("longest_message = \"1MiB\"\nmemory = \"1100KiB\"\n").await;
+    running.engine.outcomes.forget_permits(usize::MAX);
+    let mut sockets = Vec::new();
+    for n in 1..=3 {
+        let mut socket = running.connect().await;
+        let text = format!("{n}{}", "x".repeat(600_000));
+        let sent = tokio::time::timeout(Duration::from_secs(20), async {
+            socket.write_all(&frame(&text)).await.unwrap();
+            running.accepted(n).await;
+        });
+        sent.await.expect("it is taken though nobody before it is answered");
+        sockets.push((socket, text));
+    }
+    running.engine.outcomes.add_permits(3);
+    for (socket, text) in &mut sockets {
+        expect(socket, &ack(text)).await;
+    }
 }
 
 #[tokio::test]

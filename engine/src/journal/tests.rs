@@ -33,6 +33,8 @@ enum Hindrance {
     SyncFails(usize),
     /// The n-th call of `maintain` fails.
     MaintainFails(usize),
+    /// The same, and it wants to be looked after while nothing comes.
+    LostWhileQuiet(usize),
     CommitPanics(usize),
     /// Each commit waits for a permit.
     Gate(Arc<Semaphore>),
@@ -43,10 +45,10 @@ impl Store for Hindered {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
         let number = self.commits.fetch_add(1, Ordering::SeqCst) + 1;
         match &self.hindrance {
-            Hindrance::CommitFails(n) if *n == number => Err(StoreError("disk I/O error".to_owned())),
+            Hindrance::CommitFails(n) if *n == number => Err(StoreError::new("disk I/O error")),
             Hindrance::SyncFails(n) if *n == number => {
                 self.inner.commit(batch).await?;
-                Err(StoreError("disk I/O error".to_owned()))
+                Err(StoreError::new("disk I/O error"))
             }
             Hindrance::CommitPanics(n) if *n == number => panic!("on purpose"),
             Hindrance::Gate(gate) => {
@@ -60,9 +62,16 @@ impl Store for Hindered {
     async fn maintain(&self, idle: bool) -> Result<(), StoreError> {
         let number = self.maintained.fetch_add(1, Ordering::SeqCst) + 1;
         match self.hindrance {
-            Hindrance::MaintainFails(n) if n == number => Err(StoreError("disk I/O error".to_owned())),
+            Hindrance::MaintainFails(n) | Hindrance::LostWhileQuiet(n) if n == number => {
+                Err(StoreError::new("disk I/O error"))
+            }
             _ => self.inner.maintain(idle).await,
         }
+    }
+
+    fn patience(&self) -> Option<std::time::Duration> {
+        let impatient = matches!(self.hindrance, Hindrance::LostWhileQuiet(_));
+        impatient.then_some(std::time::Duration::from_millis(1))
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
@@ -212,6 +221,14 @@ async fn p1_p7_after_a_failed_commit_nothing_is_acknowledged_and_nothing_is_trie
             assert!(acknowledged.iter().all(|sequence| kept.contains(sequence)));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_store_that_is_lost_while_nothing_comes_closes_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, store) = hindered(&directory, Hindrance::LostWhileQuiet(5)).await;
+    assert_eq!(&*journal.closed().await, "disk I/O error");
+    assert_eq!(store.commits.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

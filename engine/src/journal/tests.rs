@@ -227,7 +227,8 @@ async fn p1_p7_after_a_failed_commit_nothing_is_acknowledged_and_nothing_is_trie
 async fn p4_a_store_that_is_lost_while_nothing_comes_closes_the_journal() {
     let directory = tempfile::tempdir().unwrap();
     let (journal, store) = hindered(&directory, Hindrance::LostWhileQuiet(5)).await;
-    assert_eq!(&*journal.closed().await, "disk I/O error");
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(20), journal.closed()).await;
+    assert_eq!(&*closed.expect("nobody looks after it"), "disk I/O error");
     assert_eq!(store.commits.load(Ordering::SeqCst), 0);
 }
 

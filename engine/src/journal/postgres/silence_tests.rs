@@ -214,15 +214,15 @@ async fn p6_a_search_by_time_reads_a_row_for_ten_minutes() {
     let query =
         Query { since: Some(conformance::at(0)), until: Some(conformance::at(60)), ..Query::default() };
     let read = async || -> i64 {
-        let read = "SELECT pg_stat_force_next_flush(), (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes
-            WHERE relname IN ('message', 'span'))::bigint";
+        let read = "SELECT (SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname IN ('message', 'span'))
+            ::bigint + (SELECT sum(seq_tup_read) FROM pg_stat_user_tables WHERE relname IN ('message', 'span'))::bigint";
         let row = sqlx::query(read).fetch_one(&mut database.connect().await).await.unwrap();
-        sqlx::Row::get(&row, 1)
+        sqlx::Row::get(&row, 0)
     };
     let before = read().await;
     let page = journal.search(&query, Sequence(11), 5).await.unwrap();
     assert_eq!(page.messages.len(), 5);
     journal.close().await;
     let entries = read().await - before;
-    assert!(entries < 1000, "{entries} entries of indexes were read");
+    assert!(entries < 1000, "{entries} entries were read");
 }

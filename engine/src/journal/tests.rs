@@ -19,14 +19,14 @@ use super::{
 };
 
 /// A SQLite store with something in the way of its commits.
-struct Hindered {
+pub(crate) struct Hindered {
     inner: SqliteStore,
     hindrance: Hindrance,
     commits: AtomicUsize,
     maintained: AtomicUsize,
 }
 
-enum Hindrance {
+pub(crate) enum Hindrance {
     /// The n-th commit fails before anything is written.
     CommitFails(usize),
     /// The n-th commit is written, and then its sync is said to have failed.
@@ -36,6 +36,8 @@ enum Hindrance {
     /// The same, and it wants to be looked after while nothing comes.
     LostWhileQuiet(usize),
     CommitPanics(usize),
+    /// No reading of what is owed ever ends; tells that one has begun. The second commit fails.
+    Silent(Arc<tokio::sync::Notify>),
     /// Each commit waits for a permit.
     Gate(Arc<Semaphore>),
 }
@@ -51,6 +53,7 @@ impl Store for Hindered {
                 Err(StoreError::new("disk I/O error"))
             }
             Hindrance::CommitPanics(n) if *n == number => panic!("on purpose"),
+            Hindrance::Silent(_) if number == 2 => Err(StoreError::new("disk I/O error")),
             Hindrance::Gate(gate) => {
                 gate.acquire().await.unwrap().forget();
                 self.inner.commit(batch).await
@@ -103,6 +106,10 @@ impl Store for Hindered {
     }
 
     async fn pending(&self, to: &str, after: Sequence, limit: usize) -> Result<Vec<Pending>, StoreError> {
+        if let Hindrance::Silent(began) = &self.hindrance {
+            began.notify_one();
+            std::future::pending::<()>().await;
+        }
         self.inner.pending(to, after, limit).await
     }
 
@@ -160,7 +167,10 @@ impl Store for Hindered {
     }
 }
 
-async fn hindered(directory: &tempfile::TempDir, hindrance: Hindrance) -> (Journal, Arc<Hindered>) {
+pub(crate) async fn hindered(
+    directory: &tempfile::TempDir,
+    hindrance: Hindrance,
+) -> (Journal, Arc<Hindered>) {
     let inner = SqliteStore::open(directory.path()).await.unwrap();
     let (commits, maintained) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let store = Arc::new(Hindered { inner, hindrance, commits, maintained });

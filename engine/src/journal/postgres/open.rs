@@ -9,7 +9,7 @@ use super::{
     Counters, PostgresStore, READERS, SEARCHERS, Session, Settings, Times, decide,
     head::{self, Head},
     readers::{self, Readers},
-    session,
+    session, spans,
 };
 use crate::journal::{
     PAUSED,
@@ -281,6 +281,7 @@ async fn seed(writer: &mut PgConnection) -> Result<Counters, StoreError> {
             counters.set(row.text(0)?.to_owned(), state, deliveries);
         }
     }
+    spans::forget(&mut transaction).await?;
     transaction.commit().await?;
     Ok(counters)
 }

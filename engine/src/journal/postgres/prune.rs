@@ -10,7 +10,7 @@ use sqlx::{Connection, PgConnection};
 use super::{
     PostgresStore,
     head::{self, Numbers},
-    search, spans, write,
+    search, write,
 };
 use crate::journal::{
     Aged, Sequence, State,
@@ -152,7 +152,6 @@ impl Step<'_> {
             self.freed += write::MESSAGE_BYTES + row.number(7)?;
         }
         keys.execute(self.connection, REMOVE_KEYS).await?;
-        spans::forget(self.connection).await?;
         Ok(removed.len() as i64)
     }
 }

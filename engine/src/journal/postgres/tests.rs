@@ -293,6 +293,24 @@ async fn no_sequence_is_given_twice_and_what_is_kept_is_counted_after_a_crash() 
     assert!(after.used_bytes > before.used_bytes);
 }
 
+#[tokio::test]
+async fn what_is_known_of_times_goes_with_their_last_message() {
+    let database = Database::new();
+    let journal = conformance::journal(&database).await;
+    for number in [0, 1_000_000, 2_000_000] {
+        journal.append(message(number, &[("adt", "record")])).await.unwrap();
+    }
+    journal.close().await;
+    // The last sequence of a span is noted ahead of what has come.
+    let gone = "UPDATE span SET last = (SELECT min(sequence) FROM message WHERE received / 600000000 * 600000000 = began);
+        DELETE FROM message WHERE sequence < 3";
+    database.execute(gone).await;
+    conformance::journal(&database).await.close().await;
+    let mut person = database.connect().await;
+    let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM span").fetch_one(&mut person);
+    assert_eq!(kept.await.unwrap(), 1);
+}
+
 /// Ends every session of the engine, as a server does that takes it for gone.
 async fn cut_off(database: &Database) {
     let kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity

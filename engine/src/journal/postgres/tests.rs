@@ -175,6 +175,23 @@ async fn p1_the_session_that_writes_waits_for_the_disk_whatever_the_servers_defa
     assert_eq!(setting("default_transaction_isolation").await, "read committed");
 }
 
+/// The server's own time-outs of a connection, as it has taken them: a socket in the file system has none.
+#[tokio::test]
+async fn p4_a_pulled_cable_keeps_the_lock_no_longer_than_a_start_waits_for_it() {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let server = Server::start(&["listen_addresses=127.0.0.1", &format!("port={free}")]);
+    let near = settings(server.socket(), "postgres");
+    let store =
+        PostgresStore::open(&Settings { host: "127.0.0.1".to_owned(), port: free, ..near }).await.unwrap();
+    let sql = "SELECT current_setting('tcp_user_timeout')::bigint / 1000, current_setting('tcp_keepalives_idle')::bigint
+        + current_setting('tcp_keepalives_interval')::bigint * current_setting('tcp_keepalives_count')::bigint";
+    let mut writer = store.writer.lock().await;
+    let row = sqlx::query(sql).fetch_one(writer.as_mut().unwrap()).await.unwrap();
+    for seconds in [row.get::<i64, _>(0), row.get(1)] {
+        assert!(seconds > 0 && Duration::from_secs(seconds.unsigned_abs()) < TIMES.lock, "{seconds} s");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_is_not_there_or_not_ours_is_told() {
     let database = Database::new();

@@ -322,6 +322,10 @@ pub struct Options {
     document: Document,
 }
 
+/// The longest name of a listener, destination or route, in bytes: they are keys of the journal's indexes, which hold no
+/// more than a part of a page.
+pub const NAME_MOST: usize = 100;
+
 /// The keys of a `[listener.x]` table that the engine itself reads; none of them is the connector's.
 pub const LISTENER_KEYS: &[&str] = &["kind", "charset", "unmatched", "duplicates", "ack", "ack_timeout"];
 /// The keys of a `[destination.x]` table that the engine itself reads; none of them is the connector's.

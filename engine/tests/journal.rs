@@ -85,3 +85,16 @@ fn damage_is_told_by_exit_code_and_message() {
     let (code, _, err) = instance.tie(&["journal", "verify", "--directory", "nowhere"]);
     assert!(code == 3 && err.contains("nowhere"), "{err}");
 }
+
+#[test]
+fn a_variable_that_would_change_how_the_database_is_reached_is_refused() {
+    let instance = Instance::new();
+    let elsewhere = "postgres = { host = \"/nowhere\", database = \"tie\", user = \"tie\" }";
+    instance.write("tie.toml", &instance.config().replace("path = \"journal\"", elsewhere));
+    let mut above = std::process::Command::new("env");
+    above.arg("PGOPTIONS=-c synchronous_commit=off");
+    let mut engine = instance.spawn_under(Some(above));
+    support::wait("the engine to end", || engine.0.try_wait().unwrap().is_some());
+    let log = instance.log();
+    assert!(log.contains("the environment variable PGOPTIONS is set"), "{log}");
+}

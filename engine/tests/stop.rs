@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use support::{Instance, Mllp, Process, update, wait};
+use support::{Instance, Mllp, Process, postgres::Server, relay::Relay, update, wait};
 
 /// A receiver that takes connections and whatever is sent, and never answers.
 struct Hung {
@@ -117,4 +117,29 @@ fn p10_a_reload_waits_for_no_hung_delivery_and_a_stop_during_it_neither() {
     wait("the engine to end", || ended(&mut engine));
     assert!(began.elapsed() < Duration::from_secs(30), "{:?}\n{}", began.elapsed(), instance.log());
     assert!(engine.0.wait().unwrap().success(), "{}", instance.log());
+}
+
+/// The host of the database loses its power while a courier reads there: nothing answers, and nothing ends.
+#[test]
+fn p10_a_database_that_goes_silent_during_a_reading_ends_the_engine_with_its_reason() {
+    let server = Server::start(&[]);
+    let relay = Relay::start(server.socket());
+    let instance = Instance::new();
+    let journal = format!(
+        "postgres = {{ host = \"{}\", database = \"{}\", user = \"tie\" }}",
+        relay.socket().display(),
+        server.database()
+    );
+    instance.write("tie.toml", &instance.config().replace("path = \"journal\"", &journal));
+    let mut engine = instance.start();
+    relay.silence_from(1);
+    // Stored by the session that writes; the courier looks for it by another.
+    let answer = Mllp::connect(instance.mllp).unwrap().send(&update(1, 1).1);
+    assert_eq!(answer.unwrap().code(), "AA");
+    relay.silence_from(0);
+    let began = Instant::now();
+    wait("the engine to end", || ended(&mut engine));
+    assert!(began.elapsed() < Duration::from_secs(30), "it took {:?}", began.elapsed());
+    let log = instance.log();
+    assert!(log.contains("the database has not answered within 5s"), "{log}");
 }

@@ -14,7 +14,7 @@ use super::{
     },
 };
 use crate::{
-    connector::{Acknowledge, DESTINATION_KEYS, LISTENER_KEYS, Options, Period, Plugin},
+    connector::{Acknowledge, DESTINATION_KEYS, LISTENER_KEYS, NAME_MOST, Options, Period, Plugin},
     delivery::{Pauses, Window, Windows},
     document::Document,
     error::Problem,
@@ -121,6 +121,11 @@ impl Reading<'_> {
                     .document
                     .fault(format!("`{}` is no name for a {section}", name.get_ref()), name.span().start);
                 self.problems.push(problem.help("lower-case letters, digits, `-` and `_`"));
+            }
+            let bytes = name.get_ref().len();
+            if bytes > NAME_MOST {
+                let what = format!("the name of the {section} has {bytes} bytes: {NAME_MOST} at most");
+                self.fault(what, name.span().start);
             }
             found.extend(one(self, name.into_inner().into_owned(), table));
         }

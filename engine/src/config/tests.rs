@@ -220,6 +220,15 @@ fn windows_and_patients_are_checked() {
 }
 
 #[test]
+fn a_name_that_no_index_holds_is_refused() {
+    let (most, more) = ("n".repeat(100), "n".repeat(101));
+    check(
+        &format!("{SMALL}[destination.{most}]\nkind = 'fhir'\n[destination.{more}]\nkind = 'fhir'\n"),
+        expect!["tie.toml:6:14: the name of the destination has 101 bytes: 100 at most"],
+    );
+}
+
+#[test]
 fn listeners_and_destinations_are_checked() {
     check(
         &format!(

@@ -212,11 +212,13 @@ impl Courier {
         let closed = journal.closed();
         tokio::pin!(closed);
         while !stop.is_cancelled() {
-            // What can run does not wait until everything is read.
-            while self.read_page().await? && !stop.is_cancelled() {
-                self.start().await?;
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                // A store that has gone silent may leave a reading without an end.
+                reason = &mut closed => return Err(JournalError::Closed(reason.to_string())),
+                begun = self.begin() => begun?,
             }
-            self.start().await?;
             self.show();
             let wake = self.next_wake();
             tokio::select! {
@@ -238,6 +240,15 @@ impl Courier {
             self.look(&mut watch);
         }
         self.drain().await
+    }
+
+    /// Reads on and starts what can run, which does not wait until everything is read. Given up, nothing is started by
+    /// halves: what was to be loaded is in the journal as before.
+    async fn begin(&mut self) -> Result<(), JournalError> {
+        while self.read_page().await? {
+            self.start().await?;
+        }
+        self.start().await
     }
 
     fn look(&mut self, watch: &mut watch::Receiver<Tip>) {

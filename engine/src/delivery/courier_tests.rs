@@ -19,7 +19,9 @@ use crate::{
     delivery::Window,
     journal::{
         Decision, DeliveryRecord, Disposition, Filter, Identifiers, Keys, NewDelivery, NewMessage, Requeue,
-        Sequence, State, sqlite::SqliteStore,
+        Sequence, State, conformance,
+        sqlite::SqliteStore,
+        tests::{Hindrance, hindered},
     },
 };
 
@@ -890,5 +892,23 @@ async fn p4_the_order_of_each_patient_survives_failures_and_restarts() {
             arrived.dedup();
             assert_eq!(arrived, ids.iter().collect::<Vec<_>>(), "seed {seed}, lane {lane}");
         }
+    }
+}
+
+#[tokio::test]
+async fn p10_a_courier_finishes_no_reading_when_the_journal_closes_or_it_is_to_stop() {
+    for closes in [true, false] {
+        let (directory, began) = (tempfile::tempdir().unwrap(), Arc::new(tokio::sync::Notify::new()));
+        let (journal, _) = hindered(&directory, Hindrance::Silent(began.clone())).await;
+        let world = World { journal: journal.clone(), ..World::new(QUICK).await };
+        world.append("record", "a", &["one"]).await;
+        let running = world.start("record", &Receiver::new(true, |_, _| Take));
+        began.notified().await;
+        match closes {
+            true => assert!(journal.append(conformance::message(2, &[("adt", "record")])).await.is_err()),
+            false => running.stop.cancel(),
+        }
+        let ended = timeout(Duration::from_secs(20), running.task).await.expect("it waits for its reading");
+        assert_eq!(ended.unwrap().is_err(), closes);
     }
 }

@@ -9,7 +9,10 @@
 
 use std::{sync::Arc, time::Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use super::{
     JournalError, Sequence, Tip,
@@ -159,7 +162,7 @@ impl Task {
     async fn run(mut self) {
         let mut gathered = Vec::with_capacity(GROUP);
         loop {
-            if self.requests.recv_many(&mut gathered, GROUP).await == 0 {
+            if !self.gather(&mut gathered).await {
                 self.door.shut("nobody uses the journal any more");
                 return self.store.close().await;
             }
@@ -192,6 +195,17 @@ impl Task {
                 let _ = done.send(());
                 return;
             }
+        }
+    }
+
+    /// Waits for requests; no longer than the store has patience, so that there may be none. Says whether anybody may
+    /// still hand in some.
+    async fn gather(&mut self, gathered: &mut Vec<Request>) -> bool {
+        let received = self.requests.recv_many(gathered, GROUP);
+        match self.store.patience() {
+            None => received.await > 0,
+            // What was cut off has taken nothing.
+            Some(patience) => timeout(patience, received).await.map_or(true, |received| received > 0),
         }
     }
 

@@ -169,7 +169,7 @@ impl Journal {
     }
 
     /// Messages by their sequence. When they cannot be read together they are read one by one: one that cannot be read
-    /// though others can is damaged, and must not hold up the others.
+    /// though others can is damaged, and must not hold up the others. A store that was late or away says nothing about it.
     async fn entries(
         &self,
         sequences: &[Sequence],
@@ -184,10 +184,11 @@ impl Journal {
         for sequence in sequences {
             match self.store.messages(&[*sequence]).await {
                 Ok(stored) => entries.extend(stored.into_iter().map(|one| (*sequence, entry(one)))),
-                Err(_) => {
+                Err(error) if error.is_of_the_data() => {
                     let damage = Damage { sequence: *sequence, flaw: Flaw::Unreadable };
                     entries.insert(*sequence, Err(damage));
                 }
+                Err(error) => return Err(error.into()),
             }
         }
         match entries.values().any(Result::is_ok) || self.can_read(sequences).await {
@@ -411,7 +412,7 @@ impl Journal {
 
 impl From<StoreError> for JournalError {
     fn from(error: StoreError) -> Self {
-        Self::Read(error.0)
+        Self::Read(error.to_string())
     }
 }
 

@@ -39,7 +39,7 @@ pub enum StartError {
 
 impl From<StoreError> for StartError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error.0)
+        Self::Store(error.to_string())
     }
 }
 

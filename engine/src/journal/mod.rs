@@ -25,7 +25,7 @@ mod rows;
 pub mod sqlite;
 pub mod store;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use bytes::Bytes;
 use jiff::Timestamp;

@@ -43,21 +43,29 @@ cells!(sqlx::postgres::PgRow);
 pub(super) fn unreadable(error: sqlx::Error) -> StoreError {
     match error {
         // Its text could hold the value.
-        sqlx::Error::ColumnDecode { index, .. } => StoreError(format!("column {index} cannot be read")),
+        sqlx::Error::ColumnDecode { index, .. } => {
+            StoreError::unreadable(format!("column {index} cannot be read"))
+        }
         other => other.into(),
     }
 }
 
 impl From<sqlx::Error> for StoreError {
-    /// SQLite's texts name tables and columns, never values. PostgreSQL's may where values are the matter.
+    /// SQLite's texts name tables and columns, never values. PostgreSQL's may where values are the matter. Of a file that
+    /// is at hand any failure can be the data's own; a server fails for many reasons, and says which this is.
     fn from(error: sqlx::Error) -> Self {
-        let Some(told) = error.as_database_error() else { return Self(error.to_string()) };
+        let Some(told) = error.as_database_error() else { return Self::new(error.to_string()) };
         let Some(told) = told.try_downcast_ref::<sqlx::postgres::PgDatabaseError>() else {
-            return Self(error.to_string());
+            return Self::unreadable(error.to_string());
         };
         let about_values = told.code().starts_with("22") || told.code().starts_with("23");
         let what = if about_values { "a value was refused" } else { told.message() };
-        Self(format!("{what} (SQLSTATE {})", told.code()))
+        let text = format!("{what} (SQLSTATE {})", told.code());
+        // Internal error (such as a missing part of a value), data corrupted, index corrupted, input/output error.
+        match told.code() {
+            "XX000" | "XX001" | "XX002" | "58030" => Self::unreadable(text),
+            _ => Self::new(text),
+        }
     }
 }
 
@@ -270,12 +278,12 @@ pub(super) fn state_number(state: State) -> i64 {
 
 pub(super) fn state(number: i64) -> Result<State, StoreError> {
     let found = State::ALL.into_iter().find(|state| state_number(*state) == number);
-    found.ok_or_else(|| StoreError(format!("a delivery has the unknown state {number}")))
+    found.ok_or_else(|| StoreError::unreadable(format!("a delivery has the unknown state {number}")))
 }
 
 pub(super) fn instant(microseconds: i64) -> Result<Timestamp, StoreError> {
     Timestamp::from_microsecond(microseconds)
-        .map_err(|_| StoreError(format!("a row has the impossible time {microseconds}")))
+        .map_err(|_| StoreError::unreadable(format!("a row has the impossible time {microseconds}")))
 }
 
 /// A limit as databases take it.
@@ -284,7 +292,8 @@ pub(super) fn many(limit: usize) -> i64 {
 }
 
 pub(super) fn json<T: serde::Serialize>(rows: &[T]) -> Result<String, StoreError> {
-    serde_json::to_string(rows).map_err(|error| StoreError(format!("rows cannot be written down: {error}")))
+    serde_json::to_string(rows)
+        .map_err(|error| StoreError::new(format!("rows cannot be written down: {error}")))
 }
 
 fn class(word: &str) -> Option<ErrorClass> {
@@ -300,12 +309,12 @@ pub(super) fn read_orders(text: &str) -> Result<Vec<String>, StoreError> {
     match text {
         "" => Ok(Vec::new()),
         list => serde_json::from_str(list)
-            .map_err(|_| StoreError("the order numbers of a message cannot be read".to_owned())),
+            .map_err(|_| StoreError::unreadable("the order numbers of a message cannot be read")),
     }
 }
 
 fn lanes(text: &str) -> Result<Vec<String>, StoreError> {
-    serde_json::from_str(text).map_err(|_| StoreError("the lanes of a delivery cannot be read".to_owned()))
+    serde_json::from_str(text).map_err(|_| StoreError::unreadable("the lanes of a delivery cannot be read"))
 }
 
 fn count(number: i64) -> u32 {

@@ -4,6 +4,8 @@
 //!           when it returns `Err` the journal never calls it again. Sequences rise in the order of the batch.
 //! Not here: packing, grouping, closing (body.rs, committer.rs), which are the same for every store.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use jiff::Timestamp;
 
@@ -169,8 +171,28 @@ pub struct StoredDelivery {
 
 /// Why a store could not do what was asked. The text names no value of a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct StoreError(pub String);
+#[error("{what}")]
+pub struct StoreError {
+    what: String,
+    of_the_data: bool,
+}
+
+impl StoreError {
+    /// Nothing is said about what lies in the store: it may well be read another time.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), of_the_data: false }
+    }
+
+    /// What was asked for lies there so that it cannot be read, unless nothing can.
+    pub fn unreadable(what: impl Into<String>) -> Self {
+        Self { what: what.into(), of_the_data: true }
+    }
+
+    /// Whether it can be a fault of the very data that were asked for.
+    pub fn is_of_the_data(&self) -> bool {
+        self.of_the_data
+    }
+}
 
 /// Where the journal lies. Every method but `commit` and `maintain` only reads, and may run beside them.
 #[async_trait]
@@ -181,6 +203,12 @@ pub trait Store: Send + Sync + 'static {
     /// Called after every commit has been answered, for what need not be in it: checkpoints, search keys.
     /// `idle` says that nobody is waiting. An error closes the journal, as one of `commit` does.
     async fn maintain(&self, idle: bool) -> Result<(), StoreError>;
+
+    /// How long `maintain` may stay away while nothing is handed in: a store that can be lost unseen looks after itself
+    /// then. None, as for a file at hand: for ever.
+    fn patience(&self) -> Option<Duration> {
+        None
+    }
 
     /// Removes messages or their bytes in one short transaction, but nothing of a message that has an unfinished
     /// delivery at that moment. Called by the committer between two commits; an error closes the journal.

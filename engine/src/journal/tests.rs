@@ -19,21 +19,25 @@ use super::{
 };
 
 /// A SQLite store with something in the way of its commits.
-struct Hindered {
+pub(crate) struct Hindered {
     inner: SqliteStore,
     hindrance: Hindrance,
     commits: AtomicUsize,
     maintained: AtomicUsize,
 }
 
-enum Hindrance {
+pub(crate) enum Hindrance {
     /// The n-th commit fails before anything is written.
     CommitFails(usize),
     /// The n-th commit is written, and then its sync is said to have failed.
     SyncFails(usize),
     /// The n-th call of `maintain` fails.
     MaintainFails(usize),
+    /// The same, and it wants to be looked after while nothing comes.
+    LostWhileQuiet(usize),
     CommitPanics(usize),
+    /// No reading of what is owed ever ends; tells that one has begun. The second commit fails.
+    Silent(Arc<tokio::sync::Notify>),
     /// Each commit waits for a permit.
     Gate(Arc<Semaphore>),
 }
@@ -43,12 +47,13 @@ impl Store for Hindered {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
         let number = self.commits.fetch_add(1, Ordering::SeqCst) + 1;
         match &self.hindrance {
-            Hindrance::CommitFails(n) if *n == number => Err(StoreError("disk I/O error".to_owned())),
+            Hindrance::CommitFails(n) if *n == number => Err(StoreError::new("disk I/O error")),
             Hindrance::SyncFails(n) if *n == number => {
                 self.inner.commit(batch).await?;
-                Err(StoreError("disk I/O error".to_owned()))
+                Err(StoreError::new("disk I/O error"))
             }
             Hindrance::CommitPanics(n) if *n == number => panic!("on purpose"),
+            Hindrance::Silent(_) if number == 2 => Err(StoreError::new("disk I/O error")),
             Hindrance::Gate(gate) => {
                 gate.acquire().await.unwrap().forget();
                 self.inner.commit(batch).await
@@ -60,9 +65,16 @@ impl Store for Hindered {
     async fn maintain(&self, idle: bool) -> Result<(), StoreError> {
         let number = self.maintained.fetch_add(1, Ordering::SeqCst) + 1;
         match self.hindrance {
-            Hindrance::MaintainFails(n) if n == number => Err(StoreError("disk I/O error".to_owned())),
+            Hindrance::MaintainFails(n) | Hindrance::LostWhileQuiet(n) if n == number => {
+                Err(StoreError::new("disk I/O error"))
+            }
             _ => self.inner.maintain(idle).await,
         }
+    }
+
+    fn patience(&self) -> Option<std::time::Duration> {
+        let impatient = matches!(self.hindrance, Hindrance::LostWhileQuiet(_));
+        impatient.then_some(std::time::Duration::from_millis(1))
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
@@ -94,6 +106,10 @@ impl Store for Hindered {
     }
 
     async fn pending(&self, to: &str, after: Sequence, limit: usize) -> Result<Vec<Pending>, StoreError> {
+        if let Hindrance::Silent(began) = &self.hindrance {
+            began.notify_one();
+            std::future::pending::<()>().await;
+        }
         self.inner.pending(to, after, limit).await
     }
 
@@ -151,7 +167,10 @@ impl Store for Hindered {
     }
 }
 
-async fn hindered(directory: &tempfile::TempDir, hindrance: Hindrance) -> (Journal, Arc<Hindered>) {
+pub(crate) async fn hindered(
+    directory: &tempfile::TempDir,
+    hindrance: Hindrance,
+) -> (Journal, Arc<Hindered>) {
     let inner = SqliteStore::open(directory.path()).await.unwrap();
     let (commits, maintained) = (AtomicUsize::new(0), AtomicUsize::new(0));
     let store = Arc::new(Hindered { inner, hindrance, commits, maintained });
@@ -212,6 +231,15 @@ async fn p1_p7_after_a_failed_commit_nothing_is_acknowledged_and_nothing_is_trie
             assert!(acknowledged.iter().all(|sequence| kept.contains(sequence)));
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p4_a_store_that_is_lost_while_nothing_comes_closes_the_journal() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, store) = hindered(&directory, Hindrance::LostWhileQuiet(5)).await;
+    let closed = tokio::time::timeout(std::time::Duration::from_secs(20), journal.closed()).await;
+    assert_eq!(&*closed.expect("nobody looks after it"), "disk I/O error");
+    assert_eq!(store.commits.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

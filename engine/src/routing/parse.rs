@@ -16,7 +16,7 @@ use super::{
     },
 };
 use crate::{
-    connector::{Limit, Policy, Retry},
+    connector::{Limit, NAME_MOST, Policy, Retry},
     document::Document,
     error::Problem,
 };
@@ -77,6 +77,10 @@ impl Reading<'_> {
             let what = format!("`{stem}` is no name for a route");
             let problem = Problem::error(what).at(&*self.document.file, 0, 0);
             self.problems.push(problem.help("lower-case letters, digits, `-` and `_`"));
+        }
+        if stem.len() > NAME_MOST {
+            let what = format!("the name of the route has {} bytes: {NAME_MOST} at most", stem.len());
+            self.problems.push(Problem::error(what).at(&*self.document.file, 0, 0));
         }
         stem
     }

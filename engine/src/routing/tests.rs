@@ -205,6 +205,18 @@ fn a_file_must_have_the_name_of_a_route() {
 }
 
 #[test]
+fn a_name_that_no_index_holds_is_refused() {
+    let file = |bytes| format!("routes/{}.toml", "r".repeat(bytes));
+    parse(&[(&file(100), FULL)]).unwrap();
+    let problems = parse(&[(&file(101), FULL)]).unwrap_err();
+    assert!(
+        problems[0].to_string().ends_with("the name of the route has 101 bytes: 100 at most"),
+        "{}",
+        problems[0]
+    );
+}
+
+#[test]
 fn faults_of_all_files_are_told() {
     let problems =
         parse(&[("routes/a.toml", "x = 1"), ("routes/b.toml", "= 1"), ("routes/c.toml", FULL)]).unwrap_err();

@@ -30,7 +30,7 @@ impl SimulatedStore {
             world.turn(format!("read {what}")).await;
             if world.fails(&format!("reading {what}"), 4) {
                 world.tell(format!("reading {what} fails"));
-                return Err(StoreError("a read that fails on purpose".to_owned()));
+                return Err(StoreError::new("a read that fails on purpose"));
             }
         }
         Ok(read(&self.disk.lock()))
@@ -68,7 +68,7 @@ impl Store for SimulatedStore {
         world.turn("commit".to_owned()).await;
         if world.fails("commit", 4) {
             world.tell("the commit fails");
-            return Err(StoreError("a sync that fails on purpose".to_owned()));
+            return Err(StoreError::new("a sync that fails on purpose"));
         }
         let committed = {
             let mut disk = self.disk.lock();
@@ -83,7 +83,7 @@ impl Store for SimulatedStore {
         match &self.world {
             Some(world) if world.fails("maintain", 1) => {
                 world.tell("the upkeep of the store fails");
-                Err(StoreError("a checkpoint that fails on purpose".to_owned()))
+                Err(StoreError::new("a checkpoint that fails on purpose"))
             }
             _ => Ok(()),
         }

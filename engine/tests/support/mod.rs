@@ -5,6 +5,7 @@
 pub mod hostile;
 pub mod machine;
 pub mod postgres;
+pub mod relay;
 pub mod senders;
 
 use std::{

@@ -115,6 +115,20 @@ impl Server {
         name
     }
 
+    /// A new database with what another holds, by `pg_dump` and `pg_restore` as a person uses them.
+    pub fn restored(&self, from: &str) -> String {
+        let (to, copy) = (self.database(), self.home.join("copy"));
+        let run = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(self.programs.join(program));
+            command.arg("-h").arg(&self.home).args(["-U", "tie"]).args(arguments);
+            let output = command.arg(&copy).output().unwrap();
+            assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        run("pg_dump", &["-n", "tie", "-Fc", from, "-f"]);
+        run("pg_restore", &["-d", &to]);
+        to
+    }
+
     /// Sends the server a signal, KILL (a crash) or QUIT (an immediate stop); it comes up again by itself.
     pub fn crash(&self, signal: &str) {
         let process = self.process().expect("the server runs");

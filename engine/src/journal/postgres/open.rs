@@ -1,16 +1,18 @@
-//! Opening the database: who we are to it, whether it keeps what it confirms, lock, migrations, token, counts.
+//! Opening the database: lock, migrations, token, whether this is where the journal was, counts. Each step has its time.
 
 use std::time::Duration;
 
-use sqlx::{
-    ConnectOptions, Connection, PgConnection, PgPool, Row,
-    migrate::Migrator,
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
-};
+use sqlx::{Connection, PgConnection, Row, migrate::Migrator};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{Counters, PostgresStore, Session, Settings, SslMode};
+use super::{
+    Counters, PostgresStore, READERS, SEARCHERS, Session, Settings, Times, decide,
+    head::{self, Head},
+    readers::{self, Readers},
+    session, spans,
+};
 use crate::journal::{
+    PAUSED,
     rows::{Cells, state},
     store::StoreError,
 };
@@ -19,16 +21,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/postgres/migrations");
 
 /// The advisory lock of the engine that writes: "TIE1", and which of our locks.
 const LOCK: (i32, i32) = (0x5449_4531, 1);
-/// The oldest server that is tested.
-const OLDEST_SERVER: i64 = 150_000;
-const READERS: u32 = 4;
-/// A connection that is not there by then will not come.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-/// A server may need so long to be up.
-const START_TIME: Duration = Duration::from_secs(30);
-/// A server may need so long to see that the engine before us is gone.
-const LOCK_TIME: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(100);
+/// The note that says which database the journal was last written in.
+const PLACE: &str = "place";
 
 /// Why a journal in a database cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -67,6 +62,17 @@ pub enum OpenError {
         /// Why not, and what to do.
         why: String,
     },
+    /// The process's environment would have a say in how it is reached.
+    #[error(
+        "database {place} is not opened: the environment variable {variable} is set, which would change how it is reached; \
+         unset it, and say what is needed in `[journal.postgres]`"
+    )]
+    Environment {
+        /// The database.
+        place: String,
+        /// The variable.
+        variable: &'static str,
+    },
     /// The password could not be fetched.
     #[error("the password for database {place}: {why}")]
     Password {
@@ -85,128 +91,83 @@ pub enum OpenError {
     },
 }
 
-pub(super) async fn open(settings: &Settings) -> Result<PostgresStore, OpenError> {
-    let place = format!("{} at {}:{}", settings.database, settings.host, settings.port);
-    let options = options(settings).map_err(|why| OpenError::Password { place: place.clone(), why })?;
-    let failed = |error: StoreError| OpenError::Database { place: place.clone(), error };
-    let failed_sql = |error: sqlx::Error| OpenError::Database { place: place.clone(), error: error.into() };
-
-    let mut writer = connect(&options).await.map_err(failed)?;
-    if let Some(why) = unfit(&mut writer).await.map_err(failed_sql)? {
-        return Err(OpenError::Unfit { place, why });
+pub(super) async fn open(settings: &Settings, times: Times) -> Result<PostgresStore, OpenError> {
+    let place = Place(format!("{} at {}:{}", settings.database, settings.host, settings.port));
+    if let Some(variable) = session::VARIABLES.into_iter().find(|name| std::env::var_os(name).is_some()) {
+        return Err(OpenError::Environment { place: place.0, variable });
     }
-    lock(&mut writer, &place).await?;
-    migrate(&mut writer, &place).await?;
-    settle(&mut writer).await.map_err(failed_sql)?;
-    let session = enter(&mut writer).await.map_err(failed_sql)?;
-    let last =
-        sqlx::query_scalar("SELECT last FROM head").fetch_one(&mut writer).await.map_err(failed_sql)?;
-    let last: i64 = last;
-    let counters = seed(&mut writer).await.map_err(failed)?;
-    let readers = readers(options).await.map_err(failed_sql)?;
+    let options =
+        session::options(settings).map_err(|why| OpenError::Password { place: place.0.clone(), why })?;
+    let mut writer = session::connect(&options).await.map_err(|error| place.failed(error))?;
+    if let Some(why) = place.step(times.step, session::unfit(&mut writer)).await? {
+        return Err(OpenError::Unfit { place: place.0, why });
+    }
+    place.whole(times.lock + times.step, lock(&mut writer, &place, times.lock)).await?;
+    place.whole(times.migrate, migrate(&mut writer, &place)).await?;
+    place.step(times.step, session::settle(&mut writer)).await?;
+    let session = place.step(times.step, enter(&mut writer)).await?;
+    place.step(times.step, stay(&mut writer)).await?;
+    let (written, now) = place.step(times.step, head::read(&mut writer)).await?;
+    let counters = place.step(times.count, seed(&mut writer)).await?;
+    let (server, _) = place.step(times.step, readers::server(&mut writer)).await?;
+    let readers = |sessions| Readers::new(options.clone(), sessions, server, times.read);
+    let (road, persons) = (readers(READERS), readers(SEARCHERS));
+    // Whether they reach the same server is told now, and not when the first delivery is due.
+    road.session().await.map_err(|error| place.failed(error))?.keep();
     Ok(PostgresStore {
         writer: tokio::sync::Mutex::new(Some(writer)),
-        readers,
+        road,
+        persons,
         counters: parking_lot::Mutex::new(counters),
-        last: last.into(),
+        head: parking_lot::Mutex::new(Head::new(now, written)),
+        spans: parking_lot::Mutex::default(),
         session,
+        times,
     })
 }
 
-/// Everything is said, so that nothing is taken from the process's `PG…` variables.
-fn options(settings: &Settings) -> Result<PgConnectOptions, String> {
-    let password = match &settings.password {
-        None => String::new(),
-        Some(reference) => reference.fetch()?.expose().to_owned(),
-    };
-    let options = PgConnectOptions::new_without_pgpass()
-        .host(&settings.host)
-        .port(settings.port)
-        .database(&settings.database)
-        .username(&settings.user)
-        .password(&password)
-        .application_name("tie")
-        .ssl_mode(if settings.host.starts_with('/') { PgSslMode::Disable } else { ssl(settings.sslmode) })
-        .options([
-            ("search_path", "tie"),
-            // A cable that was pulled must not keep the lock for hours.
-            ("tcp_keepalives_idle", "10"),
-            ("tcp_keepalives_interval", "5"),
-            ("tcp_keepalives_count", "3"),
-            ("jit", "off"),
-        ])
-        .disable_statement_logging();
-    Ok(match &settings.ca {
-        None => options,
-        Some(ca) => options.ssl_root_cert(ca),
-    })
-}
+/// Which database, for errors.
+struct Place(String);
 
-fn ssl(mode: SslMode) -> PgSslMode {
-    match mode {
-        SslMode::Disable => PgSslMode::Disable,
-        SslMode::Require => PgSslMode::Require,
-        SslMode::VerifyCa => PgSslMode::VerifyCa,
-        SslMode::VerifyFull => PgSslMode::VerifyFull,
+impl Place {
+    fn failed(&self, error: impl Into<StoreError>) -> OpenError {
+        OpenError::Database { place: self.0.clone(), error: error.into() }
     }
-}
 
-/// A server that is just starting is waited for.
-async fn connect(options: &PgConnectOptions) -> Result<PgConnection, StoreError> {
-    let end = Instant::now() + START_TIME;
-    loop {
-        let error = match timeout(CONNECT_TIME, options.connect()).await {
-            Ok(Ok(connection)) => return Ok(connection),
-            Ok(Err(error)) => error,
-            Err(_) => return Err(StoreError(format!("no answer within {} s", CONNECT_TIME.as_secs()))),
-        };
-        let starting =
-            error.as_database_error().and_then(|error| error.code()).is_some_and(|code| code == "57P03");
-        if !starting || Instant::now() > end {
-            return Err(error.into());
-        }
-        sleep(PAUSE).await;
+    /// A step of opening, that ends whatever becomes of the database meanwhile.
+    async fn step<T, E: Into<StoreError>>(
+        &self,
+        time: Duration,
+        step: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, OpenError> {
+        self.whole(time, async { step.await.map_err(|error| self.failed(error)) }).await
     }
-}
 
-/// Why a server cannot be trusted with a journal, if it cannot.
-async fn unfit(connection: &mut PgConnection) -> Result<Option<String>, sqlx::Error> {
-    const ASK: &str =
-        "SELECT current_setting('server_version_num')::bigint, current_setting('server_version'),
-        current_setting('fsync'), current_setting('full_page_writes'), current_setting('server_encoding'),
-        pg_is_in_recovery()";
-    let row = sqlx::query(ASK).fetch_one(connection).await?;
-    let (number, version): (i64, String) = (row.try_get(0)?, row.try_get(1)?);
-    let (fsync, pages, encoding): (String, String, String) =
-        (row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
-    let standby: bool = row.try_get(5)?;
-    Ok(if number < OLDEST_SERVER {
-        Some(format!("it is PostgreSQL {version}; 15 or later is needed"))
-    } else if standby {
-        Some("it is a standby and takes no writes: give the address of the primary".to_owned())
-    } else if fsync != "on" {
-        Some("its `fsync` is off, so that a power cut loses what was acknowledged: set it on".to_owned())
-    } else if encoding != "UTF8" {
-        Some(format!("its encoding is {encoding}: create it with ENCODING 'UTF8'"))
-    } else {
-        if pages != "on" {
-            tracing::warn!(
-                "the database has `full_page_writes` off: after a power cut pages may be torn and the journal damaged, \
-                 unless the file system writes whole pages"
+    /// The same of one that tells its own errors.
+    async fn whole<T>(
+        &self,
+        time: Duration,
+        step: impl Future<Output = Result<T, OpenError>>,
+    ) -> Result<T, OpenError> {
+        let late = |_| {
+            let why = format!(
+                "it has not answered within {time:?}; if it has a synchronous standby, see whether that is there"
             );
-        }
-        None
-    })
+            Err(self.failed(StoreError::new(why)))
+        };
+        timeout(time, step).await.unwrap_or_else(late)
+    }
 }
 
 /// Only one engine at a time. The lock goes with the session; a server may need a moment to see that one is gone.
-async fn lock(connection: &mut PgConnection, place: &str) -> Result<(), OpenError> {
+async fn lock(connection: &mut PgConnection, place: &Place, patience: Duration) -> Result<(), OpenError> {
     const HOLDER: &str = "SELECT l.pid || coalesce(', from ' || host(a.client_addr), '')
         FROM pg_locks l LEFT JOIN pg_stat_activity a USING (pid)
         WHERE l.locktype = 'advisory' AND l.classid::bigint = $1 AND l.objid::bigint = $2 AND l.granted
         AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())";
-    let failed = |error: sqlx::Error| OpenError::Database { place: place.to_owned(), error: error.into() };
-    let end = Instant::now() + LOCK_TIME;
+    let failed = |error: sqlx::Error| place.failed(error);
+    let end = Instant::now() + patience;
+    let mut told = false;
     loop {
         let taken: bool = sqlx::query_scalar("SELECT pg_try_advisory_lock($1, $2)")
             .bind(LOCK.0)
@@ -220,19 +181,24 @@ async fn lock(connection: &mut PgConnection, place: &str) -> Result<(), OpenErro
         if Instant::now() > end {
             let holder = sqlx::query_scalar(HOLDER).bind(i64::from(LOCK.0)).bind(i64::from(LOCK.1));
             let who = holder.fetch_optional(connection).await.map_err(failed)?;
-            return Err(OpenError::InUse { place: place.to_owned(), who });
+            return Err(OpenError::InUse { place: place.0.clone(), who });
+        }
+        if !std::mem::replace(&mut told, true) {
+            tracing::info!(
+                "another engine has the journal open: waiting for {patience:?} for the server to see it gone"
+            );
         }
         sleep(PAUSE).await;
     }
 }
 
 /// Refuses what is not ours before anything is written, then brings an older journal up to date.
-async fn migrate(connection: &mut PgConnection, place: &str) -> Result<(), OpenError> {
+async fn migrate(connection: &mut PgConnection, place: &Place) -> Result<(), OpenError> {
     // The permission to create a schema is asked for only where there is none: the role need not have it.
     const FOUND: &str =
         "SELECT to_regnamespace('tie') IS NOT NULL, to_regclass('tie._sqlx_migrations') IS NOT NULL,
         (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace('tie'))";
-    let failed = |error: sqlx::Error| OpenError::Database { place: place.to_owned(), error: error.into() };
+    let failed = |error: sqlx::Error| place.failed(error);
     let row = sqlx::query(FOUND).fetch_one(&mut *connection).await.map_err(failed)?;
     let schema: bool = row.try_get(0).map_err(failed)?;
     let stamped: bool = row.try_get(1).map_err(failed)?;
@@ -244,29 +210,14 @@ async fn migrate(connection: &mut PgConnection, place: &str) -> Result<(), OpenE
         let found: i64 = sqlx::query_scalar(newest).fetch_one(&mut *connection).await.map_err(failed)?;
         let known = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or_default();
         if found > known {
-            return Err(OpenError::Newer { place: place.to_owned(), found, known });
+            return Err(OpenError::Newer { place: place.0.clone(), found, known });
         }
     } else if relations > 0 {
-        return Err(OpenError::NotAJournal(place.to_owned()));
+        return Err(OpenError::NotAJournal(place.0.clone()));
     }
     // `run` over a connection gives a future that cannot be spawned (sqlx 0.9); this is what it calls.
-    MIGRATIONS.run_direct(None, connection, false).await.map_err(|error| OpenError::Database {
-        place: place.to_owned(),
-        error: StoreError(error.to_string()),
-    })
-}
-
-/// The settings of the session that writes. Its statements look up by whole keys, whatever the statistics say.
-async fn settle(writer: &mut PgConnection) -> Result<(), sqlx::Error> {
-    const SETTINGS: &str = "SELECT
-        set_config('synchronous_commit',
-            CASE current_setting('synchronous_commit') WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),
-        set_config('statement_timeout', '20s', false), set_config('lock_timeout', '10s', false),
-        set_config('idle_in_transaction_session_timeout', '30s', false),
-        set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-        set_config('enable_bitmapscan', 'off', false), set_config('enable_hashjoin', 'off', false),
-        set_config('enable_mergejoin', 'off', false)";
-    sqlx::query(SETTINGS).execute(writer).await.map(drop)
+    let done = MIGRATIONS.run_direct(None, connection, false).await;
+    done.map_err(|error| place.failed(StoreError::new(error.to_string())))
 }
 
 /// Takes the next token: from here on an engine before us cannot commit, also if it has not yet seen that it is alone.
@@ -277,19 +228,42 @@ async fn enter(writer: &mut PgConnection) -> Result<Session, sqlx::Error> {
     Ok(Session { token: row.try_get(0)?, process: row.try_get(1)? })
 }
 
-/// Sessions that only read, each answer by an index: a plan made when a table was small must not read it all later.
-async fn readers(options: PgConnectOptions) -> Result<PgPool, sqlx::Error> {
-    let options = options.options([
-        ("default_transaction_read_only", "on"),
-        ("default_transaction_isolation", "repeatable read"),
-        ("statement_timeout", "30s"),
-        ("enable_seqscan", "off"),
-        ("enable_bitmapscan", "off"),
-        ("enable_hashjoin", "off"),
-        ("enable_mergejoin", "off"),
-    ]);
-    let pool = PgPoolOptions::new().max_connections(READERS).acquire_timeout(CONNECT_TIME);
-    pool.connect_with(options).await
+/// A journal that was put back delivers nothing before a person has seen that the other delivers nothing any more. A
+/// standby that takes over is the same system.
+async fn stay(writer: &mut PgConnection) -> Result<(), StoreError> {
+    const NOTED: &str = "SELECT value FROM note WHERE name = $1";
+    let here = whereabouts(writer).await?;
+    let mut transaction = writer.begin().await?;
+    let was: Option<String> = sqlx::query_scalar(NOTED).bind(PLACE).fetch_optional(&mut *transaction).await?;
+    if was.as_ref() == Some(&here) {
+        return Ok(());
+    }
+    let paused: Option<String> =
+        sqlx::query_scalar(NOTED).bind(PAUSED).fetch_optional(&mut *transaction).await?;
+    if let Some(was) = was.filter(|_| paused.is_none()) {
+        let why = format!(
+            "this database is not where the journal was last written: that was {was}, this is {here}; see that nothing \
+             is delivered from there any more, then `tie resume --why …`"
+        );
+        tracing::warn!(why, "the journal is paused");
+        decide::note(&mut transaction, PAUSED, Some(why), None).await?;
+    }
+    decide::note(&mut transaction, PLACE, Some(here), None).await?;
+    Ok(transaction.commit().await?)
+}
+
+/// Which database of which system of the world's. Any role may ask, unless somebody has forbidden it.
+async fn whereabouts(writer: &mut PgConnection) -> Result<String, StoreError> {
+    const DATABASE: &str = "SELECT oid::bigint, has_function_privilege('pg_control_system()', 'EXECUTE')
+        FROM pg_database WHERE datname = current_database()";
+    const SYSTEM: &str = "SELECT system_identifier::text FROM pg_control_system()";
+    let row = sqlx::query(DATABASE).fetch_one(&mut *writer).await?;
+    let (database, may_ask): (i64, bool) = (row.try_get(0)?, row.try_get(1)?);
+    let system: String = match may_ask {
+        true => sqlx::query_scalar(SYSTEM).fetch_one(writer).await?,
+        false => "that may not be asked for".to_owned(),
+    };
+    Ok(format!("database {database} of system {system}"))
 }
 
 async fn seed(writer: &mut PgConnection) -> Result<Counters, StoreError> {
@@ -307,6 +281,7 @@ async fn seed(writer: &mut PgConnection) -> Result<Counters, StoreError> {
             counters.set(row.text(0)?.to_owned(), state, deliveries);
         }
     }
+    spans::forget(&mut transaction).await?;
     transaction.commit().await?;
     Ok(counters)
 }

@@ -5,9 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, PgConnection};
 
-use super::{PostgresStore, search, write};
+use super::{
+    PostgresStore,
+    head::{self, Numbers},
+    search, write,
+};
 use crate::journal::{
     Aged, Sequence, State,
     counters::Moves,
@@ -48,12 +52,12 @@ const REMOVE_KEYS: &str = "DELETE FROM search s USING unnest($1::bigint[], $2::b
     AS v (kind, hash, sequence) WHERE s.kind = v.kind AND s.hash = v.hash AND s.sequence = v.sequence";
 
 pub(super) async fn aged(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     after: Sequence,
     with_body: bool,
     limit: usize,
 ) -> Result<Vec<Aged>, StoreError> {
-    let mut transaction = readers.begin().await?;
+    let mut transaction = connection.begin().await?;
     let sql = if with_body { AGED_WITH_BODY } else { AGED };
     let rows = sqlx::query(sql).bind(after.0).bind(many(limit)).fetch_all(&mut *transaction).await?;
     let mut found = BTreeMap::new();
@@ -92,8 +96,9 @@ pub(super) async fn prune(
     writer: &mut PgConnection,
     prune: Prune,
 ) -> Result<Pruned, StoreError> {
+    let before = store.head.lock().numbers();
     let mut transaction = writer.begin().await?;
-    write::enter(&mut transaction, store.session, 0).await?;
+    write::enter(&mut transaction, store.session).await?;
     let all: Vec<i64> = prune.bodies.iter().chain(&prune.messages).map(|sequence| sequence.0).collect();
     let waiting = unfinished(&mut transaction, &all).await?;
     let free = |sequences: Vec<Sequence>| -> Vec<i64> {
@@ -103,8 +108,11 @@ pub(super) async fn prune(
     let bodies = step.forget(&free(prune.bodies)).await?;
     let messages = step.remove(&free(prune.messages)).await?;
     let Step { moves, freed, .. } = step;
-    write::use_up(&mut transaction, -freed, messages).await?;
+    let after = Numbers { messages: before.messages - messages, used: before.used - freed, ..before };
+    // With them: the newest message may be among those that go, and no number is ever given twice.
+    head::write(&mut transaction, after).await?;
     transaction.commit().await?;
+    store.head.lock().written(after);
     store.counters.lock().apply(moves);
     Ok(Pruned { bodies: bodies.unsigned_abs(), messages: messages.unsigned_abs() })
 }

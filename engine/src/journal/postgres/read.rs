@@ -1,8 +1,8 @@
 //! What only reads: on sessions of their own, each answer from one snapshot of the database.
 
-use sqlx::{AssertSqlSafe, PgPool, Postgres, QueryBuilder};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, QueryBuilder};
 
-use super::{search, text};
+use super::{head::Numbers, search, text};
 use crate::journal::{
     Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Pending, Sequence, State, Stats, Summary,
     counters::Counters,
@@ -14,7 +14,7 @@ use crate::journal::{
 };
 
 pub(super) async fn pending(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     destination: &str,
     after: Sequence,
     limit: usize,
@@ -29,7 +29,7 @@ pub(super) async fn pending(
         pending_columns!(),
         " FROM pending WHERE destination = $1 AND sequence = $2 AND route > $3 ORDER BY route"
     );
-    let mut transaction = readers.begin().await?;
+    let mut transaction = connection.begin().await?;
     let page = sqlx::query(PAGE).bind(destination).bind(after.0).bind(many(limit));
     let page = page.fetch_all(&mut *transaction).await?;
     let mut found = page.iter().map(rows::pending).collect::<Result<Vec<_>, _>>()?;
@@ -42,15 +42,21 @@ pub(super) async fn pending(
     Ok(found)
 }
 
-pub(super) async fn messages(readers: &PgPool, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError> {
+pub(super) async fn messages(
+    connection: &mut PgConnection,
+    sequences: &[Sequence],
+) -> Result<Vec<Stored>, StoreError> {
     const MESSAGES: &str =
         concat!("SELECT ", stored_columns!(), " FROM message m WHERE m.sequence = ANY($1)");
     let sequences: Vec<i64> = sequences.iter().map(|sequence| sequence.0).collect();
-    let rows = sqlx::query(MESSAGES).bind(sequences).fetch_all(readers).await?;
+    let rows = sqlx::query(MESSAGES).bind(sequences).fetch_all(connection).await?;
     rows.iter().map(rows::stored).collect()
 }
 
-pub(super) async fn outputs(readers: &PgPool, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError> {
+pub(super) async fn outputs(
+    connection: &mut PgConnection,
+    ids: &[DeliveryId],
+) -> Result<Vec<StoredDelivery>, StoreError> {
     const OUTPUTS: &str = concat!(
         "SELECT ",
         output_columns!(),
@@ -61,34 +67,37 @@ pub(super) async fn outputs(readers: &PgPool, ids: &[DeliveryId]) -> Result<Vec<
         .bind(ids.iter().map(|id| id.sequence.0).collect::<Vec<_>>())
         .bind(ids.iter().map(|id| id.route.as_str()).collect::<Vec<_>>())
         .bind(ids.iter().map(|id| id.destination.as_str()).collect::<Vec<_>>());
-    query.fetch_all(readers).await?.iter().map(rows::output).collect()
+    query.fetch_all(connection).await?.iter().map(rows::output).collect()
 }
 
-pub(super) async fn summary(readers: &PgPool, sequence: Sequence) -> Result<Option<Summary>, StoreError> {
+pub(super) async fn summary(
+    connection: &mut PgConnection,
+    sequence: Sequence,
+) -> Result<Option<Summary>, StoreError> {
     const ONE: &str = concat!("SELECT ", summary_columns!(), " FROM message m WHERE m.sequence = $1");
-    let row = sqlx::query(ONE).bind(sequence.0).fetch_optional(readers).await?;
+    let row = sqlx::query(ONE).bind(sequence.0).fetch_optional(connection).await?;
     row.as_ref().map(rows::summary).transpose()
 }
 
 pub(super) async fn deliveries(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     sequence: Sequence,
 ) -> Result<Vec<DeliveryRecord>, StoreError> {
     const UNFINISHED: &str = concat!("SELECT ", pending_columns!(), " FROM pending WHERE sequence = $1");
     let known = format!("SELECT {DELIVERY_COLUMNS} FROM delivery d WHERE d.sequence = $1");
-    let mut transaction = readers.begin().await?;
+    let mut transaction = connection.begin().await?;
     let known = sqlx::query(AssertSqlSafe(known)).bind(sequence.0).fetch_all(&mut *transaction).await?;
     let unfinished = sqlx::query(UNFINISHED).bind(sequence.0).fetch_all(&mut *transaction).await?;
     rows::of_message(&known, &unfinished)
 }
 
 pub(super) async fn select(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     filter: &Filter,
     after: Sequence,
     limit: usize,
 ) -> Result<Vec<DeliveryRecord>, StoreError> {
-    let mut transaction = readers.begin().await?;
+    let mut transaction = connection.begin().await?;
     let page = selection(filter, "d.sequence > ", after, limit).build().fetch_all(&mut *transaction).await?;
     let mut found = page.iter().map(rows::delivery).collect::<Result<Vec<_>, _>>()?;
     if let Some(last) = found.last().filter(|_| found.len() == limit).map(|last| last.id.sequence) {
@@ -132,7 +141,7 @@ fn selection(filter: &Filter, place: &str, bound: Sequence, limit: usize) -> Que
 }
 
 pub(super) async fn quarantine(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     after: Sequence,
     limit: usize,
 ) -> Result<Vec<Summary>, StoreError> {
@@ -141,18 +150,18 @@ pub(super) async fn quarantine(
         summary_columns!(),
         " FROM message m WHERE m.quarantine IS NOT NULL AND m.sequence > $1 ORDER BY m.sequence LIMIT $2"
     );
-    let rows = sqlx::query(QUARANTINE).bind(after.0).bind(many(limit)).fetch_all(readers).await?;
+    let rows = sqlx::query(QUARANTINE).bind(after.0).bind(many(limit)).fetch_all(connection).await?;
     rows.iter().map(rows::summary).collect()
 }
 
-pub(super) async fn audit(readers: &PgPool, limit: usize) -> Result<Vec<Audit>, StoreError> {
+pub(super) async fn audit(connection: &mut PgConnection, limit: usize) -> Result<Vec<Audit>, StoreError> {
     const AUDIT: &str = concat!("SELECT ", audit_columns!(), " FROM audit ORDER BY id DESC LIMIT $1");
-    let rows = sqlx::query(AUDIT).bind(many(limit)).fetch_all(readers).await?;
+    let rows = sqlx::query(AUDIT).bind(many(limit)).fetch_all(connection).await?;
     rows.iter().map(rows::audit).collect()
 }
 
 pub(super) async fn counts(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     counters: &parking_lot::Mutex<Counters>,
 ) -> Result<Vec<Count>, StoreError> {
     let all = counters.lock().all();
@@ -160,8 +169,8 @@ pub(super) async fn counts(
     for (destination, state, deliveries) in all {
         let oldest = match (deliveries, state) {
             (0, _) => None,
-            (_, State::Ready) => oldest_ready(readers, counters, &destination).await?,
-            _ => oldest_other(readers, &destination, state).await?,
+            (_, State::Ready) => oldest_ready(&mut *connection, counters, &destination).await?,
+            _ => oldest_other(&mut *connection, &destination, state).await?,
         };
         let oldest = oldest.map(instant).transpose()?;
         counts.push(Count { destination, state, deliveries, oldest });
@@ -170,53 +179,60 @@ pub(super) async fn counts(
 }
 
 async fn oldest_ready(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     counters: &parking_lot::Mutex<Counters>,
     destination: &str,
 ) -> Result<Option<i64>, StoreError> {
     const OLDEST: &str = "SELECT sequence, received FROM pending
         WHERE destination = $1 AND sequence >= $2 AND state = 0 ORDER BY sequence LIMIT 1";
     let (from, replays) = counters.lock().ready_from(destination);
-    let row = sqlx::query(OLDEST).bind(destination).bind(from.0).fetch_optional(readers).await?;
+    let row = sqlx::query(OLDEST).bind(destination).bind(from.0).fetch_optional(connection).await?;
     let Some(row) = row else { return Ok(None) };
     counters.lock().found_ready(destination, Sequence(row.number(0)?), replays);
     Ok(Some(row.number(1)?))
 }
 
-async fn oldest_other(readers: &PgPool, destination: &str, state: State) -> Result<Option<i64>, StoreError> {
+async fn oldest_other(
+    connection: &mut PgConnection,
+    destination: &str,
+    state: State,
+) -> Result<Option<i64>, StoreError> {
     const WAITING: &str = "SELECT received FROM pending
         WHERE destination = $1 AND state = $2 AND state <> 0 ORDER BY sequence LIMIT 1";
     const DEAD: &str = "SELECT m.received FROM delivery d JOIN message m ON m.sequence = d.sequence
         WHERE d.destination = $1 AND d.state = $2 AND d.state = 6 ORDER BY d.sequence LIMIT 1";
     let sql = if state == State::Dead { DEAD } else { WAITING };
-    Ok(sqlx::query_scalar(sql).bind(destination).bind(state_number(state)).fetch_optional(readers).await?)
+    Ok(sqlx::query_scalar(sql).bind(destination).bind(state_number(state)).fetch_optional(connection).await?)
 }
 
-pub(super) async fn removed(readers: &PgPool, sequences: &[Sequence]) -> Result<Vec<Sequence>, StoreError> {
+pub(super) async fn removed(
+    connection: &mut PgConnection,
+    sequences: &[Sequence],
+) -> Result<Vec<Sequence>, StoreError> {
     const REMOVED: &str = "SELECT m.sequence FROM message m WHERE m.sequence = ANY($1) AND m.body IS NULL";
     let sequences: Vec<i64> = sequences.iter().map(|sequence| sequence.0).collect();
-    let rows = sqlx::query_scalar(REMOVED).bind(sequences).fetch_all(readers).await?;
+    let rows = sqlx::query_scalar(REMOVED).bind(sequences).fetch_all(connection).await?;
     Ok(rows.into_iter().map(Sequence).collect())
 }
 
-pub(super) async fn note(readers: &PgPool, name: &str) -> Result<Option<String>, StoreError> {
+pub(super) async fn note(connection: &mut PgConnection, name: &str) -> Result<Option<String>, StoreError> {
     let query = sqlx::query_scalar("SELECT value FROM note WHERE name = $1").bind(name);
-    Ok(query.fetch_optional(readers).await?)
+    Ok(query.fetch_optional(connection).await?)
 }
 
-pub(super) async fn stats(readers: &PgPool) -> Result<Stats, StoreError> {
-    const STATS: &str = "SELECT last, (SELECT min(sequence) FROM message),
-        (SELECT count(*) FROM message WHERE quarantine IS NOT NULL), messages,
+pub(super) async fn stats(connection: &mut PgConnection, numbers: Numbers) -> Result<Stats, StoreError> {
+    const STATS: &str = "SELECT (SELECT min(sequence) FROM message),
+        (SELECT count(*) FROM message WHERE quarantine IS NOT NULL),
         (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
-         WHERE relnamespace = to_regnamespace('tie') AND relkind = 'r'), used FROM head";
-    let row = sqlx::query(STATS).fetch_one(readers).await?;
+         WHERE relnamespace = to_regnamespace('tie') AND relkind = 'r')";
+    let row = sqlx::query(STATS).fetch_one(connection).await?;
     Ok(Stats {
-        last: Sequence(row.number(0)?),
-        first: row.number_if_any(1)?.map(Sequence),
-        quarantined: row.number(2)?.unsigned_abs(),
-        messages: row.number(3)?.unsigned_abs(),
-        disk_bytes: row.number(4)?.unsigned_abs(),
-        used_bytes: row.number(5)?.max(0).unsigned_abs(),
+        last: Sequence(numbers.last),
+        first: row.number_if_any(0)?.map(Sequence),
+        quarantined: row.number(1)?.unsigned_abs(),
+        messages: numbers.messages.unsigned_abs(),
+        disk_bytes: row.number(2)?.unsigned_abs(),
+        used_bytes: numbers.used.max(0).unsigned_abs(),
         search_behind: 0,
     })
 }

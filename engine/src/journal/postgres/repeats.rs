@@ -1,7 +1,7 @@
 //! What repeats are recognised by: routed messages, the newest first, and those with one source and control id.
 
 use jiff::Timestamp;
-use sqlx::{PgPool, QueryBuilder};
+use sqlx::{PgConnection, QueryBuilder};
 
 use super::{search, text};
 use crate::journal::{
@@ -11,7 +11,7 @@ use crate::journal::{
 };
 
 pub(super) async fn arrivals(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     before: Sequence,
     limit: usize,
 ) -> Result<Vec<Arrival>, StoreError> {
@@ -20,12 +20,12 @@ pub(super) async fn arrivals(
         arrival_columns!(),
         " FROM message WHERE sequence < $1 AND quarantine IS NULL ORDER BY sequence DESC LIMIT $2"
     );
-    let rows = sqlx::query(PAGE).bind(before.0).bind(many(limit)).fetch_all(readers).await?;
+    let rows = sqlx::query(PAGE).bind(before.0).bind(many(limit)).fetch_all(connection).await?;
     rows.iter().map(rows::arrival).collect()
 }
 
 pub(super) async fn earlier(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     arrival: &Arrival,
     since: Timestamp,
     before: Sequence,
@@ -39,6 +39,6 @@ pub(super) async fn earlier(
     sql.push(" AND m.listener = ").push_bind(text(&arrival.listener));
     sql.push(" AND m.sending_application = ").push_bind(text(&arrival.sending_application));
     sql.push(" AND m.sending_facility = ").push_bind(text(&arrival.sending_facility));
-    let row = sql.push(" AND m.quarantine IS NULL").build().fetch_one(readers).await?;
+    let row = sql.push(" AND m.quarantine IS NULL").build().fetch_one(connection).await?;
     Ok(Predecessors { copy: row.number_if_any(0)?.map(Sequence), others: row.number(1)? > 0 })
 }

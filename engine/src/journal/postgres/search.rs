@@ -6,9 +6,9 @@
 //! cannot hold it, and a short one, since there are several for each message. The value itself is compared as well.
 
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, PgPool, Postgres, QueryBuilder};
+use sqlx::{Connection, PgConnection, Postgres, QueryBuilder};
 
-use super::text;
+use super::{spans, text};
 use crate::journal::{
     Key, Keys, Page, Query, Sequence, Summary,
     rows::{self, Cells, many, state_number, summary_columns},
@@ -115,7 +115,7 @@ pub(super) fn push_found_by(sql: &mut QueryBuilder<Postgres>, key: Key<'_>) {
 }
 
 pub(super) async fn search(
-    readers: &PgPool,
+    connection: &mut PgConnection,
     query: &Query<'_>,
     before: Sequence,
     limit: usize,
@@ -124,7 +124,7 @@ pub(super) async fn search(
     if query.key.is_some_and(|key| key.value().is_empty()) || limit == 0 {
         return Ok(Page::default());
     }
-    let mut transaction = readers.begin().await?;
+    let mut transaction = connection.begin().await?;
     let Some((first, before)) = bounds(&mut transaction, query, before).await? else {
         return Ok(Page::default());
     };
@@ -152,18 +152,15 @@ async fn bounds(
 ) -> Result<Option<(i64, i64)>, StoreError> {
     const KEPT: &str = "SELECT (SELECT min(sequence) FROM message),
         (SELECT max(sequence) FROM message WHERE sequence < $1)";
-    // Not the plain column: its index would be walked from the beginning of the journal.
-    const RECEIVED: &str = "SELECT min(sequence + 0), max(sequence + 0) FROM message
-        WHERE received >= $2 AND received < $3 AND sequence < $1";
-    let row = if query.since.is_none() && query.until.is_none() {
-        sqlx::query(KEPT).bind(before.0).fetch_one(connection).await?
+    let row = sqlx::query(KEPT).bind(before.0).fetch_one(&mut *connection).await?;
+    let Some(kept) = row.number_if_any(0)?.zip(row.number_if_any(1)?) else { return Ok(None) };
+    let (first, last) = if query.since.is_none() && query.until.is_none() {
+        kept
     } else {
-        let since = query.since.map_or(i64::MIN, |since| since.as_microsecond());
-        let until = query.until.map_or(i64::MAX, |until| until.as_microsecond());
-        sqlx::query(RECEIVED).bind(before.0).bind(since).bind(until).fetch_one(connection).await?
+        let Some(span) = spans::bounds(connection, query.since, query.until).await? else { return Ok(None) };
+        (kept.0.max(span.0), kept.1.min(span.1))
     };
-    let (first, last) = (row.number_if_any(0)?, row.number_if_any(1)?);
-    Ok(first.zip(last).map(|(first, last)| (first, last + 1)))
+    Ok((first <= last).then_some((first, last + 1)))
 }
 
 /// Where one call has looked at as many messages as it may.

@@ -1,49 +1,61 @@
 //! The PostgreSQL store against the conformance suite, and what only it can be asked: real servers, all of them.
 
-use std::sync::Arc;
+use std::{path::Path, sync::Arc};
 
 use sqlx::{ConnectOptions, Row, postgres::PgConnectOptions};
 
 use super::*;
 use crate::journal::{
-    JournalError,
-    conformance::{self, Home, conforms, message},
+    Journal, JournalError, State,
+    conformance::{self, Home, conforms, id, message, outcome},
+    store::Record,
 };
 
 #[path = "../../../tests/support/postgres.rs"]
 mod server;
-use server::Server;
+pub(super) use server::Server;
 
-struct Database(&'static Server, String);
+pub(super) struct Database(pub &'static Server, pub String);
 
 impl Database {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let server = Server::shared();
         Self(server, server.database())
     }
 
-    fn settings(&self) -> Settings {
-        settings(self.0, &self.1)
+    pub fn settings(&self) -> Settings {
+        settings(self.0.socket(), &self.1)
     }
 
-    async fn connect(&self) -> PgConnection {
+    pub async fn connect(&self) -> PgConnection {
         let socket = self.0.socket().to_str().unwrap();
         let options = PgConnectOptions::new_without_pgpass().host(socket).port(5432);
         options.username("tie").database(&self.1).options([("search_path", "tie")]).connect().await.unwrap()
     }
 
-    async fn execute(&self, sql: &'static str) {
+    pub async fn execute(&self, sql: &'static str) {
         sqlx::raw_sql(sql).execute(&mut self.connect().await).await.unwrap();
     }
 
     async fn refused(&self) -> String {
-        PostgresStore::open(&self.settings()).await.err().unwrap().to_string()
+        open::open(&self.settings(), IMPATIENT).await.err().unwrap().to_string()
     }
 }
 
-fn settings(server: &Server, database: &str) -> Settings {
+/// For a database that does not answer on purpose.
+pub(super) const IMPATIENT: Times = Times {
+    lock: Duration::from_millis(500),
+    step: Duration::from_secs(2),
+    commit: Duration::from_secs(2),
+    read: Duration::from_secs(2),
+    quiet: Duration::from_millis(200),
+    close: Duration::from_millis(500),
+    ..TIMES
+};
+
+pub(super) fn settings(socket: &Path, database: &str) -> Settings {
     Settings {
-        host: server.socket().to_str().unwrap().to_owned(),
+        host: socket.to_str().unwrap().to_owned(),
         port: 5432,
         database: database.to_owned(),
         user: "tie".to_owned(),
@@ -121,19 +133,32 @@ async fn another_programs_schema_is_refused() {
 async fn p1_a_server_that_may_lose_what_it_confirms_is_refused() {
     let server = Server::start(&["fsync=off"]);
     let database = server.database();
-    let refused = PostgresStore::open(&settings(&server, &database)).await.err().unwrap().to_string();
+    let refused = PostgresStore::open(&settings(server.socket(), &database)).await.err().unwrap().to_string();
     assert!(refused.contains("its `fsync` is off"), "{refused}");
+    let server = Server::start(&["data_sync_retry=on"]);
+    let database = server.database();
+    let refused = PostgresStore::open(&settings(server.socket(), &database)).await.err().unwrap().to_string();
+    assert!(refused.contains("its `data_sync_retry` is on"), "{refused}");
     let latin = "CREATE DATABASE latin ENCODING 'LATIN1' TEMPLATE template0";
     let shared = Database::new();
     shared.execute(latin).await;
-    let refused = PostgresStore::open(&settings(shared.0, "latin")).await.err().unwrap().to_string();
+    let refused = PostgresStore::open(&settings(shared.0.socket(), "latin")).await.err().unwrap().to_string();
     assert!(refused.contains("its encoding is LATIN1"), "{refused}");
 }
 
 #[tokio::test]
 async fn p1_the_session_that_writes_waits_for_the_disk_whatever_the_servers_default_is() {
     let database = Database::new();
-    database.execute("DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET synchronous_commit = off'; END $$").await;
+    for setting in [
+        "synchronous_commit = off",
+        "idle_session_timeout = ''1min''",
+        "default_transaction_isolation = ''repeatable read''",
+    ] {
+        let sql = format!(
+            "DO $$ BEGIN EXECUTE 'ALTER DATABASE ' || current_database() || ' SET {setting}'; END $$"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database.connect().await).await.unwrap();
+    }
     let store = PostgresStore::open(&database.settings()).await.unwrap();
     let mut writer = store.writer.lock().await;
     let mut setting = async |name: &'static str| -> String {
@@ -146,6 +171,25 @@ async fn p1_the_session_that_writes_waits_for_the_disk_whatever_the_servers_defa
     assert_eq!(setting("synchronous_commit").await, "on");
     assert_eq!(setting("statement_timeout").await, "20s");
     assert_eq!(setting("lock_timeout").await, "10s");
+    assert_eq!(setting("idle_session_timeout").await, "0");
+    assert_eq!(setting("default_transaction_isolation").await, "read committed");
+}
+
+/// The server's own time-outs of a connection, as it has taken them: a socket in the file system has none.
+#[tokio::test]
+async fn p4_a_pulled_cable_keeps_the_lock_no_longer_than_a_start_waits_for_it() {
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let server = Server::start(&["listen_addresses=127.0.0.1", &format!("port={free}")]);
+    let near = settings(server.socket(), "postgres");
+    let store =
+        PostgresStore::open(&Settings { host: "127.0.0.1".to_owned(), port: free, ..near }).await.unwrap();
+    let sql = "SELECT current_setting('tcp_user_timeout')::bigint / 1000, current_setting('tcp_keepalives_idle')::bigint
+        + current_setting('tcp_keepalives_interval')::bigint * current_setting('tcp_keepalives_count')::bigint";
+    let mut writer = store.writer.lock().await;
+    let row = sqlx::query(sql).fetch_one(writer.as_mut().unwrap()).await.unwrap();
+    for seconds in [row.get::<i64, _>(0), row.get(1)] {
+        assert!(seconds > 0 && Duration::from_secs(seconds.unsigned_abs()) < TIMES.lock, "{seconds} s");
+    }
 }
 
 #[tokio::test]
@@ -205,25 +249,166 @@ async fn p1_p7_a_session_lost_during_a_commit_closes_the_journal_and_reads_go_on
 async fn sequences_become_visible_in_their_order_whoever_commits() {
     let database = Database::new();
     let journal = conformance::journal(&database).await;
-    // Another node has taken a number and not committed yet.
+    let first = journal.append(message(1, &[("adt", "record")])).await.unwrap();
+    journal.close().await;
+    // What an engine that was cut off has under way: the server has taken it for gone, and its lock is free.
     let mut other = database.connect().await;
     let mut transaction = other.begin().await.unwrap();
-    let taken: i64 = sqlx::query_scalar("UPDATE head SET last = last + 1 RETURNING last")
-        .fetch_one(&mut *transaction)
-        .await
-        .unwrap();
-    let appended = tokio::spawn({
-        let journal = journal.clone();
-        async move { journal.append(message(1, &[("adt", "record")])).await.unwrap() }
-    });
+    sqlx::query(write::STATEMENTS[0]).bind(1_i64).fetch_one(&mut *transaction).await.unwrap();
+    let late = "CREATE TEMP TABLE late ON COMMIT DROP AS SELECT * FROM tie.message;
+        UPDATE late SET sequence = sequence + 1; INSERT INTO tie.message SELECT * FROM late";
+    sqlx::raw_sql(late).execute(&mut *transaction).await.unwrap();
+    let settings = database.settings();
+    let opening = tokio::spawn(async move { PostgresStore::open(&settings).await.unwrap() });
     let mut watcher = database.connect().await;
     let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut watcher).await.unwrap() == 0 {
-        assert!(!appended.is_finished(), "a later number was visible before an earlier one");
+        assert!(!opening.is_finished(), "an engine began though another could still commit a number");
         tokio::task::yield_now().await;
     }
     transaction.commit().await.unwrap();
-    assert_eq!(appended.await.unwrap().0, taken + 1);
+    let next = conformance::over(Arc::new(opening.await.unwrap())).await;
+    let appended = next.append(message(2, &[("adt", "record")])).await.unwrap();
+    assert_eq!(appended.0, first.0 + 2, "the number of the late commit is taken");
+}
+
+/// The engine is killed: nothing is written when it ends.
+fn kill(journal: Journal) {
+    std::mem::forget(journal);
+}
+
+#[tokio::test]
+async fn no_sequence_is_given_twice_and_what_is_kept_is_counted_after_a_crash() {
+    let database = Database::new();
+    let journal = conformance::journal(&database).await;
+    for number in 0..5 {
+        let sequence = journal.append(message(number, &[("adt", "record")])).await.unwrap();
+        let delivered = outcome(&id(sequence, "adt", "record"), State::Delivered, 1);
+        journal.record(delivered).await.unwrap();
+    }
+    let before = journal.stats().await.unwrap();
+    assert_eq!((before.messages, before.last), (5, Sequence(5)));
+    let head = "SELECT last FROM head";
+    assert_eq!(sqlx::query_scalar::<_, i64>(head).fetch_one(&mut database.connect().await).await.unwrap(), 0);
+    cut_off(&database).await;
+    kill(journal);
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    let after = store.stats().await.unwrap();
+    assert_eq!((after.messages, after.last, after.used_bytes), (5, Sequence(5), before.used_bytes));
+    // The newest is removed, and the engine is killed again.
+    let messages = (2..=5).map(Sequence).collect();
+    store.prune(Prune { bodies: Vec::new(), messages }).await.unwrap();
+    let before = store.stats().await.unwrap();
+    cut_off(&database).await;
+    std::mem::forget(store);
+    let journal = conformance::journal(&database).await;
+    assert_eq!(journal.append(message(9, &[("adt", "record")])).await.unwrap(), Sequence(6));
+    journal.close().await;
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    let after = store.stats().await.unwrap();
+    assert_eq!((after.messages, after.last, before.messages), (2, Sequence(6), 1));
+    assert!(after.used_bytes > before.used_bytes);
+}
+
+#[tokio::test]
+async fn what_is_known_of_times_goes_with_their_last_message() {
+    let database = Database::new();
+    let journal = conformance::journal(&database).await;
+    for number in [0, 1_000_000, 2_000_000] {
+        journal.append(message(number, &[("adt", "record")])).await.unwrap();
+    }
+    journal.close().await;
+    // The last sequence of a span is noted ahead of what has come.
+    let gone = "UPDATE span SET last = (SELECT min(sequence) FROM message WHERE received / 600000000 * 600000000 = began);
+        DELETE FROM message WHERE sequence < 3";
+    database.execute(gone).await;
+    conformance::journal(&database).await.close().await;
+    let mut person = database.connect().await;
+    let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM span").fetch_one(&mut person);
+    assert_eq!(kept.await.unwrap(), 1);
+}
+
+/// Ends every session of the engine, as a server does that takes it for gone.
+async fn cut_off(database: &Database) {
+    let kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+        WHERE application_name = 'tie' AND datname = current_database()";
+    sqlx::raw_sql(kill).execute(&mut database.connect().await).await.unwrap();
+}
+
+#[tokio::test]
+async fn p6_a_commit_gives_no_row_a_new_version_that_each_commit_has() {
+    let database = Database::new();
+    let journal = conformance::journal(&database).await;
+    let versions = async || -> (String, String) {
+        let sql = "SELECT (SELECT ctid::text FROM head), (SELECT ctid::text FROM node)";
+        let row = sqlx::query(sql).fetch_one(&mut database.connect().await).await.unwrap();
+        (row.get(0), row.get(1))
+    };
+    let before = versions().await;
+    for number in 0..20 {
+        journal.append(message(number, &[("adt", "record")])).await.unwrap();
+    }
+    assert_eq!(versions().await, before);
+}
+
+#[tokio::test]
+async fn p2_a_journal_that_was_put_back_delivers_nothing_until_a_person_resumes_it() {
+    let database = Database::new();
+    let journal = conformance::journal(&database).await;
+    journal.append(message(1, &[("adt", "record")])).await.unwrap();
+    journal.close().await;
+    let journal = conformance::journal(&database).await;
+    assert_eq!(journal.paused(), None, "it is where it was");
+    journal.close().await;
+    let restored = Database(database.0, database.0.restored(&database.1));
+    let journal = conformance::journal(&restored).await;
+    let why = journal.paused().unwrap();
+    assert!(why.starts_with("this database is not where the journal was last written"), "{why}");
+    journal.close().await;
+    let journal = conformance::journal(&restored).await;
+    assert!(journal.paused().is_some(), "it stays so");
+    let audit = Audit {
+        at: conformance::at(1),
+        action: "resume".to_owned(),
+        who: "a person".to_owned(),
+        why: "the other is off".to_owned(),
+        asked: String::new(),
+        deliveries: 0,
+    };
+    assert!(journal.resume(audit).await.unwrap());
+    journal.close().await;
+    assert_eq!(conformance::journal(&restored).await.paused(), None);
+}
+
+#[tokio::test]
+async fn p1_only_what_the_server_calls_damaged_is() {
+    let database = Database::new();
+    database.execute("CREATE ROLE strict LOGIN; CREATE SCHEMA tie AUTHORIZATION strict").await;
+    let strict = Settings { user: "strict".to_owned(), ..database.settings() };
+    let journal = conformance::over(Arc::new(PostgresStore::open(&strict).await.unwrap())).await;
+    for number in 1..=2 {
+        journal.append(message(number, &[("adt", "record")])).await.unwrap();
+    }
+    // The server fails as soon as the first message is looked at, and no other.
+    for (code, damaged) in [("57014", false), ("53200", false), ("XX001", true), ("58030", true)] {
+        let sql = format!(
+            "CREATE OR REPLACE FUNCTION tie.fails(number bigint) RETURNS boolean LANGUAGE plpgsql AS
+             $$ BEGIN IF number = 1 THEN RAISE EXCEPTION 'on purpose' USING ERRCODE = '{code}'; END IF; RETURN true; END $$;
+             ALTER TABLE tie.message ENABLE ROW LEVEL SECURITY; ALTER TABLE tie.message FORCE ROW LEVEL SECURITY;
+             DROP POLICY IF EXISTS fails ON tie.message;
+             CREATE POLICY fails ON tie.message USING (tie.fails(sequence)); GRANT ALL ON SCHEMA tie TO PUBLIC"
+        );
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database.connect().await).await.unwrap();
+        let loaded =
+            journal.load(&[id(Sequence(1), "adt", "record"), id(Sequence(2), "adt", "record")]).await;
+        match loaded {
+            Ok(loaded) => {
+                assert!(damaged, "{code} is no fault of the message");
+                assert_eq!(loaded.iter().map(|one| one.work.is_ok()).collect::<Vec<_>>(), [false, true]);
+            }
+            Err(error) => assert!(!damaged && error.to_string().contains(code), "{code}: {error}"),
+        }
+    }
 }
 
 #[tokio::test]
@@ -232,11 +417,13 @@ async fn p6_no_statement_reads_more_than_it_needs() {
     let store = PostgresStore::open(&database.settings()).await.unwrap();
     let mut writer = store.writer.lock().await;
     let writer = writer.as_mut().unwrap();
-    for sql in write::STATEMENTS.into_iter().chain(decide::STATEMENTS).chain(prune::STATEMENTS) {
+    let statements = write::STATEMENTS.into_iter().chain(decide::STATEMENTS).chain(prune::STATEMENTS);
+    for sql in statements.chain(head::STATEMENTS).chain(spans::STATEMENTS) {
         let prepare = sqlx::AssertSqlSafe(format!("PREPARE one AS {sql}"));
         sqlx::raw_sql(prepare).execute(&mut *writer).await.unwrap();
         let nulls = vec!["NULL"; parameters(sql)].join(",");
-        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE one({nulls})"));
+        let nulls = if nulls.is_empty() { nulls } else { format!("({nulls})") };
+        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN EXECUTE one{nulls}"));
         let plan = sqlx::raw_sql(explain).fetch_all(&mut *writer).await.unwrap();
         for row in plan {
             let step: String = row.get(0);
@@ -244,6 +431,42 @@ async fn p6_no_statement_reads_more_than_it_needs() {
         }
         sqlx::raw_sql("DEALLOCATE one").execute(&mut *writer).await.unwrap();
     }
+}
+
+/// The outcomes of a batch were joined with one another: a thousand of 60 kB took 13 s.
+#[tokio::test]
+async fn p6_outcomes_take_time_by_their_number_and_not_by_its_square() {
+    let database = Database::new();
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    database
+        .execute(
+            "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+            SELECT 'record', number, 'adt', '[]', 0, 0, 0 FROM generate_series(1, 1200) AS number",
+        )
+        .await;
+    let delivered = |number| {
+        Change::Record(Record {
+            id: id(Sequence(number), "adt", "record"),
+            state: State::Delivered,
+            at: conformance::at(1),
+            attempts: 1,
+            first_attempt: None,
+            revision: "r1".to_owned(),
+            reason: "r".repeat(10_000),
+            class: None,
+            output: None,
+            detail: None,
+        })
+    };
+    let mut seconds = Vec::new();
+    for outcomes in [1..=10, 11..=110, 111..=1110] {
+        let began = std::time::Instant::now();
+        let done = store.commit(outcomes.map(delivered).collect()).await.unwrap();
+        assert!(done.iter().all(|done| *done == Committed::Recorded(true)));
+        seconds.push(began.elapsed().as_secs_f64());
+    }
+    let ratio = seconds[2] / seconds[1];
+    assert!(ratio < 30.0, "ten times the outcomes took {ratio:.0} times as long: {seconds:?}");
 }
 
 /// How many parameters a statement has.

@@ -1,14 +1,16 @@
 //! What changes the database: one transaction a batch, one statement for all the rows of a kind, each column an array.
 
-use std::{collections::HashSet, sync::atomic::Ordering, time::Duration};
+use std::collections::HashSet;
 
-use sqlx::{Connection, PgConnection, Row};
-use tokio::time::timeout;
+use sqlx::{Connection, PgConnection};
 
 use super::{
     PostgresStore, Session,
     decide::{self, Decided},
-    search, text,
+    head::Numbers,
+    search,
+    spans::Spans,
+    text,
 };
 use crate::journal::{
     DeliveryId, Disposition, Sequence, State,
@@ -18,12 +20,10 @@ use crate::journal::{
     store::{Append, Change, Chosen, Committed, Record, StoreError},
 };
 
-/// A batch that has not committed by then is given up, with the journal: its outcome is unknown.
-const COMMIT_TIME: Duration = Duration::from_secs(30);
-
-/// The numbers of a batch, if the session is still ours. Both rows stay locked until the transaction ends.
-const ENTER: &str = "WITH me AS (SELECT 1 FROM node WHERE name = 'engine' AND token = $2 FOR SHARE)
-    UPDATE head SET last = last + $1, messages = messages + $1 WHERE EXISTS (SELECT FROM me) RETURNING last, pg_backend_pid()";
+/// If the session is still ours. The row stays locked until the transaction ends, and gets no new version: under a long
+/// snapshot, such as a backup's, each would lie in the way of the next.
+const ENTER: &str =
+    "SELECT pg_backend_pid() FROM node WHERE name = 'engine' AND token = $1 FOR NO KEY UPDATE";
 
 const MESSAGES: &str = "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event,
         sending_application, sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine,
@@ -39,14 +39,15 @@ const OWED: &str = "INSERT INTO pending (destination, sequence, route, lanes, re
     FROM unnest($1::text[], $2::bigint[], $3::text[], $4::text[], $5::bigint[])
     AS v (destination, sequence, route, lanes, received)";
 
-/// All outcomes of different deliveries: those that are pending leave their state, and only they become a row.
+/// All outcomes of different deliveries: those that are pending leave their state, and only they become a row. The rows
+/// given are never joined with one another, which would be done once for each of them, bytes and all.
 const RECORDS: &str = "WITH v AS (
         SELECT * FROM unnest($1::text[], $2::bigint[], $3::text[], $4::bigint[], $5::bigint[], $6::bigint[],
             $7::bigint[], $8::text[], $9::text[], $10::text[], $11::bytea[], $12::bytea[]) WITH ORDINALITY
         AS v (destination, sequence, route, state, at, attempts, first_attempt, revision, reason, class, output,
             detail, place)),
     was AS MATERIALIZED (
-        SELECT v.place, p.destination, p.state, p.lanes FROM v JOIN pending p
+        SELECT v.*, p.state AS stood, p.lanes FROM v JOIN pending p
         ON p.destination = v.destination AND p.sequence = v.sequence AND p.route = v.route),
     ended AS (
         DELETE FROM pending p USING v WHERE v.state >= 4
@@ -58,16 +59,15 @@ const RECORDS: &str = "WITH v AS (
     known AS (
         INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
             class, lanes, output, detail)
-        SELECT v.sequence, v.route, v.destination, v.state, v.at, v.attempts, v.first_attempt, v.revision, v.reason,
-            v.class, was.lanes, v.output, v.detail
-        FROM v JOIN was USING (place)
+        SELECT sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, lanes, output,
+            detail
+        FROM was
         ON CONFLICT (sequence, route, destination) DO UPDATE SET state = excluded.state, at = excluded.at,
             attempts = excluded.attempts, first_attempt = excluded.first_attempt, revision = excluded.revision,
             reason = excluded.reason, class = excluded.class, lanes = excluded.lanes, output = excluded.output,
             detail = excluded.detail)
-    SELECT place, destination, state FROM was";
+    SELECT place, destination, stood FROM was";
 
-const USED: &str = "UPDATE head SET used = used + $1, messages = messages - $2";
 /// What a message, and an ended delivery, take besides their packed bytes: row, indexes, search keys.
 pub(super) const MESSAGE_BYTES: i64 = 1200;
 pub(super) const DELIVERY_BYTES: i64 = 400;
@@ -77,72 +77,36 @@ pub(super) async fn commit(
     writer: &mut PgConnection,
     changes: Vec<Change>,
 ) -> Result<Vec<Committed>, StoreError> {
-    match timeout(COMMIT_TIME, transaction(store, writer, changes)).await {
-        Ok(committed) => committed,
-        Err(_) => {
-            Err(StoreError(format!("the database has not committed within {} s", COMMIT_TIME.as_secs())))
-        }
-    }
-}
-
-async fn transaction(
-    store: &PostgresStore,
-    writer: &mut PgConnection,
-    changes: Vec<Change>,
-) -> Result<Vec<Committed>, StoreError> {
-    let appends = changes.iter().filter(|change| matches!(change, Change::Append(_))).count() as i64;
+    let before = store.head.lock().numbers();
     let mut transaction = writer.begin().await?;
-    let last = enter(&mut transaction, store.session, appends).await?;
-    let mut batch = Batch::new(&mut transaction, last - appends);
+    enter(&mut transaction, store.session).await?;
+    let spans = std::mem::take(&mut *store.spans.lock());
+    let mut batch = Batch::new(&mut transaction, spans, before.last);
     for change in changes {
         batch.take(change).await?;
     }
     batch.flush().await?;
-    let Batch { answers, moves, used, .. } = batch;
-    use_up(&mut transaction, used, 0).await?;
+    let Batch { answers, moves, used, last, spans, .. } = batch;
     transaction.commit().await?;
-    store.last.store(last, Ordering::Release);
+    let messages = before.messages + last - before.last;
+    store.head.lock().set(Numbers { last, messages, used: before.used + used });
     store.counters.lock().apply(moves);
+    *store.spans.lock() = spans;
     Ok(answers)
 }
 
-/// Takes so many sequences, and proves that this is still the engine that may write.
-pub(super) async fn enter(
-    connection: &mut PgConnection,
-    session: Session,
-    sequences: i64,
-) -> Result<i64, StoreError> {
-    let row = sqlx::query(ENTER).bind(sequences).bind(session.token).fetch_optional(connection).await?;
-    let Some(row) = row else {
-        return Err(StoreError(
-            "another engine has taken over the journal: this one was cut off from the database".to_owned(),
-        ));
-    };
-    // A pooler that changes the server session under us takes lock and settings away with it.
-    if row.try_get::<i32, _>(1)? != session.process {
-        return Err(StoreError(
-            "the database session has changed: connect to PostgreSQL itself, not to a pooler".to_owned(),
-        ));
-    }
-    row.number(0)
-}
-
-/// Notes that so many more bytes are used, and so many messages fewer are kept.
-pub(super) async fn use_up(
-    connection: &mut PgConnection,
-    bytes: i64,
-    removed: i64,
-) -> Result<(), StoreError> {
-    if (bytes, removed) != (0, 0) {
-        sqlx::query(USED).bind(bytes).bind(removed).execute(connection).await?;
-    }
-    Ok(())
+/// Proves that this is still the engine that may write, and keeps others out until the transaction ends.
+pub(super) async fn enter(connection: &mut PgConnection, session: Session) -> Result<(), StoreError> {
+    let process = sqlx::query_scalar(ENTER).bind(session.token).fetch_optional(connection).await?;
+    session.is_ours(process)
 }
 
 /// One transaction in the making. Changes of one kind are gathered; a second outcome of the same delivery, or a
 /// person's decision, writes out what was gathered before it, so that the order of the changes is kept.
 struct Batch<'t> {
     connection: &'t mut PgConnection,
+    /// Taken out of the store while the batch is made.
+    spans: Spans,
     last: i64,
     answers: Vec<Committed>,
     moves: Moves,
@@ -153,9 +117,10 @@ struct Batch<'t> {
 }
 
 impl<'t> Batch<'t> {
-    fn new(connection: &'t mut PgConnection, last: i64) -> Self {
+    fn new(connection: &'t mut PgConnection, spans: Spans, last: i64) -> Self {
         Self {
             connection,
+            spans,
             last,
             answers: Vec::new(),
             moves: Moves::default(),
@@ -205,6 +170,7 @@ impl<'t> Batch<'t> {
     async fn flush(&mut self) -> Result<(), StoreError> {
         let appends = std::mem::take(&mut self.appends);
         if !appends.is_empty() {
+            self.spans.note(self.connection, &appends).await?;
             self.search(&appends).await?;
             self.owe(&appends).await?;
             self.append(appends).await?;
@@ -305,7 +271,7 @@ impl<'t> Batch<'t> {
             let answer =
                 place.and_then(|place| places.get(place)).and_then(|place| self.answers.get_mut(*place));
             let (Some(now), Some(answer)) = (now, answer) else {
-                return Err(StoreError("the database has answered for another outcome".to_owned()));
+                return Err(StoreError::new("the database has answered for another outcome"));
             };
             *answer = Committed::Recorded(true);
             self.moves.add(destination, was, -1);
@@ -320,4 +286,4 @@ impl<'t> Batch<'t> {
 
 /// Every statement of a commit.
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 6] = [ENTER, MESSAGES, SEARCH, OWED, RECORDS, USED];
+pub(super) const STATEMENTS: [&str; 5] = [ENTER, MESSAGES, SEARCH, OWED, RECORDS];

@@ -223,7 +223,7 @@ impl Store for SqliteStore {
 }
 
 fn closed() -> StoreError {
-    StoreError("the store has been closed".to_owned())
+    StoreError::new("the store has been closed")
 }
 
 /// A column of a row, as it was declared.

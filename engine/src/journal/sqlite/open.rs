@@ -210,7 +210,7 @@ async fn migrate(writer: &SqlitePool, directory: &Path, database: &Path) -> Resu
         }
         Found::Nothing | Found::Schema(_) => {}
     }
-    MIGRATIONS.run(writer).await.map_err(|error| failed(StoreError(error.to_string())))
+    MIGRATIONS.run(writer).await.map_err(|error| failed(StoreError::new(error.to_string())))
 }
 
 enum Found {

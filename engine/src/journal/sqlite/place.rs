@@ -31,7 +31,7 @@ impl Place {
     /// Fails when one of the files is not in its place any more.
     pub(super) fn check(&self) -> Result<(), StoreError> {
         for (path, known) in &self.files {
-            let gone = |why: &str| StoreError(format!("{} {why} while the engine runs", path.display()));
+            let gone = |why: &str| StoreError::new(format!("{} {why} while the engine runs", path.display()));
             let found = identity(path).map_err(|_| gone("was removed"))?;
             if *known.get_or_init(|| found) != found {
                 return Err(gone("was replaced"));

@@ -2,8 +2,8 @@
 -- engine's own, and an index survives a new version of the system's collations. Times are microseconds since 1970 in
 -- UTC. Bodies are packed already: PostgreSQL is told not to try again, and keeps those below 8 kB in the row.
 
--- One row: how far the sequences are, and how much is kept. It is locked from the moment that a transaction takes numbers until it has ended, so
--- numbers become visible in their order, whoever commits: a reader that goes by "after sequence" misses nothing.
+-- One row: how far the sequences were, and how much was kept, when it was last written: with every step of retention, at
+-- the end, and every few seconds; not with every commit, whose versions of the row would lie in the way of the next.
 CREATE TABLE head (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   last     bigint  NOT NULL,
@@ -13,13 +13,15 @@ CREATE TABLE head (
 INSERT INTO head (last, messages, used) VALUES (0, 0, 0);
 
 -- The engines that may write. Each start takes the next token, and each transaction names its own and locks the row:
--- an engine that has been followed by another cannot commit any more.
+-- an engine that has been followed by another cannot commit any more. The row is locked until the transaction has ended,
+-- so numbers become visible in their order, whoever commits: a reader that goes by "after sequence" misses nothing.
 CREATE TABLE node (
   name  text   COLLATE "C" PRIMARY KEY,
   token bigint NOT NULL
 );
 
--- What holds for the whole journal: `paused` why nothing is delivered, `retained` when retention last removed something.
+-- What holds for the whole journal: `paused` why nothing is delivered, `retained` when retention last removed
+-- something, `place` which database this is.
 CREATE TABLE note (
   name  text COLLATE "C" PRIMARY KEY,
   value text NOT NULL
@@ -48,10 +50,16 @@ CREATE TABLE message (
   body                bytea              -- none once retention has removed it
 ) WITH (toast_tuple_target = 8160);
 ALTER TABLE message ALTER COLUMN body SET STORAGE EXTERNAL;
--- With the sequence, so that the bounds of a time are found without reading a message.
-CREATE INDEX message_received ON message (received, sequence);
 CREATE INDEX message_with_body ON message (sequence) WHERE body IS NOT NULL;
 CREATE INDEX message_quarantined ON message (sequence) WHERE quarantine IS NOT NULL;
+
+-- Between which sequences all messages lie that were received in ten minutes: few rows, so that a search by time reads
+-- few. Some numbers are put in beyond the last, so that a row is written once for many messages.
+CREATE TABLE span (
+  began bigint PRIMARY KEY, -- a multiple of ten minutes
+  first bigint NOT NULL,
+  last  bigint NOT NULL
+);
 
 -- What is owed and not ended: small rows, read by destination in order of arrival, soon deleted. Vacuumed often.
 CREATE TABLE pending (

@@ -8,17 +8,12 @@
 //! Not here: when any of this happens (intake, delivery), changing the revision (supervisor).
 
 mod orders;
+mod threads;
 
-use std::{
-    collections::HashMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
-use parking_lot::Mutex;
-use tokio::sync::Semaphore;
 
 use crate::{
     connector::{Acknowledge, Policy},
@@ -33,6 +28,7 @@ use crate::{
 };
 
 use orders::Orders;
+pub use threads::Threads;
 
 /// Lanes of one message: twice what intake names of one.
 const MOST_LANES: usize = 512;
@@ -50,20 +46,6 @@ pub struct Pipeline {
 pub trait Workers: Send + Sync + 'static {
     /// Runs one mapping. None: it ended by a fault, or nothing can be run any more.
     async fn run(&self, job: Job) -> Option<Prepared>;
-}
-
-/// A mapping that takes so long on average may not have every thread.
-const SLOW: Duration = Duration::from_millis(100);
-
-/// Threads of their own, so that a slow script delays no socket; one of them is never given to a slow mapping, so that
-/// it delays no other mapping either.
-pub struct Threads {
-    /// As many mappings at once as there are processors: more would only wait for each other.
-    turns: Semaphore,
-    /// All turns but one.
-    slow: Semaphore,
-    /// How long each mapping has taken lately: a mean in which the last run counts for a fifth.
-    lately: Mutex<HashMap<String, Duration>>,
 }
 
 impl Pipeline {
@@ -168,42 +150,6 @@ impl Prepare for Pipeline {
             .and_then(|route| route.to.iter().find(|to| to.destination == id.destination))
             .map(|to| to.policy)
             .unwrap_or_default()
-    }
-}
-
-impl Default for Threads {
-    fn default() -> Self {
-        let turns = std::thread::available_parallelism().map_or(2, usize::from).max(2);
-        Self { turns: Semaphore::new(turns), slow: Semaphore::new(turns - 1), lately: Mutex::default() }
-    }
-}
-
-#[async_trait]
-impl Workers for Threads {
-    async fn run(&self, job: Job) -> Option<Prepared> {
-        let mapping = job.mapping.clone();
-        // Whoever waits here is in nobody's way.
-        let _slow = match self.is_slow(&mapping) {
-            true => Some(self.slow.acquire().await.ok()?),
-            false => None,
-        };
-        let _turn = self.turns.acquire().await.ok()?;
-        let began = Instant::now();
-        let prepared = tokio::task::spawn_blocking(move || job.run()).await;
-        self.took(mapping, began.elapsed());
-        prepared.ok()
-    }
-}
-
-impl Threads {
-    fn is_slow(&self, mapping: &str) -> bool {
-        self.lately.lock().get(mapping).is_some_and(|lately| *lately > SLOW)
-    }
-
-    fn took(&self, mapping: String, time: Duration) {
-        let mut all = self.lately.lock();
-        let lately = all.entry(mapping).or_default();
-        *lately = (*lately * 4 + time) / 5;
     }
 }
 
@@ -396,7 +342,7 @@ mod tests {
         let revision =
             Revision::build(&snapshot, PLUGINS).map_err(|problems| format!("{problems:?}")).unwrap();
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        Pipeline::new(Arc::new(revision), Arc::new(metrics), Arc::new(Threads::default()))
+        Pipeline::new(Arc::new(revision), Arc::new(metrics), Arc::new(Threads::start().unwrap()))
     }
 
     const LAB: &str = "[listener.lab]\nkind = 'nowhere'\n";

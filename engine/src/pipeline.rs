@@ -342,7 +342,7 @@ mod tests {
         let revision =
             Revision::build(&snapshot, PLUGINS).map_err(|problems| format!("{problems:?}")).unwrap();
         let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        Pipeline::new(Arc::new(revision), Arc::new(metrics), Arc::new(Threads::start().unwrap()))
+        Pipeline::new(Arc::new(revision), Arc::new(metrics), Arc::new(Threads::default()))
     }
 
     const LAB: &str = "[listener.lab]\nkind = 'nowhere'\n";

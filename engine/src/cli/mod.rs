@@ -40,7 +40,6 @@ use crate::{
     config::{self, Snapshot},
     connector::Plugin,
     error::Problem,
-    mapping,
     supervisor::Setup,
 };
 
@@ -60,6 +59,10 @@ enum Exit {
 const CODES: &str = "Exit codes: 0 all is well; 1 what was checked or asked for is wrong; 2 the command line makes \
                      no sense; 3 something could not be read, written or reached.";
 
+/// Of every thread, since any may run a mapping. A script can nest lists as deep as they may have items, and dropping
+/// or writing such a value goes down as deep; a stack that is too small would end the whole engine, again after every
+/// restart. Only addresses are taken, no memory, until it is used.
+const STACK_BYTES: usize = 256 << 20;
 /// Mappings take one each and are bounded by themselves; the others read names and pack long bodies.
 const BLOCKING_THREADS: usize = 64;
 
@@ -182,7 +185,7 @@ impl Place {
 /// The threads that everything asynchronous runs on.
 fn runtime() -> Result<tokio::runtime::Runtime, Exit> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
-    threads.enable_all().thread_stack_size(mapping::STACK_BYTES).max_blocking_threads(BLOCKING_THREADS);
+    threads.enable_all().thread_stack_size(STACK_BYTES).max_blocking_threads(BLOCKING_THREADS);
     threads.build().map_err(|error| {
         complain(format_args!("tie: the runtime cannot be started: {error}"));
         Exit::Unreachable

@@ -40,11 +40,6 @@ pub use run::Mappings;
 use crate::connector::Payload;
 pub use crate::fhir::types::Finding;
 
-/// The stack of every thread that may run a mapping. A script can nest lists as deep as they may have items, and
-/// dropping or writing such a value goes down as deep; a stack that is too small would end the whole engine, again after
-/// every restart. Only addresses are taken, no memory, until it is used.
-pub const STACK_BYTES: usize = 256 << 20;
-
 /// The texts of all scripts and tables, by path: `mappings/adt.rhai`, `mappings/lib/patient.rhai`,
 /// `mappings/tables/administrative-sex.csv`.
 pub type Files = BTreeMap<PathBuf, Arc<str>>;

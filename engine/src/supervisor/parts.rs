@@ -54,11 +54,10 @@ impl Parts {
             .map_err(|error| Failure::Journal(error.to_string()))?;
         let config = &revision.config;
         let room = Arc::new(Room::new(reserve_bytes, config.limits.unstored_bytes));
-        let threads = Threads::start()
-            .map_err(|error| Failure::Machine(format!("mappings need threads of their own: {error}")))?;
-        let pipeline = Pipeline::start(revision.clone(), &journal, metrics.clone(), Arc::new(threads))
-            .await
-            .map_err(|error| Failure::Journal(error.to_string()))?;
+        let pipeline =
+            Pipeline::start(revision.clone(), &journal, metrics.clone(), Arc::new(Threads::default()))
+                .await
+                .map_err(|error| Failure::Journal(error.to_string()))?;
         let duplicates = Arc::new(Duplicates::new(journal.clone()));
         Ok(Self {
             journal,

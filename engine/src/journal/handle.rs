@@ -4,7 +4,11 @@
 //!           verified on the way out, the same for every store.
 //! Not here: what a person decides (decisions.rs), grouping (committer.rs), storing (store.rs and the stores).
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -27,6 +31,8 @@ pub const NEWEST: Sequence = Sequence(i64::MAX);
 /// What is said of a retrying delivery while an attempt is under way that may not be repeated. Where it still stands when
 /// the next attempt begins, nobody knows how that one ended.
 pub const BEING_SENT: &str = "being sent";
+/// Unfinished deliveries in one reading that looks for one of them.
+const WAITING_PAGE: usize = 1000;
 /// The note that says why nothing is delivered.
 pub const PAUSED: &str = "paused";
 
@@ -323,14 +329,29 @@ impl Journal {
         Ok(self.store.audit(limit).await?)
     }
 
-    /// Whether a delivery of a route is unfinished.
+    /// Whether a delivery of a route is unfinished, attempted or not, of a message up to a place.
     ///
     /// # Errors
     /// `Read`.
-    pub async fn has_waiting(&self, route: &str) -> Result<bool, JournalError> {
-        let states = State::ALL.into_iter().filter(|state| !state.is_end()).collect();
-        let filter = Filter { states, route: Some(route.to_owned()), ..Filter::default() };
-        Ok(!self.store.select(&filter, Sequence(0), 1).await?.is_empty())
+    pub async fn has_waiting(&self, route: &str, up_to: Sequence) -> Result<bool, JournalError> {
+        let counts = self.store.counts().await?;
+        let owed: BTreeSet<&str> = counts
+            .iter()
+            .filter(|count| !count.state.is_end() && count.deliveries > 0)
+            .map(|count| count.destination.as_str())
+            .collect();
+        for destination in owed {
+            let mut after = Some(Sequence(0));
+            while let Some(place) = after {
+                let page = self.store.pending(destination, place, WAITING_PAGE).await?;
+                let mut early = page.iter().take_while(|one| one.id.sequence <= up_to);
+                if early.any(|one| one.id.route == route) {
+                    return Ok(true);
+                }
+                after = page.last().map(|last| last.id.sequence).filter(|last| *last < up_to);
+            }
+        }
+        Ok(false)
     }
 
     /// What was last noted under a name.

@@ -18,7 +18,7 @@ use crate::{
     config::Patients,
     hl7::Message,
     intake::PatientKeys,
-    journal::{Journal, JournalError},
+    journal::{Journal, JournalError, Sequence},
     revision::{Aliases, Revision},
     routing::{Order, Route},
 };
@@ -41,6 +41,8 @@ struct Rule {
 pub(super) struct Orders {
     /// As the note says; none if it was not read yet.
     noted: Mutex<Option<Rules>>,
+    /// As they were when `forget` last looked, and how far the journal was once they had been so for a while.
+    looked_at: Mutex<(Rules, Option<Sequence>)>,
     /// By the route, without the live rule.
     former: ArcSwap<HashMap<String, Vec<(Order, Patients)>>>,
 }
@@ -68,17 +70,24 @@ impl Orders {
         Ok(())
     }
 
-    /// Forgets the rules that nobody waits by any more, and routes that are gone.
+    /// Forgets the rules that nobody waits by any more, and routes that are gone. Rules that have changed since the last
+    /// time are left alone: what was received by the earlier ones may still be on its way into the journal.
     ///
     /// # Errors
     /// The journal could not be read or written; nothing is forgotten then.
     pub async fn forget(&self, revision: &Revision, journal: &Journal) -> Result<(), JournalError> {
         let mut noted = self.noted.lock().await;
         let Some(before) = noted.clone() else { return Ok(()) };
+        let mut looked_at = self.looked_at.lock().await;
+        if looked_at.0 != before {
+            *looked_at = (before, None);
+            return Ok(());
+        }
+        let up_to = *looked_at.1.get_or_insert_with(|| journal.watch().borrow().last);
         let mut rules = before.clone();
         for (route, of_route) in &before {
             let is_live = revision.routes.get(route).is_some();
-            if (is_live && of_route.len() == 1) || journal.has_waiting(route).await? {
+            if (is_live && of_route.len() == 1) || journal.has_waiting(route, up_to).await? {
                 continue;
             }
             match rules.get_mut(route).filter(|_| is_live) {

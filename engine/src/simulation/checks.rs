@@ -119,7 +119,10 @@ impl World {
         // H4: where repeats do harm, nothing is taken twice unless a person has looked.
         let again = facts.receivers[to].taken[&(letter, output.to_owned())];
         let copies = facts.letter_of.values().filter(|one| **one == letter).count();
-        if to == HELD && again as usize > copies && !facts.sent_on.iter().any(|id| of_letter(id, &facts)) {
+        if to == HELD
+            && again as usize > copies
+            && !facts.sent_on.iter().any(|id| id.destination == to && of_letter(id, &facts))
+        {
             facts.broken(format!("H4: {to} takes L{letter} {again} times"));
         }
         let mine = facts.order(letter, route);

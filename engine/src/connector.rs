@@ -6,6 +6,8 @@
 //! it is handed a list of [`Plugin`]s.
 
 mod policy;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::{
     fmt,

@@ -175,7 +175,8 @@ impl Destination for Sender {
             return Err(self.error("unreachable", "the destination is closed"));
         };
         let mut socket = self.connections.take().await.map_err(|(sign, reason)| self.error(sign, reason))?;
-        let early = !connections::is_silent(&socket);
+        let by_itself = self.control_id == ControlId::MatchOrEmpty;
+        let early = by_itself && !connections::is_silent(&socket);
         outbound.mark_left();
         if let Err(error) = socket.write_all(&framed).await {
             return Err(

@@ -12,7 +12,7 @@ use crate::{
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "serde fills them: what is tested is what it refuses")]
 struct Socket {
     listen: String,
     #[serde(default)]
@@ -21,14 +21,14 @@ struct Socket {
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "serde fills them: what is tested is what it refuses")]
 struct Tls {
     certificate: String,
 }
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "serde fills them: what is tested is what it refuses")]
 struct Web {
     url: String,
     #[serde(default)]
@@ -37,7 +37,7 @@ struct Web {
 
 #[derive(Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields, rename = "Tls")]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "serde fills them: what is tested is what it refuses")]
 struct Trust {
     authority: String,
 }

@@ -1,8 +1,9 @@
 //! One attempt at one delivery: from the message's bytes to an outcome in the journal.
 //!
 //! Promise:  the outcome is recorded before this returns. Whatever fails, the delivery gets an outcome that a person
-//!           can see, or stays as it was; where a repeat would do harm the journal says so before the first byte leaves,
-//!           and what no end is known of waits for a person (H4). A fault in a mapping or a connector (a panic) holds its own lane only.
+//!           can see, or stays as it was. A fault in a mapping or a connector (a panic) holds its own lane only. Where a
+//!           repeat would do harm the journal says so before the first byte leaves, and what no end is known of waits for
+//!           a person (H4).
 //! Not here: when attempts are made (courier). What was already taken of several outputs is not sent again.
 
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
@@ -204,7 +205,8 @@ impl Attempt {
         if !self.repeat {
             let mark = uncertain(State::Retrying, BEING_SENT);
             let first = Some(first_attempt);
-            if !self.record(pending, mark, attempts, first, payloads.clone(), &revision).await? {
+            let mark = self.outcome(pending, mark, attempts, first, payloads.clone(), &revision);
+            if !self.journal.record(mark).await? {
                 return Ok(Done { key, next: Next::Ended, asked: None, requests: 0 });
             }
         }
@@ -334,12 +336,9 @@ impl Attempt {
         output: Vec<Payload>,
         revision: &str,
     ) -> Result<bool, JournalError> {
-        let Verdict { state, reason, class, detail } = verdict;
-        let sequence = pending.id.sequence.0;
-        let route = pending.id.route.as_str();
-        let is_mark = reason == BEING_SENT;
+        let (state, sequence, route) = (verdict.state, pending.id.sequence.0, pending.id.route.as_str());
+        let reason = verdict.reason.as_str();
         match state {
-            _ if is_mark => {}
             State::Ready | State::Filtered | State::Delivered => {
                 tracing::debug!(sequence, route, destination = %self.name, ?state, reason);
             }
@@ -350,7 +349,25 @@ impl Attempt {
                 tracing::warn!(sequence, route, destination = %self.name, ?state, reason, "needs a person");
             }
         }
-        let outcome = Outcome {
+        let outcome = self.outcome(pending, verdict, attempts, first_attempt, output, revision);
+        let stands = self.journal.record(outcome).await?;
+        if stands {
+            self.metrics.outcome(&self.name, route, state.word());
+        }
+        Ok(stands)
+    }
+
+    fn outcome(
+        &self,
+        pending: &Pending,
+        verdict: Verdict,
+        attempts: u32,
+        first_attempt: Option<Timestamp>,
+        output: Vec<Payload>,
+        revision: &str,
+    ) -> Outcome {
+        let Verdict { state, reason, class, detail } = verdict;
+        Outcome {
             id: pending.id.clone(),
             state,
             at: self.clock.now(),
@@ -361,12 +378,7 @@ impl Attempt {
             reason,
             class,
             detail,
-        };
-        let stands = self.journal.record(outcome).await?;
-        if stands && !is_mark {
-            self.metrics.outcome(&self.name, route, state.word());
         }
-        Ok(stands)
     }
 }
 

@@ -485,5 +485,5 @@ async fn sleep_until(deadline: Option<Instant>) {
 }
 
 #[cfg(test)]
-#[path = "courier_tests.rs"]
+#[path = "courier_tests/mod.rs"]
 mod tests;

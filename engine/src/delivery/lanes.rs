@@ -566,6 +566,15 @@ mod tests {
             lanes.pause(key, Duration::from_millis(due), row.attempts, None);
         }
 
+        /// Parks whatever can run, until nothing can.
+        fn park_all(&mut self, lanes: &mut Lanes) {
+            while self.read(lanes, 0) {}
+            while let Some(key) = self.start(lanes, false) {
+                self.park(lanes, &key);
+                while self.read(lanes, 0) {}
+            }
+        }
+
         fn park(&mut self, lanes: &mut Lanes, key: &Key) {
             self.rows.get_mut(key).unwrap().state = State::Parked;
             self.running.remove(key);
@@ -713,11 +722,7 @@ mod tests {
         (0..100).for_each(|lane| drop(model.append(&[lane])));
         (0..100).for_each(|lane| drop(model.append(&[lane])));
         let mut lanes = Lanes::new(limits);
-        while model.read(&mut lanes, 0) {}
-        while let Some(key) = model.start(&mut lanes, false) {
-            model.park(&mut lanes, &key);
-            while model.read(&mut lanes, 0) {}
-        }
+        model.park_all(&mut lanes);
         assert_eq!(model.rows.values().filter(|row| row.state == State::Parked).count(), 100);
         assert!(lanes.is_empty(), "what waits for a person takes no place");
         let other = model.append(&[100]);
@@ -735,11 +740,7 @@ mod tests {
         let mut model = Model::default();
         let mut lanes = Lanes::new(limits);
         (0..20).for_each(|lane| drop(model.append(&[lane])));
-        while model.read(&mut lanes, 0) {}
-        while let Some(key) = model.start(&mut lanes, false) {
-            model.park(&mut lanes, &key);
-            while model.read(&mut lanes, 0) {}
-        }
+        model.park_all(&mut lanes);
         assert!(lanes.is_full() && lanes.lanes.len() == 10);
         model.rows.retain(|_, row| row.state != State::Parked);
         lanes.forget(Duration::ZERO);

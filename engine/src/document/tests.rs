@@ -7,7 +7,7 @@ use super::*;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "serde fills them, and nothing reads them but Debug")]
 struct Example {
     address: String,
     #[serde(default)]
@@ -24,7 +24,7 @@ struct Example {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[allow(dead_code)]
+#[expect(dead_code, reason = "serde fills them, and nothing reads them but Debug")]
 struct Tls {
     certificate: String,
     #[serde(default)]

@@ -58,7 +58,7 @@ const OF_PATIENTS: [&str; 5] = ["A18", "A30", "A34", "A39", "A40"];
 pub struct PatientKeys {
     /// The preferred identity of the first PID; none if the message is about no patient.
     pub main: Option<PatientKey>,
-    /// Its local number, and the identities of every other PID and MRG.
+    /// Its other identities, and those of every other PID and MRG.
     pub others: Vec<PatientKey>,
 }
 

@@ -4,31 +4,14 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
     config::Snapshot,
-    connector::{DeliveryError, Destination, Inbox, Outbound, Plugin, Receipt, Role, Source, SourceError},
+    connector::{Plugin, Role, testing::Nothing},
     intake::Patients,
     journal::{Disposition, Sequence, State, conformance},
 };
-
-struct Nothing;
-
-#[async_trait]
-impl Source for Nothing {
-    async fn run(self: Box<Self>, _: Inbox, _: CancellationToken) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Destination for Nothing {
-    async fn deliver(&self, _: &Outbound) -> Result<Receipt, DeliveryError> {
-        Ok(Receipt { answer: String::new(), detail: None })
-    }
-}
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 struct Nowhere {}

@@ -1,32 +1,14 @@
 //! Whole configurations, sound and unsound.
 
-use async_trait::async_trait;
 use expect_test::{Expect, expect};
-use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::connector::{DeliveryError, Inbox, Options, Outbound, Receipt, Role, SourceError};
+use crate::connector::{Options, Role, testing::Nothing};
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Nowhere {
     address: String,
-}
-
-struct Nothing;
-
-#[async_trait]
-impl Source for Nothing {
-    async fn run(self: Box<Self>, _: Inbox, _: CancellationToken) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Destination for Nothing {
-    async fn deliver(&self, _: &Outbound) -> Result<Receipt, DeliveryError> {
-        Ok(Receipt { answer: String::new(), detail: None })
-    }
 }
 
 fn address(options: &Options) -> Result<(), Vec<Problem>> {

@@ -121,7 +121,8 @@ pub(super) async fn unfit(connection: &mut PgConnection) -> Result<Option<String
 }
 
 /// The settings of the session that writes, whatever the database or the role have by default: nobody ends it because it
-/// is idle, and a transaction that has waited for another sees what that has done. Its statements look up by whole keys, whatever the statistics say.
+/// is idle, and a transaction that has waited for another sees what that has done. Its statements look up by whole keys,
+/// whatever the statistics say.
 pub(super) async fn settle(writer: &mut PgConnection) -> Result<(), sqlx::Error> {
     const SETTINGS: &str = "SELECT
         set_config('synchronous_commit',

@@ -1,5 +1,8 @@
 //! The admin listener over real sockets, with an engine that answers from memory.
 
+mod guard;
+mod requests;
+
 use std::sync::Mutex;
 
 use jiff::Timestamp;
@@ -356,46 +359,6 @@ async fn a_journal_that_cannot_be_read_is_told() {
 }
 
 #[tokio::test]
-async fn a_pause_is_ended_once_and_with_a_reason() {
-    let server = server(false).await;
-    let asked = r#"{"who":"me","why":"the original is switched off"}"#;
-    assert_eq!(server.post("/api/resume", JSON, asked).await, (200, json!({ "resumed": true })));
-    let (status, refused) = server.post("/api/resume", JSON, r#"{"why":"again"}"#).await;
-    assert_eq!((status, &refused["error"]), (409, &json!("the engine is not paused")));
-    assert_eq!(server.post("/api/resume", JSON, "{}").await.0, 400);
-}
-
-#[tokio::test]
-async fn a_replay_is_handed_on_with_who_and_why() {
-    let server = server(false).await;
-    let asked =
-        r#"{"states":["dead"],"destination":"record","after":40,"dry_run":true,"who":"me","why":"mended"}"#;
-    let (status, answer) = server.post("/api/replay", JSON, asked).await;
-    assert_eq!(status, 200);
-    assert_eq!(
-        answer,
-        json!({
-            "deliveries": 1,
-            "dry_run": true,
-            "without_bytes": 2,
-            "more_after": 41,
-            "first": [{ "sequence": 7, "route": "adt", "destination": "record" }],
-        })
-    );
-    let (decision, asked) = server.engine.asked.lock().unwrap().pop().unwrap();
-    assert_eq!(decision, Decision::Replay);
-    assert_eq!(
-        (asked.who.as_str(), asked.why.as_str(), asked.limit, asked.at),
-        ("me", "mended", 1_000, at(120))
-    );
-    assert_eq!(asked.filter.after, Some(Sequence(40)));
-    assert_eq!(
-        (asked.filter.states, asked.filter.destination.as_deref()),
-        (vec![State::Dead], Some("record"))
-    );
-}
-
-#[tokio::test]
 async fn many_messages_are_traced_at_once_without_what_could_tell_a_patient() {
     let server = server(false).await;
     let trace = async |asked: Value| server.post("/api/trace", JSON, &asked.to_string()).await;
@@ -420,117 +383,4 @@ async fn many_messages_are_traced_at_once_without_what_could_tell_a_patient() {
     }
     let many: Vec<_> = (0..=CONTROL_IDS).map(|number| number.to_string()).collect();
     assert_eq!(trace(json!({ "control_ids": many })).await.0, 400);
-}
-
-#[tokio::test]
-async fn a_decision_that_makes_no_sense_is_refused() {
-    let server = server(false).await;
-    for (decision, asked, why) in [
-        ("replay", "{}", "missing field `states`"),
-        ("replay", r#"{"states":[]}"#, "at least one"),
-        ("replay", r#"{"states":["ready"]}"#, "at least one of parked, held, filtered, delivered, dead"),
-        ("replay", r#"{"states":["delivered"]}"#, "name a message"),
-        ("replay", r#"{"states":["dead"],"limit":0}"#, "`limit`"),
-        ("replay", r#"{"states":["dead"],"destinaton":"x"}"#, "unknown field"),
-        ("replay", "x", "cannot be read"),
-        ("release", r#"{"states":["dead"]}"#, "at least one of parked, held, and"),
-        ("skip", r#"{"states":["ready"],"sequence":7,"why":"x"}"#, "at least one of retrying, parked, held,"),
-        ("skip", r#"{"states":["parked"],"sequence":7,"why":" "}"#, "must say why"),
-        ("skip", r#"{"states":["parked"],"why":"x"}"#, "name a message"),
-    ] {
-        let (status, answer) = server.post(&format!("/api/{decision}"), JSON, asked).await;
-        assert_eq!(status, 400, "{asked}");
-        assert!(answer["error"].as_str().unwrap().contains(why), "{asked}: {answer}");
-    }
-    assert!(server.engine.asked.lock().unwrap().is_empty());
-}
-
-#[tokio::test]
-async fn a_release_and_a_skip_are_handed_on() {
-    let server = server(false).await;
-    let asked = r#"{"states":["parked"],"sequence":7,"who":"me","why":"a test message"}"#;
-    for (path, decision) in [("/api/release", Decision::Release), ("/api/skip", Decision::Skip)] {
-        let (status, answer) = server.post(path, JSON, asked).await;
-        assert_eq!((status, &answer["deliveries"]), (200, &json!(1)));
-        let (decided, request) = server.engine.asked.lock().unwrap().pop().unwrap();
-        assert_eq!((decided, request.filter.sequence), (decision, Some(Sequence(7))));
-    }
-}
-
-#[tokio::test]
-async fn lanes_and_audit_are_listed() {
-    let server = server(false).await;
-    let (status, lanes) = server.json("/api/lanes?destination=archive").await;
-    assert_eq!((status, &lanes["lanes"][0]["destination"]), (200, &json!("archive")));
-    assert_eq!((&lanes["lanes"][0]["behind"], &lanes["complete"]), (&json!(2), &json!(true)));
-    assert_eq!(server.json("/api/lanes?limit=0").await.1["lanes"], json!([]));
-    let (status, audit) = server.json("/api/audit").await;
-    assert_eq!((status, &audit["audit"][0]["action"]), (200, &json!("skip")));
-    assert_eq!(audit["audit"][0]["asked"], json!({ "states": ["parked"] }));
-    assert_eq!(server.json("/api/audit?sort=x").await.0, 400);
-}
-
-#[tokio::test]
-async fn pages_of_other_sites_are_kept_out() {
-    let server = server(false).await;
-    let host = |host: &str| format!("GET /api/status HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
-    assert_eq!(server.raw(&host("evil.example")).await.0, 421);
-    assert_eq!(server.raw(&host("tie.example:8061")).await.0, 200);
-    for more in [
-        "Content-Type: text/plain\r\n",
-        "Content-Type: application/json\r\nOrigin: http://evil.example\r\n",
-        "Content-Type: application/json\r\nSec-Fetch-Site: cross-site\r\n",
-    ] {
-        assert_eq!(server.post("/api/replay", more, r#"{"states":["dead"]}"#).await.0, 403, "{more}");
-        assert_eq!(server.post("/api/reload", more, "").await.0, 403, "{more}");
-    }
-    assert!(server.engine.asked.lock().unwrap().is_empty());
-    let (status, answer) = server.post("/api/reload", JSON, "").await;
-    assert_eq!((status, &answer["result"]), (200, &json!("unchanged")));
-    assert_eq!(server.get("/api/reload").await.0, 405);
-}
-
-#[tokio::test]
-async fn a_long_request_is_refused() {
-    let server = server(false).await;
-    let (status, _, _) = server
-        .raw(&format!(
-            "POST /api/replay HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{JSON}Content-Length: 1000000\r\n\r\n{}",
-            server.address,
-            " ".repeat(10)
-        ))
-        .await;
-    assert_eq!(status, 413);
-}
-
-#[tokio::test]
-async fn p6_connections_that_are_held_open_shut_nobody_out() {
-    let server = server(false).await;
-    let mut held = Vec::new();
-    for _ in 0..socket::CONNECTIONS {
-        // The beginning of a request and never its end.
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(b"GET /livez HTTP/1.1\r\nHost:").await.unwrap();
-        held.push(stream);
-    }
-    for _ in 0..3 {
-        assert_eq!(server.get("/livez").await.0, 200);
-    }
-    // Whoever has gone longest without an answer has made room; the last ones are still there.
-    let mut byte = [0];
-    assert!(matches!(held[0].read(&mut byte).await, Ok(0) | Err(_)));
-    let last = held.last_mut().unwrap();
-    last.write_all(format!(" {}\r\nConnection: close\r\n\r\n", server.address).as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    last.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-}
-
-#[tokio::test]
-async fn it_stops_when_told() {
-    let server = server(false).await;
-    assert_eq!(server.get("/livez").await.0, 200);
-    server.stop.cancel();
-    server.served.await.unwrap().unwrap();
-    assert!(TcpStream::connect(server.address).await.is_err());
 }

@@ -184,6 +184,18 @@ impl Object {
         }
     }
 
+    /// Adds what the other object has where nothing stands yet; objects within objects likewise.
+    pub fn complete(&mut self, other: &Self) {
+        for (name, node) in &other.0 {
+            match (self.get_mut(name), node) {
+                (Some(Node::Object(own)), Node::Object(more)) => own.complete(more),
+                (Some(own), node) if own.is_empty() => *own = node.clone(),
+                (Some(_), _) => {}
+                (None, node) => self.0.push((name.clone(), node.clone())),
+            }
+        }
+    }
+
     /// Takes an element out.
     pub fn remove(&mut self, name: &str) -> Option<Node> {
         let place = self.0.iter().position(|(key, _)| key == name)?;
@@ -428,6 +440,20 @@ mod tests {
         assert_eq!(json(&node), r#"{"active":true,"line":["b","c"]}"#);
         assert!(Node::object([("a", Some(vec![Node::text("")].into()))]).is_empty());
         assert_eq!(json(&Object::new().into()), "");
+    }
+
+    #[test]
+    fn an_object_is_completed_where_nothing_stands() {
+        let meta = |name, node: Node| Object::new().with("meta", Some(Node::object([(name, Some(node))])));
+        let mut object = meta("source", "a".into()).with("use", Some("".into())).with("system", Some("x".into()));
+        object.complete(
+            &meta("versionId", "1".into()).with("use", Some("home".into())).with("system", Some("y".into())),
+        );
+        object.complete(&meta("source", "b".into()));
+        assert_eq!(
+            json(&object.into()),
+            r#"{"meta":{"source":"a","versionId":"1"},"use":"home","system":"x"}"#
+        );
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Paths to elements of a resource: `contact[0].name.family`, `extension(https://…/x).valueCode`.
 //!
 //! A path is read for a type, so an unknown element, a missing index or a wrong type is told before any value
-//! is there. `[n]` counts from 0 as in FHIRPath; `(url)` picks the extension of that url and makes it when it
-//! is missing. A repeating element on the way must say which one; at the end it may stand for all of them.
+//! is there. `[n]` counts from 0 as in FHIRPath; `[]` is one more at the end; `(url)` picks the extension of that
+//! url and makes it when it is missing. A repeating element on the way must say which one; at the end it may stand
+//! for all of them.
 
 use std::sync::OnceLock;
 
@@ -21,6 +22,9 @@ const MAX_INDEX: usize = 999;
 pub struct Path {
     steps: Vec<Step>,
     element: Option<&'static Element>,
+    start: &'static Type,
+    /// All shapes, when the element is one of a choice.
+    shapes: Vec<&'static str>,
 }
 
 /// One name on the way.
@@ -37,6 +41,8 @@ enum Which {
     Whole,
     /// One of a list.
     Index(usize),
+    /// One more at the end of a list.
+    More,
     /// The extension of this url.
     Url(SmolStr),
 }
@@ -52,8 +58,9 @@ impl Path {
     /// # Errors
     /// An unknown type or element, a repeating element without an index on the way, a path that is none.
     pub fn parse(type_name: &str, text: &str) -> Result<Self, PathError> {
-        let mut at =
+        let start =
             type_named(type_name).ok_or_else(|| PathError(format!("FHIR R4 has no type `{type_name}`")))?;
+        let mut at = start;
         let mut steps = Vec::new();
         let mut last: Option<&'static Element> = None;
         let mut rest = text;
@@ -71,7 +78,13 @@ impl Path {
                 .ok_or_else(|| PathError(format!("`{name}` has no elements of its own")))?;
             rest = next;
         }
-        Ok(Self { steps, element: last })
+        if let Some(Step { name, which: Which::More, .. }) = steps.last() {
+            return Err(PathError(format!("`{name}` stands for the list already: leave out the `[]`")));
+        }
+        let choice = last.and_then(|element| element.choice);
+        let shapes = at.elements().iter().filter(|shape| choice.is_some() && shape.choice == choice);
+        let shapes = shapes.map(|shape| shape.name).collect();
+        Ok(Self { steps, element: last, start, shapes })
     }
 
     /// The element at the end; none for an extension of a primitive (`_birthDate`).
@@ -94,17 +107,51 @@ impl Path {
         matches!(self.steps.last(), Some(Step { many: true, which: Which::Whole, .. }))
     }
 
-    /// What stands there.
-    pub fn get<'n>(&self, object: &'n Object) -> Option<&'n Node> {
-        let (last, way) = self.steps.split_last()?;
+    /// The type of the list items that each [`Path::put`] makes one more of; none without a `[]`.
+    pub fn item_type(&self) -> Option<&'static Type> {
+        let mut at = self.start;
+        for step in &self.steps {
+            at = at.element(&step.name)?.kind()?;
+            if step.which == Which::More {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The item that the last [`Path::put`] made.
+    pub fn item_mut<'n>(&self, object: &'n mut Object) -> Option<&'n mut Object> {
         let mut at = object;
-        for step in way {
-            at = match step.look(at)? {
+        for step in &self.steps {
+            let node = match (at.get_mut(&step.name)?, &step.which) {
+                (Node::Array(nodes), Which::More) => nodes.last_mut()?,
+                (Node::Array(nodes), Which::Index(place)) => nodes.get_mut(*place)?,
+                (Node::Array(nodes), Which::Url(url)) => nodes.iter_mut().find(|node| has_url(node, url))?,
+                (node, _) => node,
+            };
+            at = match node {
                 Node::Object(object) => object,
                 _ => return None,
             };
+            if step.which == Which::More {
+                return Some(at);
+            }
         }
-        last.look(at)
+        None
+    }
+
+    /// Whether something stands there, or another shape of the same choice.
+    pub fn is_taken(&self, object: &Object) -> bool {
+        let there = |node: Option<&Node>| node.is_some_and(|node| !node.is_empty());
+        if self.shapes.is_empty() {
+            return there(self.get(object));
+        }
+        self.above(object).is_some_and(|above| self.shapes.iter().any(|shape| there(above.get(shape))))
+    }
+
+    /// What stands there.
+    pub fn get<'n>(&self, object: &'n Object) -> Option<&'n Node> {
+        self.steps.last()?.look(self.above(object)?)
     }
 
     /// Puts a value there in place of what was; into a list that stands whole, a single value as its only one.
@@ -173,6 +220,15 @@ impl Path {
         }
     }
 
+    /// The object that holds the last step, if there is one.
+    fn above<'n>(&self, object: &'n Object) -> Option<&'n Object> {
+        let (_, way) = self.steps.split_last()?;
+        way.iter().try_fold(object, |at, step| match step.look(at)? {
+            Node::Object(object) => Some(object),
+            _ => None,
+        })
+    }
+
     /// The object that holds the last step, made on the way where it is missing.
     fn slot<'n>(&self, object: &'n mut Object) -> Option<(&'n mut Object, &Step)> {
         let (last, way) = self.steps.split_last()?;
@@ -197,6 +253,7 @@ impl Step {
         match (&self.which, node) {
             (Which::Whole, node) => Some(node),
             (Which::Index(place), Node::Array(nodes)) => nodes.get(*place),
+            (Which::More, _) => None,
             (Which::Url(url), Node::Array(nodes)) => nodes.iter().find(|node| has_url(node, url)),
             _ => None,
         }
@@ -204,18 +261,17 @@ impl Step {
 
     fn reach<'n>(&self, object: &'n mut Object) -> &'n mut Node {
         let node = object.entry(&self.name);
-        let wanted = match &self.which {
-            Which::Whole => return node,
-            Which::Index(place) => Some(*place),
-            Which::Url(_) => None,
-        };
+        if self.which == Which::Whole {
+            return node;
+        }
         if !matches!(node, Node::Array(_)) {
             *node = Node::Array(Vec::new());
         }
         let Node::Array(nodes) = node else { unreachable!("made an array just now") };
         let place = match &self.which {
             Which::Url(url) => nodes.iter().position(|node| has_url(node, url)).unwrap_or(nodes.len()),
-            _ => wanted.unwrap_or(0),
+            Which::Index(place) => *place,
+            Which::More | Which::Whole => nodes.len(),
         };
         while nodes.len() <= place {
             nodes.push(Node::Object(match &self.which {
@@ -242,7 +298,7 @@ fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static
     }
     let element = at.element(name).ok_or_else(|| PathError(at.unknown(name)))?;
     match which {
-        Which::Index(_) if !element.many => {
+        Which::Index(_) | Which::More if !element.many => {
             Err(PathError(format!("`{name}` does not repeat: leave out the index")))
         }
         Which::Url(_) if element.type_name != "Extension" => {
@@ -263,9 +319,12 @@ fn step(text: &str) -> Option<(&str, Which, Option<&str>)> {
         return None;
     }
     let (which, rest) = if let Some(inner) = rest.strip_prefix('[') {
-        let (number, rest) = inner.split_once(']')?;
-        let number = number.parse().ok().filter(|number| *number <= MAX_INDEX)?;
-        (Which::Index(number), rest)
+        match inner.split_once(']')? {
+            ("", rest) => (Which::More, rest),
+            (number, rest) => {
+                (Which::Index(number.parse().ok().filter(|number| *number <= MAX_INDEX)?), rest)
+            }
+        }
     } else if let Some(inner) = rest.strip_prefix('(') {
         let (url, rest) = inner.split_once(')')?;
         (Which::Url(url.trim_matches(['"', '\'']).into()), rest)
@@ -318,6 +377,33 @@ mod tests {
             json(patient),
             r#"{"gender":"male","name":[{"given":["A","C","D"]},{"family":"B"}],"extension":[{"url":"http://x","valueCode":"x"},{"url":"http://y","valueCode":"y"}],"_birthDate":{"extension":[{"url":"http://t","valueDateTime":"1970"}]}}"#
         );
+    }
+
+    #[test]
+    fn an_empty_index_is_one_more() {
+        let mut patient = Object::new();
+        let more = path("contact[].name.family");
+        for family in ["A", "B"] {
+            more.set(&mut patient, family.into()).unwrap();
+            more.item_mut(&mut patient).unwrap().put("gender", Some("male".into()));
+        }
+        assert!(more.get(&patient).is_none());
+        assert_eq!(more.item_type().map(|found| found.name), Some("Patient.contact"));
+        assert_eq!(
+            json(patient),
+            r#"{"contact":[{"name":{"family":"A"},"gender":"male"},{"name":{"family":"B"},"gender":"male"}]}"#
+        );
+        assert_eq!(error("contact[]"), "`contact` stands for the list already: leave out the `[]`");
+        assert_eq!(error("maritalStatus[].text"), "`maritalStatus` does not repeat: leave out the index");
+    }
+
+    #[test]
+    fn a_choice_is_taken_by_any_of_its_shapes() {
+        let mut patient = Object::new();
+        assert!(!path("deceasedDateTime").is_taken(&patient));
+        path("deceasedBoolean").set(&mut patient, true.into()).unwrap();
+        assert!(path("deceasedDateTime").is_taken(&patient));
+        assert!(!path("active").is_taken(&patient));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, HashMap},
     path::Path,
+    sync::Arc,
 };
 
 use smol_str::SmolStr;
@@ -15,7 +16,7 @@ use crate::error::Problem;
 
 /// All tables of a revision, by name.
 #[derive(Debug, Default)]
-pub struct Tables(BTreeMap<SmolStr, Table>);
+pub struct Tables(BTreeMap<SmolStr, Arc<Table>>);
 
 /// One table.
 #[derive(Debug)]
@@ -37,12 +38,17 @@ pub struct Row {
 impl Tables {
     /// Adds a table.
     pub fn insert(&mut self, table: Table) {
-        self.0.insert(table.name.clone(), table);
+        self.0.insert(table.name.clone(), table.into());
     }
 
     /// A table by name.
     pub fn get(&self, name: &str) -> Option<&Table> {
-        self.0.get(name)
+        self.0.get(name).map(|table| &**table)
+    }
+
+    /// A table by name, to be kept.
+    pub fn shared(&self, name: &str) -> Option<Arc<Table>> {
+        self.0.get(name).cloned()
     }
 
     /// The names, in order.

@@ -25,6 +25,7 @@ use super::{
     handles::PlanHandle,
     nodes,
     plan::{Cell, Plan, PlanFault},
+    preference,
     run::Script,
     tokens::{self, Functions, Renames},
     values::MessageHandle,
@@ -101,6 +102,7 @@ pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Pr
     loader.set_module_resolver(ready.clone());
     loader.set_strict_variables(false).set_optimization_level(OptimizationLevel::None);
     register_plans(&mut loader, tables.clone());
+    preference::register_constant(&mut loader);
 
     let units = ordered(read_units(files, &loader, &mut problems), &mut problems);
     let mut signatures = check::Signatures::default();

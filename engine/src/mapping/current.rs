@@ -3,7 +3,7 @@
 //! A mapping runs on one thread from beginning to end, so its state is that thread's. What scripts hold are
 //! small handles without a life of their own; outside of a run they lead nowhere and say so.
 
-use std::{cell::RefCell, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+use std::{cell::{Cell, RefCell}, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
 
 use jiff::{Timestamp, tz::TimeZone};
 use rhai::EvalAltResult;
@@ -37,7 +37,7 @@ pub(super) struct Current {
 /// Which fields have been read, by the place of their segment. Fields above 127 count as read.
 #[derive(Default)]
 pub(super) struct Coverage {
-    read: Option<Vec<u128>>,
+    read: Option<Vec<Cell<u128>>>,
 }
 
 thread_local! {
@@ -123,18 +123,18 @@ impl Current {
 impl Coverage {
     /// A coverage that keeps count, or one that does not.
     pub fn new(wanted: bool, message: &Message) -> Self {
-        Self { read: wanted.then(|| vec![0; message.segments().len()]) }
+        Self { read: wanted.then(|| vec![Cell::new(0); message.segments().len()]) }
     }
 
     /// Notes fields of a segment as read: bit n stands for field n.
-    pub fn mark(&mut self, segment: usize, fields: u128) {
-        if let Some(slot) = self.read.as_mut().and_then(|read| read.get_mut(segment)) {
-            *slot |= fields;
+    pub fn mark(&self, segment: usize, fields: u128) {
+        if let Some(slot) = self.read.as_ref().and_then(|read| read.get(segment)) {
+            slot.set(slot.get() | fields);
         }
     }
 
     /// Notes one field of a segment as read; 0 stands for all of them.
-    pub fn mark_field(&mut self, segment: usize, field: usize) {
+    pub fn mark_field(&self, segment: usize, field: usize) {
         self.mark(segment, bit(field));
     }
 
@@ -143,7 +143,7 @@ impl Coverage {
         let mut found = Vec::new();
         for (segment, read) in message.segments().zip(self.read.iter().flatten()) {
             for field in 1..=segment.len().min(127) {
-                if read & bit(field) == 0 && !taken_for_granted(segment, field) && has_value(segment, field) {
+                if read.get() & bit(field) == 0 && !taken_for_granted(segment, field) && has_value(segment, field) {
                     let name = (SmolStr::new(segment.name()), field);
                     if !found.contains(&name) {
                         found.push(name);

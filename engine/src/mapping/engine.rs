@@ -18,7 +18,7 @@ use rhai::{
 use super::{
     Limits, current, drafts,
     fault::{Verdict, fault},
-    groups, handles, lookups, named, tokens, values,
+    groups, handles, lookups, named, preference, tokens, values,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -56,6 +56,7 @@ pub(super) fn build(limits: &Limits) -> Engine {
     groups::register(&mut engine);
     handles::register(&mut engine);
     named::register(&mut engine);
+    preference::register(&mut engine);
     lookups::register(&mut engine);
     drafts::register(&mut engine);
     #[cfg(test)]
@@ -85,7 +86,7 @@ pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
             found.entry(function.name).or_default().insert(function.num_params);
         }
         // Words that Rhai's engine itself answers, and ours that exist only while constants are made.
-        for (name, count) in [("type_of", 1), ("is_shared", 1), ("is_def_var", 1), ("segment_map", 3)] {
+        for (name, count) in [("type_of", 1), ("is_shared", 1), ("is_def_var", 1), ("segment_map", 3), ("preference", 1)] {
             found.entry(name.into()).or_default().insert(count);
         }
         for name in WITHHELD {

@@ -9,7 +9,7 @@ use super::{
     current::{Current, element, with},
     fault::{Verdict, end, fault},
     nodes::{dynamic, node},
-    plan::Plan,
+    plan::{Place, Plan, reference},
     values::{FieldHandle, SegmentHandle},
 };
 use crate::fhir::{
@@ -98,6 +98,19 @@ fn register_bundle(engine: &mut Engine) {
         .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
             put_plan(*out, &plan, segment, None)
         })
+        .register_fn(
+            "put",
+            |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, identifier: NodeHandle| {
+                let part = |name| identifier.node().get(name).and_then(Node::as_text).unwrap_or_default();
+                put_plan(*out, &plan, segment, Some((part("system"), part("value"))))
+            },
+        )
+        .register_fn("build", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
+            with(|current| {
+                let object = apply(current, *out, &plan, segment)?;
+                Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
+            })
+        })
         .register_get("len", |out: &mut BundleHandle| {
             with(|current| {
                 Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
@@ -156,7 +169,7 @@ fn naming<T: Variant + Clone>(engine: &mut Engine) {
              segment: SegmentHandle,
              system: ImmutableString,
              value: T| {
-                put_plan(*out, &plan, segment, Some((system, text(Dynamic::from(value))?)))
+                put_plan(*out, &plan, segment, Some((&system, &text(Dynamic::from(value))?)))
             },
         )
         .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: T| {
@@ -164,7 +177,7 @@ fn naming<T: Variant + Clone>(engine: &mut Engine) {
             let id = identity(found, &system, &value)?;
             let identifier = Some(SmolStr::from(format!("{system}|{value}")));
             let target = Target { resource_type: found.name.into(), id, identifier };
-            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(target, None)))
+            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(Some(target), None)))
         })
         .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
             let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
@@ -172,7 +185,7 @@ fn naming<T: Variant + Clone>(engine: &mut Engine) {
         })
         .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
             let display = node(Dynamic::from(display))?;
-            resource.look(|resource| NodeHandle::wrap(reference(resource.target(), display)))
+            resource.look(|resource| NodeHandle::wrap(reference(Some(resource.target()), display)))
         });
 }
 
@@ -197,10 +210,27 @@ fn register_resource(engine: &mut Engine) {
             })
         })
         .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| {
-            fill(*resource, &plan, segment)
+            fill(*resource, &plan, segment, None)
+        })
+        .register_fn(
+            "fill",
+            |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Map| {
+                match node(besides.into())? {
+                    Some(Node::Object(besides)) => fill(*resource, &plan, segment, Some(&besides)),
+                    _ => fill(*resource, &plan, segment, None),
+                }
+            },
+        )
+        .register_fn("complete", |resource: &mut ResourceHandle, more: NodeHandle| {
+            resource.change(|elements| {
+                if let Node::Object(more) = more.node() {
+                    elements.complete(more);
+                }
+                Ok(())
+            })
         })
         .register_fn("reference", |resource: &mut ResourceHandle| {
-            resource.look(|resource| NodeHandle::wrap(reference(resource.target(), None)))
+            resource.look(|resource| NodeHandle::wrap(reference(Some(resource.target()), None)))
         })
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))
@@ -212,11 +242,8 @@ fn register_resource(engine: &mut Engine) {
 
 fn register_node(engine: &mut Engine) {
     engine
-        .register_fn("build", |plan: PlanHandle, segment: SegmentHandle| {
-            with(|current| {
-                let object = apply(current, &plan, segment)?;
-                Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
-            })
+        .register_fn("element", |map: Map| -> Result<Dynamic> {
+            Ok(node(map.into())?.map_or(Dynamic::UNIT, |node| Dynamic::from(NodeHandle(Arc::new(node)))))
         })
         .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
             own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
@@ -263,7 +290,7 @@ fn put_plan(
     out: BundleHandle,
     plan: &PlanHandle,
     segment: SegmentHandle,
-    identity: Option<(ImmutableString, ImmutableString)>,
+    identity: Option<(&str, &str)>,
 ) -> Result<ResourceHandle> {
     if !plan.target.is_resource {
         return Err(fault(format!("{} is no resource: use `build`", plan.target.name)));
@@ -272,9 +299,9 @@ fn put_plan(
         if segment.find(current).is_none() {
             return Err(fault(format!("the message has no {} segment", plan.segment)));
         }
-        let elements = apply(current, plan, segment)?;
-        let (system, value) = match &identity {
-            Some((system, value)) => (system.as_str(), value.as_str()),
+        let elements = apply(current, out, plan, segment)?;
+        let (system, value) = match identity {
+            Some(identity) => identity,
             None => first_identifier(&elements).ok_or_else(|| fault(no_identifier(plan)))?,
         };
         let id = self::identity(plan.target, system, value)?;
@@ -304,7 +331,12 @@ fn put(
     }
 }
 
-fn fill(resource: ResourceHandle, plan: &PlanHandle, segment: SegmentHandle) -> Result<()> {
+fn fill(
+    resource: ResourceHandle,
+    plan: &PlanHandle,
+    segment: SegmentHandle,
+    besides: Option<&Object>,
+) -> Result<()> {
     if plan.target.name != resource.resource_type.name {
         return Err(fault(format!(
             "this map fills {}, not {}",
@@ -312,39 +344,44 @@ fn fill(resource: ResourceHandle, plan: &PlanHandle, segment: SegmentHandle) -> 
         )));
     }
     with(|current| {
-        if plan.segment != segment.name() {
-            return Err(fault(format!("this map reads {}, not {}", plan.segment, segment.name())));
-        }
+        check_segment(plan, segment)?;
         let message = current.message.clone();
         let Some(found) = segment.find(current).and_then(|segment| message.segment_at(segment.index()))
         else {
             return Ok(());
         };
-        let taken =
-            current.bundles.get_mut(resource.bundle).and_then(|bundle| bundle.resource_mut(resource.place));
-        let Some(mut elements) = taken.map(|resource| std::mem::take(&mut resource.elements)) else {
-            return Err(fault("this resource is gone"));
+        let own = |current: &mut Current, work: &mut dyn FnMut(&mut Object)| {
+            let bundle = current.bundles.get_mut(resource.bundle);
+            let found = bundle.and_then(|bundle| bundle.resource_mut(resource.place));
+            found.map(|found| work(&mut found.elements)).ok_or_else(|| fault("this resource is gone"))
         };
-        plan.apply(found, current, &mut elements);
-        if let Some(own) =
-            current.bundles.get_mut(resource.bundle).and_then(|bundle| bundle.resource_mut(resource.place))
-        {
-            own.elements = elements;
-        }
-        Ok(())
+        let mut elements = Object::new();
+        own(current, &mut |own| elements = std::mem::take(own))?;
+        plan.apply(found, current, &Place { bundle: resource.bundle, with: besides }, &mut elements);
+        own(current, &mut |own| *own = std::mem::take(&mut elements))
     })
 }
 
-fn apply(current: &mut Current, plan: &PlanHandle, segment: SegmentHandle) -> Result<Object> {
-    if plan.segment != segment.name() {
-        return Err(fault(format!("this map reads {}, not {}", plan.segment, segment.name())));
-    }
+fn apply(
+    current: &mut Current,
+    out: BundleHandle,
+    plan: &PlanHandle,
+    segment: SegmentHandle,
+) -> Result<Object> {
+    check_segment(plan, segment)?;
     let message = current.message.clone();
     let mut elements = Object::with_capacity(12);
     if let Some(segment) = segment.find(current).and_then(|segment| message.segment_at(segment.index())) {
-        plan.apply(segment, current, &mut elements);
+        plan.apply(segment, current, &Place { bundle: out.bundle, with: None }, &mut elements);
     }
     Ok(elements)
+}
+
+fn check_segment(plan: &Plan, segment: SegmentHandle) -> Result<()> {
+    if plan.segment == segment.name() {
+        return Ok(());
+    }
+    Err(fault(format!("this map reads {}, not {}", plan.segment, segment.name())))
 }
 
 /// The first identifier that says both what it is and in which system.
@@ -375,11 +412,6 @@ fn identity(resource_type: &Type, system: &str, value: &str) -> Result<uuid::Uui
 
 fn resource_named(name: &str) -> Result<&'static Type> {
     type_named(name).filter(|found| found.is_resource).ok_or_else(|| fault("FHIR R4 has no such resource"))
-}
-
-/// A Reference to a resource.
-pub(super) fn reference(target: Target, display: Option<Node>) -> Node {
-    Node::object([("reference", Some(target.into())), ("display", display)])
 }
 
 fn change(

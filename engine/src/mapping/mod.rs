@@ -22,6 +22,7 @@ mod lookups;
 mod named;
 mod nodes;
 mod plan;
+mod preference;
 mod run;
 mod tokens;
 mod values;

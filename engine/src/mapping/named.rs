@@ -6,13 +6,11 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
 use super::{
     current::with,
     fault::fault,
-    handles::{BundleHandle, NodeHandle, reference},
+    handles::{BundleHandle, NodeHandle},
+    plan::reference_to,
     values::FieldHandle,
 };
-use crate::fhir::{
-    Node, Resource,
-    types::resources::{self, Named},
-};
+use crate::fhir::types::resources;
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
@@ -41,17 +39,6 @@ fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<r
         let Some(bundle) = current.bundles.get_mut(out.bundle) else {
             return Err(fault("this bundle is gone"));
         };
-        let references = found.into_iter().map(|Named { resources, display }| {
-            let display = display.map(Node::Text);
-            let target = resources.last().map(Resource::target);
-            for resource in resources {
-                bundle.put(resource);
-            }
-            NodeHandle::wrap(match target {
-                Some(target) => reference(target, display),
-                None => Node::object([("display", display)]),
-            })
-        });
-        Ok(references.collect())
+        Ok(found.into_iter().map(|one| NodeHandle::wrap(reference_to(one, bundle))).collect())
     })
 }

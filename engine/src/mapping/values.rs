@@ -337,17 +337,28 @@ fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {
 
 fn segment_all(segment: SegmentHandle, at: &str) -> Result<Array> {
     let path = path(at)?;
+    with(|current| {
+        let text = current.message.text();
+        let found = repetitions(segment, &path, current)?;
+        Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, text))).collect())
+    })
+}
+
+/// What a segment has at a path, one value of each repetition; from here on it counts as read.
+pub(super) fn repetitions<'m>(
+    segment: SegmentHandle,
+    path: &'m Path,
+    current: &'m Current,
+) -> Result<impl Iterator<Item = Value<'m>>> {
     if path.segment != segment.name {
         return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
     }
-    with(|current| {
-        let Some(index) = segment.index else { return Ok(Array::new()) };
+    if let Some(index) = segment.index {
         current.coverage.mark_field(index, path.field);
-        let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(path.field));
-        let found = found.map(|value| path.component.map_or(value, |number| value.component(number)));
-        let found = found.map(|value| path.subcomponent.map_or(value, |number| value.subcomponent(number)));
-        Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, current.message.text()))).collect())
-    })
+    }
+    let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(path.field));
+    let found = found.map(|value| path.component.map_or(value, |number| value.component(number)));
+    Ok(found.map(|value| path.subcomponent.map_or(value, |number| value.subcomponent(number))))
 }
 
 fn component(value: FieldHandle, number: INT) -> Result<FieldHandle> {

@@ -50,6 +50,11 @@ pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     Some(object.into())
 }
 
+/// CX as `Identifier`, if somebody is named who assigned it: in old fields a bare number says nothing.
+pub fn assigned(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    self::cx(part, cx).filter(|found| found.get("system").is_some())
+}
+
 /// EI as `Identifier`: entity identifier under its namespace or universal id.
 pub fn ei(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let value = text(part.component(1))?;

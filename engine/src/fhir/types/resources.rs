@@ -24,6 +24,10 @@ pub struct Named {
     pub display: Option<SmolStr>,
 }
 
+/// The data types that name resources, and of which type these are.
+pub const NAMED: &[(&str, &str)] =
+    &[("XCN", "Practitioner"), ("XON", "Organization"), ("HD", "Organization"), ("PL", "Location")];
+
 /// What the parts of one field name, by the data type `XCN`, `XON`, `HD` or `PL`; nothing for another one.
 pub fn named(data_type: &str, parts: &[Part<'_>], cx: &Cx<'_>) -> Option<Vec<Named>> {
     let each = |make: fn(Part<'_>, &Cx<'_>) -> Option<Named>| {

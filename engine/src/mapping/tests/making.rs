@@ -171,8 +171,8 @@ const MORE = segment_map(\"PV1\", \"Patient\", [[\"PV1-4\", \"gender\", \"code\"
 fn map(msg) {{
     let out = bundle();
     let p = out.put(PATIENT, msg[\"PID\"]);
-    for nk1 in msg.segments(\"NK1\") {{ p.add(\"contact\", build(CONTACT, nk1)); }}
-    p.add(\"contact\", build(CONTACT, msg[\"NK1(2)\"]));
+    for nk1 in msg.segments(\"NK1\") {{ p.add(\"contact\", out.build(CONTACT, nk1)); }}
+    p.add(\"contact\", out.build(CONTACT, msg[\"NK1(2)\"]));
     p.fill(MORE, msg[\"PV1\"]);
     p.fill(MORE, msg[\"PV1(2)\"]);
     let name = p.get(\"name[0]\");

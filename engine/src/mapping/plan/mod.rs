@@ -1,0 +1,244 @@
+//! Plans: segment maps compiled from a script's constant into rows that run natively.
+//!
+//! A row says which field feeds which element, by which data type and table, and what is set besides. Everything
+//! that can be known without a message is checked when the plan is made (`rows`): path, element, type, table,
+//! codes. At run time a row reads a slice of the message, converts it, and puts the node where it belongs.
+
+mod rows;
+
+use std::sync::Arc;
+
+use smol_str::SmolStr;
+
+use super::current::{Current, bit};
+use crate::{
+    error::nearest,
+    fhir::{
+        Bundle, Node, Object, Path as ElementPath, Resource, Table, Tables, Target,
+        elements::{Type, type_named},
+        types::{
+            Convert,
+            resources::{self, Named},
+        },
+    },
+    hl7::{Part, Path, Segment, Value},
+};
+
+pub(super) use rows::fits;
+
+/// A compiled segment map.
+#[derive(Debug)]
+pub(super) struct Plan {
+    /// The segment that it reads.
+    pub segment: SmolStr,
+    /// The type that it fills: `Patient`, `Patient.contact`, …
+    pub target: &'static Type,
+    rows: Vec<Row>,
+    reads: u128,
+}
+
+#[derive(Debug)]
+struct Row {
+    source: Source,
+    element: ElementPath,
+    /// What is set beside the value, where nothing stands.
+    with: Object,
+}
+
+enum Source {
+    Field(Field),
+    Constant(Node),
+}
+
+struct Field {
+    path: Path,
+    /// Each repetition gives a value.
+    all: bool,
+    read: Read,
+    table: Option<Arc<Table>>,
+}
+
+/// What a field becomes.
+#[derive(Clone, Copy)]
+enum Read {
+    /// A value of the element.
+    Value(Convert),
+    /// A resource of its own in the bundle, by this data type, and a reference to it.
+    Resource(&'static str),
+}
+
+/// One cell of a row as it stands in the script.
+#[derive(Debug, Clone)]
+pub(super) enum Cell {
+    Text(String),
+    Node(Node),
+}
+
+/// What is wrong with a plan, and where: in the call itself, or in a cell of a row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PlanFault {
+    pub row: Option<usize>,
+    pub cell: Option<usize>,
+    pub what: String,
+    pub help: Option<String>,
+}
+
+/// Where a plan is applied.
+pub(super) struct Place<'a> {
+    /// The bundle of the run that resources of their own are put into.
+    pub bundle: usize,
+    /// What is set beside every value, where nothing stands.
+    pub with: Option<&'a Object>,
+}
+
+impl Plan {
+    /// Compiles a segment map. Rows with a fault are left out and told.
+    pub fn compile(
+        segment: &str,
+        target: &str,
+        rows: &[Vec<Cell>],
+        tables: &Tables,
+    ) -> (Option<Self>, Vec<PlanFault>) {
+        let Some(target_type) = type_named(target) else {
+            let known = crate::fhir::elements::resource_names();
+            let help = nearest(target, known).map(|word| format!("did you mean `{word}`?"));
+            let what = format!("FHIR R4 has no type `{target}`");
+            return (None, vec![PlanFault { row: None, cell: None, what, help }]);
+        };
+        let mut faults = Vec::new();
+        let mut plan = Self { segment: segment.into(), target: target_type, rows: Vec::new(), reads: 0 };
+        for (number, cells) in rows.iter().enumerate() {
+            match rows::row(&plan, cells, tables) {
+                Ok(row) => {
+                    if let Source::Field(field) = &row.source {
+                        plan.reads |= bit(field.path.field);
+                    }
+                    plan.rows.push(row);
+                }
+                Err((cell, what, help)) => {
+                    faults.push(PlanFault { row: Some(number), cell: Some(cell), what, help })
+                }
+            }
+        }
+        (Some(plan), faults)
+    }
+
+    /// Puts what the segment has into the object. An element that already has a value keeps it.
+    pub fn apply(&self, segment: Segment<'_>, current: &mut Current, place: &Place<'_>, object: &mut Object) {
+        current.coverage.mark(segment.index(), self.reads);
+        for row in &self.rows {
+            row.apply(segment, current, place, object);
+        }
+    }
+
+    /// The fields that feed an element, for error texts.
+    pub fn fields_of(&self, element: &str) -> Vec<String> {
+        let rows = self.rows.iter().filter(|row| row.element.first() == element);
+        rows.filter_map(|row| match &row.source {
+            Source::Field(field) => Some(field.path.to_string()),
+            Source::Constant(_) => None,
+        })
+        .collect()
+    }
+}
+
+impl Row {
+    fn apply(&self, segment: Segment<'_>, current: &mut Current, place: &Place<'_>, object: &mut Object) {
+        let field = match &self.source {
+            Source::Constant(node) => return self.put(node.clone(), place, object),
+            Source::Field(field) => field,
+        };
+        match field.read {
+            Read::Value(convert) => {
+                let cx = current.cx(field.table.as_deref());
+                for part in field.parts(segment) {
+                    if let Some(node) = convert(part, &cx) {
+                        self.put(node, place, object);
+                    }
+                }
+            }
+            Read::Resource(data_type) => {
+                let parts: Vec<Part<'_>> = field.parts(segment).collect();
+                let named = resources::named(data_type, &parts, &current.cx(None)).unwrap_or_default();
+                for one in named {
+                    if let Some(bundle) = current.bundles.get_mut(place.bundle) {
+                        self.put(reference_to(one, bundle), place, object);
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&self, mut node: Node, place: &Place<'_>, object: &mut Object) {
+        if self.element.item_type().is_some() {
+            self.element.put(object, node);
+            if let Some(item) = self.element.item_mut(object) {
+                self.complete(item, place);
+            }
+            return;
+        }
+        if let Node::Object(own) = &mut node {
+            self.complete(own, place);
+        }
+        if !self.element.is_list() {
+            if !self.element.is_taken(object) {
+                self.element.put(object, node);
+            }
+        } else if !self.is_known_identifier(&node, object) {
+            self.element.append(object, node);
+        }
+    }
+
+    fn complete(&self, object: &mut Object, place: &Place<'_>) {
+        object.complete(&self.with);
+        if let Some(with) = place.with {
+            object.complete(with);
+        }
+    }
+
+    /// Whether an identifier stands in the list already: several fields may carry one number.
+    fn is_known_identifier(&self, node: &Node, object: &Object) -> bool {
+        let Some(Node::Array(known)) = self.element.get(object) else { return false };
+        let same = |one: &Node, name| one.get(name) == node.get(name);
+        self.element.element().is_some_and(|element| element.type_name == "Identifier")
+            && known.iter().any(|one| same(one, "value") && same(one, "system"))
+    }
+}
+
+impl Field {
+    /// What the segment has of this field: one part, or one of each repetition.
+    fn parts<'m>(&self, segment: Segment<'m>) -> impl Iterator<Item = Part<'m>> {
+        let one = (!self.all).then(|| segment.repetition(self.path.field, self.path.repetition));
+        let all = self.all.then(|| segment.repetitions(self.path.field));
+        one.into_iter().chain(all.into_iter().flatten()).filter_map(|value| self.descend(value).part())
+    }
+
+    fn descend<'m>(&self, value: Value<'m>) -> Value<'m> {
+        let value = self.path.component.map_or(value, |number| value.component(number));
+        self.path.subcomponent.map_or(value, |number| value.subcomponent(number))
+    }
+}
+
+/// Puts what a field names into the bundle; a reference to it, or its name where it has no number.
+pub(super) fn reference_to(named: Named, bundle: &mut Bundle) -> Node {
+    let Named { resources, display } = named;
+    let target = resources.last().map(Resource::target);
+    for resource in resources {
+        bundle.put(resource);
+    }
+    reference(target, display.map(Node::Text))
+}
+
+/// A Reference to a resource, or to something of which only the name is known.
+pub(super) fn reference(target: Option<Target>, display: Option<Node>) -> Node {
+    Node::object([("reference", target.map(Node::from)), ("display", display)])
+}
+
+impl std::fmt::Debug for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Field(field) => write!(f, "{}", field.path),
+            Self::Constant(_) => f.write_str("="),
+        }
+    }
+}

@@ -143,7 +143,17 @@ fn processor_time(runs: u64, mut work: impl FnMut()) -> u64 {
     spent().unwrap_or_default().saturating_sub(before) / runs / 1000
 }
 
+/// Whether the words of the command line ask for this script; no word asks for all.
+fn is_wanted(name: &str) -> bool {
+    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-') && word.parse::<u32>().is_err());
+    let first = words.next();
+    first.is_none_or(|word| format!("mapping/adt {name}").contains(word.trim_end_matches('$')))
+}
+
 fn measure(criterion: &mut Criterion, name: &str, files: &Files) {
+    if !is_wanted(name) {
+        return;
+    }
     let mappings = Mappings::compile(files, &Limits::default()).unwrap();
     let message = Arc::new(Message::parse(ADMISSION.into(), encoding_rs::WINDOWS_1252).unwrap());
     let context = Context {

@@ -31,7 +31,7 @@ fn map(msg) { bundle() }"#,
             mappings/adt.rhai:15:15: `name` repeats: say which one, e.g. `name[0]`
             mappings/adt.rhai:16:21: `gender` takes one of female, male, other, unknown
             mappings/adt.rhai:17:21: `active` takes a boolean, not a text
-            mappings/adt.rhai:18:6: a row is `[field, element, data type]` or `[field, element, data type, table]`
+            mappings/adt.rhai:18:6: a row is `[field, element, data type]`, then perhaps a table, then perhaps a map of what is set besides
             mappings/adt.rhai:19:15: Patient has no element `deceased`, only its shapes, such as `deceasedBoolean`
             mappings/adt.rhai:21:11: FHIR R4 has no type `Patiant` (did you mean `Patient`?)
         "#]],

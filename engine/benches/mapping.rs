@@ -145,7 +145,8 @@ fn processor_time(runs: u64, mut work: impl FnMut()) -> u64 {
 
 /// Whether the words of the command line ask for this script; no word asks for all.
 fn is_wanted(name: &str) -> bool {
-    let mut words = std::env::args().skip(1).filter(|word| !word.starts_with('-') && word.parse::<u32>().is_err());
+    let mut words =
+        std::env::args().skip(1).filter(|word| !word.starts_with('-') && word.parse::<u32>().is_err());
     let first = words.next();
     first.is_none_or(|word| format!("mapping/adt {name}").contains(word.trim_end_matches('$')))
 }

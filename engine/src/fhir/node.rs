@@ -445,7 +445,8 @@ mod tests {
     #[test]
     fn an_object_is_completed_where_nothing_stands() {
         let meta = |name, node: Node| Object::new().with("meta", Some(Node::object([(name, Some(node))])));
-        let mut object = meta("source", "a".into()).with("use", Some("".into())).with("system", Some("x".into()));
+        let mut object =
+            meta("source", "a".into()).with("use", Some("".into())).with("system", Some("x".into()));
         object.complete(
             &meta("versionId", "1".into()).with("use", Some("home".into())).with("system", Some("y".into())),
         );

@@ -3,7 +3,13 @@
 //! A mapping runs on one thread from beginning to end, so its state is that thread's. What scripts hold are
 //! small handles without a life of their own; outside of a run they lead nowhere and say so.
 
-use std::{cell::{Cell, RefCell}, collections::HashMap, rc::Rc, sync::Arc, time::Instant};
+use std::{
+    cell::{Cell, RefCell},
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    time::Instant,
+};
 
 use jiff::{Timestamp, tz::TimeZone};
 use rhai::EvalAltResult;
@@ -143,7 +149,10 @@ impl Coverage {
         let mut found = Vec::new();
         for (segment, read) in message.segments().zip(self.read.iter().flatten()) {
             for field in 1..=segment.len().min(127) {
-                if read.get() & bit(field) == 0 && !taken_for_granted(segment, field) && has_value(segment, field) {
+                if read.get() & bit(field) == 0
+                    && !taken_for_granted(segment, field)
+                    && has_value(segment, field)
+                {
                     let name = (SmolStr::new(segment.name()), field);
                     if !found.contains(&name) {
                         found.push(name);

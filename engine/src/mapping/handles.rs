@@ -337,7 +337,7 @@ fn fill(
     segment: SegmentHandle,
     besides: Option<&Object>,
 ) -> Result<()> {
-    if plan.target.name != resource.resource_type.name {
+    if plan.target.name != resource.resource_type.name && plan.target.name != "Resource" {
         return Err(fault(format!(
             "this map fills {}, not {}",
             plan.target.name, resource.resource_type.name

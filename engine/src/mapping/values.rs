@@ -129,10 +129,14 @@ fn register_message(engine: &mut Engine) {
             check_name(&name)?;
             with(|current| Ok(first_segment(current, name_of(&name), 1)))
         })
-        .register_fn("has", |_: &mut MessageHandle, name: ImmutableString| {
-            check_name(&name)?;
-            with(|current| Ok(current.message.segment(&name).is_some()))
-        });
+        .register_fn("has", |_: &mut MessageHandle, at: ImmutableString| {
+            if at.len() > 3 {
+                return has(first(&at)?, &at);
+            }
+            check_name(&at)?;
+            with(|current| Ok(current.message.segment(&at).is_some()))
+        })
+        .register_fn("text", |_: &mut MessageHandle, at: ImmutableString| text(first(&at)?, &at));
     let header = |read: fn(&Current) -> Cow<'_, str>| {
         move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
     };
@@ -165,6 +169,8 @@ fn register_segment(engine: &mut Engine) {
                 Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, current.message.text()))).collect())
             })
         })
+        .register_fn("has", |segment: &mut SegmentHandle, at: ImmutableString| has(*segment, &at))
+        .register_fn("text", |segment: &mut SegmentHandle, at: ImmutableString| text(*segment, &at))
         .register_get("name", |segment: &mut SegmentHandle| ImmutableString::from(segment.name()))
         .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
         .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
@@ -313,16 +319,38 @@ fn message_all(at: &str) -> Result<Array> {
 }
 
 fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
+    look(segment, at, |value, text| FieldHandle::of(value, text))
+}
+
+/// Whether something was sent there.
+fn has(segment: SegmentHandle, at: &str) -> Result<bool> {
+    look(segment, at, |value, _| matches!(value, Value::Present(_)))
+}
+
+/// The text of the first leaf there; empty when there is none.
+fn text(segment: SegmentHandle, at: &str) -> Result<ImmutableString> {
+    look(segment, at, |value, _| shared(value.text().unwrap_or_default()))
+}
+
+/// Looks at the value at a path of the segment, in the text of the message.
+fn look<T>(segment: SegmentHandle, at: &str, work: impl FnOnce(Value<'_>, &str) -> T) -> Result<T> {
     let path = path(at)?;
     if path.segment != segment.name {
         return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
     }
     with(|current| {
-        let Some(index) = segment.index else { return Ok(FieldHandle::Absent) };
-        current.coverage.mark_field(index, path.field);
+        if let Some(index) = segment.index {
+            current.coverage.mark_field(index, path.field);
+        }
         let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(&path));
-        Ok(FieldHandle::of(value, current.message.text()))
+        Ok(work(value, current.message.text()))
     })
+}
+
+/// The segment that a path of the message speaks of.
+fn first(at: &str) -> Result<SegmentHandle> {
+    let path = path(at)?;
+    with(|current| Ok(first_segment(current, path.segment, path.occurrence)))
 }
 
 fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {

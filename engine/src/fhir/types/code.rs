@@ -14,6 +14,10 @@ use crate::{
     hl7::{Part, Value},
 };
 
+const TRIGGER_EVENT: &str = "http://terminology.hl7.org/CodeSystem/v2-0003";
+const TREATMENT_FUNCTION: &str =
+    "https://fhir.nhs.uk/CodeSystem/NHSDataModelAndDictionary-treatment-function";
+
 /// CWE as `CodeableConcept`: up to three codings, and text.
 pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let mut codings = Codings::default();
@@ -80,6 +84,40 @@ pub fn boolean(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// CWE as `uri`: the code itself.
 pub fn uri(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     text(part.component(1)).filter(|uri| !uri.contains(char::is_whitespace)).map(Node::text)
+}
+
+/// MSG (MSH-9) as `CodeableConcept`: the trigger event as code, message code and trigger event as text.
+pub fn trigger(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let (code, event) = (text(part.component(1))?, text(part.component(2)));
+    let coding = event.as_deref().map(|event| {
+        Node::object([("system", Some(TRIGGER_EVENT.into())), ("code", Some(Node::text(event)))])
+    });
+    let whole = event.map_or(code.clone(), |event| format!("{code}^{event}"));
+    Node::object([("coding", coding.map(|coding| vec![coding].into())), ("text", Some(Node::text(whole)))])
+        .some()
+}
+
+/// PV1-10 in the NHS: a treatment function where it has three digits, else a code that nobody has said the system of.
+pub fn treatment_function(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let code = text(part.component(1))?;
+    let is_function = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
+    let coding = Node::object([
+        ("system", is_function.then(|| TREATMENT_FUNCTION.into())),
+        ("code", Some(Node::text(code))),
+        ("display", text(part.component(2)).map(Node::text)),
+    ]);
+    Node::object([("coding", Some(vec![coding].into()))]).some()
+}
+
+/// PID-22 in the NHS: sites add a code of their own to the letter (`C22`): the letter is coded, the whole stays as text.
+pub fn ethnic_category(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let sent = text(part.component(1))?;
+    let table = cx.table?;
+    let whole = table.get(&sent);
+    let first = sent.chars().next().map(String::from)?;
+    let row = whole.or_else(|| table.get(&first))?;
+    let text = whole.is_none().then(|| Node::text(sent));
+    Node::object([("coding", Some(vec![row_coding(row)].into())), ("text", text)]).some()
 }
 
 /// A bare code as a concept by one of the revision's tables; text when the table does not have it.
@@ -280,6 +318,36 @@ mod tests {
             findings("administrative-sex", "CWE", "code", "Q"),
             ["a code is not in administrative-sex"]
         );
+    }
+
+    #[test]
+    fn a_trigger_event_is_coded() {
+        check(
+            "MSG",
+            "CodeableConcept",
+            "ADT^A01^ADT_A01",
+            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0003","code":"A01"}],"text":"ADT^A01"}"#,
+        );
+        check("MSG", "CodeableConcept", "ACK", r#"{"text":"ACK"}"#);
+    }
+
+    #[test]
+    fn nhs_codes_that_sites_lengthen_or_leave_bare() {
+        check(
+            "treatment-function",
+            "CodeableConcept",
+            "300^General Medicine",
+            r#"{"coding":[{"system":"https://fhir.nhs.uk/CodeSystem/NHSDataModelAndDictionary-treatment-function","code":"300","display":"General Medicine"}]}"#,
+        );
+        check("treatment-function", "CodeableConcept", "MED", r#"{"coding":[{"code":"MED"}]}"#);
+        check_with(
+            "ethnic-category",
+            "ethnic-category",
+            "CodeableConcept",
+            "C22",
+            r#"{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-EthnicCategoryEngland","code":"C","display":"White - Any other White background"}],"text":"C22"}"#,
+        );
+        check_with("ethnic-category", "ethnic-category", "CodeableConcept", "?", "");
     }
 
     #[test]

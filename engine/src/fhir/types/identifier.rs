@@ -131,6 +131,32 @@ pub fn hd_uri(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         .system(cx)
 }
 
+/// MSH-10 as `Identifier` of the message among all messages of its sender (MSH-3): control ids begin anew, so the
+/// time (MSH-7) belongs to it. Nothing where one of them cannot be used, for a repeat must give the same.
+pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(part.component(1))?;
+    let sent = cx.message.header(7);
+    time::instant(sent.part()?, cx)?;
+    let system = control_id_system(cx);
+    Node::object([
+        ("system", Some(Node::text(system))),
+        ("value", Some(Node::text(format!("{value}/{}", sent.text().unwrap_or_default())))),
+    ])
+    .some()
+}
+
+/// MSH-10 as `Identifier`: the control id under a system of the sending application (MSH-3).
+pub fn control_id(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = text(part.component(1))?;
+    Node::object([("system", Some(Node::text(control_id_system(cx)))), ("value", Some(Node::text(value)))])
+        .some()
+}
+
+fn control_id_system(cx: &Cx<'_>) -> String {
+    let sender = cx.message.header(3).part().and_then(|part| hd_uri(part, cx));
+    format!("{}:control-id", sender.as_ref().and_then(Node::as_text).unwrap_or("urn:tie:unknown"))
+}
+
 /// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.
 pub fn visit(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     numbered(part.component(1), Authority::of(part.component(4), Some("VN"), cx), "visit", cx)

@@ -121,6 +121,7 @@ fn tables() -> Tables {
         "administrative-sex",
         "assigning-authorities",
         "coding-systems",
+        "ethnic-category",
         "identifier-type",
         "interpretation",
         "marital-status",

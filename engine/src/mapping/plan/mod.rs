@@ -41,8 +41,22 @@ pub(super) struct Plan {
 struct Row {
     source: Source,
     element: ElementPath,
+    put: Put,
     /// What is set beside the value, where nothing stands.
     with: Object,
+}
+
+/// How a value comes to its element.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Put {
+    /// Where nothing stands yet.
+    Once,
+    /// At the end of a list.
+    Append,
+    /// At the end of a list, unless an identifier of this system and value is in it: several fields may carry one.
+    AppendIdentifier,
+    /// As one more item of a list on the way.
+    Item,
 }
 
 enum Source {
@@ -170,7 +184,7 @@ impl Row {
     }
 
     fn put(&self, mut node: Node, place: &Place<'_>, object: &mut Object) {
-        if self.element.item_type().is_some() {
+        if self.put == Put::Item {
             self.element.put(object, node);
             if let Some(item) = self.element.item_mut(object) {
                 self.complete(item, place);
@@ -180,12 +194,11 @@ impl Row {
         if let Node::Object(own) = &mut node {
             self.complete(own, place);
         }
-        if !self.element.is_list() {
-            if !self.element.is_taken(object) {
-                self.element.put(object, node);
-            }
-        } else if !self.is_known_identifier(&node, object) {
-            self.element.append(object, node);
+        match self.put {
+            Put::Once if self.element.is_taken(object) => {}
+            Put::AppendIdentifier if self.has_identifier(&node, object) => {}
+            Put::Once | Put::Item => self.element.put(object, node),
+            Put::Append | Put::AppendIdentifier => self.element.append(object, node),
         }
     }
 
@@ -196,12 +209,10 @@ impl Row {
         }
     }
 
-    /// Whether an identifier stands in the list already: several fields may carry one number.
-    fn is_known_identifier(&self, node: &Node, object: &Object) -> bool {
+    fn has_identifier(&self, node: &Node, object: &Object) -> bool {
         let Some(Node::Array(known)) = self.element.get(object) else { return false };
         let same = |one: &Node, name| one.get(name) == node.get(name);
-        self.element.element().is_some_and(|element| element.type_name == "Identifier")
-            && known.iter().any(|one| same(one, "value") && same(one, "system"))
+        known.iter().any(|one| same(one, "value") && same(one, "system"))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Cell, Field, Plan, Read, Row, Source};
+use super::{Cell, Field, Plan, Put, Read, Row, Source};
 use crate::{
     error::nearest,
     fhir::{
@@ -16,7 +16,8 @@ use crate::{
     },
 };
 
-const SHAPE: &str = "a row is `[field, element, data type]`, then perhaps a table, then perhaps a map of what is set besides";
+const SHAPE: &str =
+    "a row is `[field, element, data type]`, then perhaps a table, then perhaps a map of what is set besides";
 
 /// Reads one row of the map.
 pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, Wrong> {
@@ -25,7 +26,9 @@ pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, W
     let (source, with) = match (from.as_str(), rest) {
         ("=", [value]) => (constant(value, &element)?, Object::new()),
         ("=", _) => return Err(wrong(0, "a constant row is `[\"=\", element, value]`")),
-        (_, [Cell::Text(data_type)]) => (field(plan, from, &element, data_type, None, tables)?, Object::new()),
+        (_, [Cell::Text(data_type)]) => {
+            (field(plan, from, &element, data_type, None, tables)?, Object::new())
+        }
         (_, [Cell::Text(data_type), Cell::Text(table)]) => {
             (field(plan, from, &element, data_type, Some(table), tables)?, Object::new())
         }
@@ -37,7 +40,14 @@ pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, W
         }
         _ => return Err(wrong(0, SHAPE)),
     };
-    Ok(Row { source, element, with })
+    let is_identifier = element.element().is_some_and(|element| element.type_name == "Identifier");
+    let put = match (element.item_type(), element.is_list()) {
+        (Some(_), _) => Put::Item,
+        (None, true) if is_identifier => Put::AppendIdentifier,
+        (None, true) => Put::Append,
+        (None, false) => Put::Once,
+    };
+    Ok(Row { source, element, put, with })
 }
 
 fn field(

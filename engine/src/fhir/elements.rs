@@ -10,8 +10,13 @@ use std::{
     sync::OnceLock,
 };
 
-use super::{Node, Object};
+use foldhash::fast::RandomState;
+
+use super::{Node, Object, names::Names};
 use crate::error::nearest;
+
+/// The codes of a required binding.
+pub type Codes = HashSet<&'static str, RandomState>;
 
 /// A resource, data type or backbone element: `Patient`, `HumanName`, `Patient.contact`.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub struct Type {
     pub is_resource: bool,
     /// By name, inherited ones included.
     elements: Vec<Element>,
+    /// Where an element stands in `elements`.
+    names: Names,
     required: Vec<usize>,
 }
 
@@ -39,11 +46,31 @@ pub struct Element {
     /// The types of resource that a reference may point to; empty for any.
     pub targets: Vec<&'static str>,
     /// The codes of a required binding.
-    pub codes: Option<&'static HashSet<&'static str>>,
+    pub codes: Option<&'static Codes>,
     /// `deceased[x]` for one shape of a choice.
     pub choice: Option<&'static str>,
+    /// What its type takes, found out once.
+    takes: Takes,
     /// Its type, looked up once.
     kind: OnceLock<Option<&'static Type>>,
+}
+
+/// What may stand in an element, by its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Boolean,
+    Integer,
+    /// A whole number from this one on.
+    From(i64),
+    Decimal,
+    /// Text of any kind.
+    Text,
+    /// Any resource.
+    Resource,
+    /// A reference to one of the targets, if it has any.
+    Reference,
+    /// An object of the type.
+    Object,
 }
 
 /// What is wrong with a node; the path is made of element names and indices, never of values.
@@ -85,8 +112,7 @@ pub fn resource_names() -> impl Iterator<Item = &'static str> {
 impl Type {
     /// An element by its name in JSON.
     pub fn element(&self, name: &str) -> Option<&Element> {
-        let place = self.elements.binary_search_by(|element| element.name.cmp(name)).ok()?;
-        self.elements.get(place)
+        self.names.places(name).find_map(|place| self.elements.get(place).filter(|found| found.name == name))
     }
 
     /// All elements, by name.
@@ -140,19 +166,20 @@ impl Type {
 
     /// The object as this type writes it: see [`Element::shaped`].
     #[must_use]
-    pub fn shaped(&self, object: Object) -> Object {
-        let elements = object.into_elements().into_iter().map(|(name, node)| {
-            let node = match self.element(&name) {
-                None => node,
-                Some(element) => match element.shaped(node) {
-                    node @ Node::Array(_) => node,
-                    node if element.many && !node.is_empty() => Node::Array(vec![node]),
-                    node => node,
-                },
-            };
-            (name, node)
-        });
-        elements.collect()
+    pub fn shaped(&self, mut object: Object) -> Object {
+        self.shape(&mut object);
+        object
+    }
+
+    fn shape(&self, object: &mut Object) {
+        for (name, node) in object.iter_mut() {
+            let Some(element) = self.element(name) else { continue };
+            element.shape(node);
+            if element.many && !matches!(node, Node::Array(_)) && !node.is_empty() {
+                let single = std::mem::replace(node, Node::Array(Vec::new()));
+                *node = Node::Array(vec![single]);
+            }
+        }
     }
 
     /// Whether a required element is there, in any of its shapes, or its extension in its stead.
@@ -161,7 +188,7 @@ impl Type {
         match element.choice {
             None => {
                 there(element.name)
-                    || (is_primitive(element.type_name) && there(&format!("_{}", element.name)))
+                    || (element.is_primitive() && there(&format!("_{}", element.name)))
             }
             Some(choice) => {
                 self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name))
@@ -181,6 +208,7 @@ impl Element {
             targets: Vec::new(),
             codes: None,
             choice: None,
+            takes: Takes::Object,
             kind: OnceLock::new(),
         }
     }
@@ -193,23 +221,40 @@ impl Element {
     /// The node as this element writes it: a text that is a number becomes one where numbers are asked for, and
     /// a single value becomes a list of one where, below this element, lists are asked for.
     #[must_use]
-    pub fn shaped(&self, node: Node) -> Node {
-        match node {
-            Node::Array(nodes) => Node::Array(nodes.into_iter().map(|node| self.shaped(node)).collect()),
-            Node::Object(object) => match self.kind() {
-                Some(found) => Node::Object(found.shaped(object)),
-                None => Node::Object(object),
-            },
-            Node::Text(text) => match self.type_name {
-                "decimal" if is_decimal(&text) => Node::Decimal(text),
-                "integer" | "positiveInt" | "unsignedInt" => {
-                    text.parse().map_or(Node::Text(text), Node::Integer)
+    pub fn shaped(&self, mut node: Node) -> Node {
+        self.shape(&mut node);
+        node
+    }
+
+    fn shape(&self, node: &mut Node) {
+        match (node, self.takes) {
+            (Node::Array(nodes), _) => nodes.iter_mut().for_each(|node| self.shape(node)),
+            (Node::Object(object), _) => {
+                if let Some(found) = self.kind() {
+                    found.shape(object);
                 }
-                _ => Node::Text(text),
-            },
-            Node::Integer(number) if self.type_name == "decimal" => Node::Decimal(number.to_string().into()),
-            node => node,
+            }
+            (node @ Node::Text(_), Takes::Decimal) => {
+                if let Some(number) = node.as_text().filter(|text| is_decimal(text)) {
+                    *node = Node::Decimal(number.into());
+                }
+            }
+            (node @ Node::Text(_), Takes::Integer | Takes::From(_)) => {
+                if let Some(number) = node.as_text().and_then(|text| text.parse().ok()) {
+                    *node = Node::Integer(number);
+                }
+            }
+            (node @ Node::Integer(_), Takes::Decimal) => {
+                if let Node::Integer(number) = node {
+                    *node = Node::Decimal(number.to_string().into());
+                }
+            }
+            _ => {}
         }
+    }
+
+    fn is_primitive(&self) -> bool {
+        !matches!(self.takes, Takes::Resource | Takes::Reference | Takes::Object)
     }
 
     /// Checks a value of this element: an array if it repeats.
@@ -235,16 +280,16 @@ impl Element {
     /// # Errors
     /// The first fault.
     pub fn check_one(&self, node: &Node) -> Result<(), Fault> {
-        if is_primitive(self.type_name) {
+        if self.is_primitive() {
             return self.check_primitive(node);
         }
         let Node::Object(object) = node else {
             return Err(self.wrong(node));
         };
-        if self.type_name == "Resource" {
+        if self.takes == Takes::Resource {
             return Ok(());
         }
-        if self.type_name == "Reference" && !self.targets.is_empty() {
+        if self.takes == Takes::Reference && !self.targets.is_empty() {
             self.check_target(object)?;
         }
         // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
@@ -255,14 +300,12 @@ impl Element {
     }
 
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
-        let fits = match (self.type_name, node) {
-            ("boolean", Node::Boolean(_)) => true,
-            ("integer", Node::Integer(_)) => true,
-            ("positiveInt", Node::Integer(number)) => *number > 0,
-            ("unsignedInt", Node::Integer(number)) => *number >= 0,
-            ("decimal", Node::Integer(_) | Node::Decimal(_)) => true,
-            ("boolean" | "integer" | "positiveInt" | "unsignedInt" | "decimal", _) => false,
-            (_, Node::Text(_) | Node::Reference(_)) => true,
+        let fits = match (self.takes, node) {
+            (Takes::Boolean, Node::Boolean(_)) => true,
+            (Takes::Integer, Node::Integer(_)) => true,
+            (Takes::From(least), Node::Integer(number)) => *number >= least,
+            (Takes::Decimal, Node::Integer(_) | Node::Decimal(_)) => true,
+            (Takes::Text, Node::Text(_) | Node::Reference(_)) => true,
             _ => false,
         };
         if !fits {
@@ -312,6 +355,22 @@ impl Element {
     }
 }
 
+impl Takes {
+    fn of(type_name: &str) -> Self {
+        match type_name {
+            "boolean" => Self::Boolean,
+            "integer" => Self::Integer,
+            "positiveInt" => Self::From(1),
+            "unsignedInt" => Self::From(0),
+            "decimal" => Self::Decimal,
+            "Resource" => Self::Resource,
+            "Reference" => Self::Reference,
+            primitive if is_primitive(primitive) => Self::Text,
+            _ => Self::Object,
+        }
+    }
+}
+
 impl Fault {
     fn here(what: impl Into<String>) -> Self {
         Self { path: String::new(), what: what.into() }
@@ -357,8 +416,8 @@ pub fn is_decimal(text: &str) -> bool {
         && exponent.is_none_or(digits)
 }
 
-fn all() -> &'static HashMap<&'static str, Type> {
-    static TYPES: OnceLock<HashMap<&'static str, Type>> = OnceLock::new();
+fn all() -> &'static HashMap<&'static str, Type, RandomState> {
+    static TYPES: OnceLock<HashMap<&'static str, Type, RandomState>> = OnceLock::new();
     TYPES.get_or_init(|| read(include_str!("elements.txt")))
 }
 
@@ -368,8 +427,8 @@ struct Block {
     elements: Vec<Element>,
 }
 
-fn read(text: &'static str) -> HashMap<&'static str, Type> {
-    static SETS: OnceLock<HashMap<&'static str, HashSet<&'static str>>> = OnceLock::new();
+fn read(text: &'static str) -> HashMap<&'static str, Type, RandomState> {
+    static SETS: OnceLock<HashMap<&'static str, Codes>> = OnceLock::new();
     let sets = SETS.get_or_init(|| {
         let lines = text.lines().filter_map(|line| line.strip_prefix('@')?.split_once(' '));
         lines.map(|(name, codes)| (name, codes.split('|').collect())).collect()
@@ -389,7 +448,7 @@ fn read(text: &'static str) -> HashMap<&'static str, Type> {
 
 fn read_element(
     line: &'static str,
-    sets: &'static HashMap<&'static str, HashSet<&'static str>>,
+    sets: &'static HashMap<&'static str, Codes>,
 ) -> Option<Element> {
     let mut words = line.split(' ');
     let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
@@ -406,6 +465,7 @@ fn read_element(
         targets,
         codes: None,
         choice: None,
+        takes: Takes::of(type_name),
         kind: OnceLock::new(),
     };
     for word in words {
@@ -438,7 +498,8 @@ fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
             required.push(place);
         }
     }
-    Type { name, is_resource, elements, required }
+    let names = Names::of(elements.iter().map(|element| element.name));
+    Type { name, is_resource, elements, names, required }
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ pub mod types;
 
 mod bundle;
 mod identity;
+mod names;
 mod node;
 mod path;
 mod table;

@@ -195,6 +195,11 @@ impl Object {
         self.0.iter().map(|(name, node)| (name.as_str(), node))
     }
 
+    /// The elements in order, to change them.
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Node)> {
+        self.0.iter_mut().map(|(name, node)| (name.as_str(), node))
+    }
+
     /// The elements in order, as owned pairs.
     pub fn into_elements(self) -> Vec<(SmolStr, Node)> {
         self.0

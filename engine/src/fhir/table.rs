@@ -9,6 +9,7 @@ use std::{
     path::Path,
 };
 
+use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use crate::error::Problem;
@@ -22,7 +23,7 @@ pub struct Tables(BTreeMap<SmolStr, Table>);
 pub struct Table {
     name: SmolStr,
     columns: Vec<SmolStr>,
-    rows: HashMap<SmolStr, Row>,
+    rows: HashMap<SmolStr, Row, RandomState>,
 }
 
 /// What a code becomes.
@@ -58,7 +59,7 @@ impl Table {
     /// A missing heading, a row with more cells than the heading, a code twice, a quote that does not end.
     pub fn parse(name: &str, file: &Path, text: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut table = Self { name: name.into(), columns: Vec::new(), rows: HashMap::new() };
+        let mut table = Self { name: name.into(), columns: Vec::new(), rows: HashMap::default() };
         let mut standard = (None, None, None);
         for (number, line) in lines(text.strip_prefix('\u{feff}').unwrap_or(text)) {
             let Some(cells) = cells(line) else {

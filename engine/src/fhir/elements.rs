@@ -186,10 +186,7 @@ impl Type {
     fn has(&self, object: &Object, element: &Element) -> bool {
         let there = |name: &str| object.get(name).is_some_and(|node| !node.is_empty());
         match element.choice {
-            None => {
-                there(element.name)
-                    || (element.is_primitive() && there(&format!("_{}", element.name)))
-            }
+            None => there(element.name) || (element.is_primitive() && there(&format!("_{}", element.name))),
             Some(choice) => {
                 self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name))
             }
@@ -446,10 +443,7 @@ fn read(text: &'static str) -> HashMap<&'static str, Type, RandomState> {
     blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
 }
 
-fn read_element(
-    line: &'static str,
-    sets: &'static HashMap<&'static str, Codes>,
-) -> Option<Element> {
+fn read_element(line: &'static str, sets: &'static HashMap<&'static str, Codes>) -> Option<Element> {
     let mut words = line.split(' ');
     let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
     let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {

@@ -57,13 +57,9 @@ impl Node {
         Self::Text(text.into())
     }
 
-    /// An object of the elements that have a value.
+    /// An object of the elements that have a value; no two have one name.
     pub fn object<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
-        let mut object = Object::with_capacity(N);
-        for (name, node) in elements {
-            object.put(name, node);
-        }
-        Self::Object(object)
+        Self::Object(Object::of(elements))
     }
 
     /// Whether nothing would be written.
@@ -146,6 +142,23 @@ impl Object {
     /// An object without elements, with room for some.
     pub fn with_capacity(elements: usize) -> Self {
         Self(Vec::with_capacity(elements))
+    }
+
+    /// An object of the elements that have a value; no two have one name.
+    pub(super) fn of<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
+        let mut object = Self::with_capacity(elements.iter().filter(|(_, node)| node.is_some()).count());
+        for (name, node) in elements {
+            object.push(name, node);
+        }
+        object
+    }
+
+    /// Puts an element at the end whose name is not there yet. Nothing is put for `None`.
+    pub(super) fn push(&mut self, name: &'static str, node: Option<Node>) {
+        debug_assert!(self.get(name).is_none(), "{name} is there already");
+        if let Some(node) = node {
+            self.0.push((SmolStr::new_static(name), node));
+        }
     }
 
     /// Puts an element at the end, or in its old place if there is one of this name. Nothing is put for `None`.
@@ -289,9 +302,10 @@ impl From<SmolStr> for Node {
     }
 }
 
-impl From<&str> for Node {
-    fn from(text: &str) -> Self {
-        Self::Text(text.into())
+/// A text that stands in the program, which is not copied. Others become nodes by [`Node::text`].
+impl From<&'static str> for Node {
+    fn from(text: &'static str) -> Self {
+        Self::Text(SmolStr::new_static(text))
     }
 }
 

@@ -5,13 +5,13 @@
 //! compiled, and what scripts put together at run time is checked again before it leaves.
 //! Not here: profiles, invariants, and value sets that are not required.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::OnceLock,
-};
+mod read;
+
+use std::{collections::HashSet, sync::OnceLock};
 
 use foldhash::fast::RandomState;
 
+use self::read::all;
 use super::{Node, Object, names::Names};
 use crate::error::nearest;
 
@@ -143,16 +143,10 @@ impl Type {
     /// The first fault.
     pub fn check(&'static self, object: &Object) -> Result<(), Fault> {
         for (name, node) in object.iter() {
-            if name.as_bytes().first() == Some(&b'_') {
-                let base = name.trim_start_matches('_');
-                self.element(base).ok_or_else(|| Fault::at(base, self.unknown(base)))?;
-                continue;
+            match self.element(name) {
+                Some(element) => element.check(node).map_err(|fault| fault.below(name))?,
+                None => self.check_nameless(name)?,
             }
-            if name == "resourceType" && self.is_resource {
-                continue;
-            }
-            let element = self.element(name).ok_or_else(|| Fault::at(name, self.unknown(name)))?;
-            element.check(node).map_err(|fault| fault.below(name))?;
         }
         for place in &self.required {
             let Some(element) = self.elements.get(*place) else { continue };
@@ -162,6 +156,16 @@ impl Type {
             }
         }
         Ok(())
+    }
+
+    /// What is no element may still stand in an object: the twin of a primitive, and the name of the type.
+    fn check_nameless(&self, name: &str) -> Result<(), Fault> {
+        let base = name.trim_start_matches('_');
+        let is_twin = base.len() < name.len() && self.element(base).is_some();
+        if is_twin || name == "resourceType" && self.is_resource {
+            return Ok(());
+        }
+        Err(Fault::at(base, self.unknown(base)))
     }
 
     /// The object as this type writes it: see [`Element::shaped`].
@@ -291,8 +295,11 @@ impl Element {
         }
         // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
         match self.kind() {
-            Some(found) if !node.is_empty() => found.check(object),
-            _ => Ok(()),
+            Some(found) => found.check(object).or_else(|fault| {
+                // An empty object is not written, so it need not be whole; few are, and looking costs.
+                if node.is_empty() { Ok(()) } else { Err(fault) }
+            }),
+            None => Ok(()),
         }
     }
 
@@ -411,89 +418,6 @@ pub fn is_decimal(text: &str) -> bool {
         && (whole == "0" || !whole.starts_with('0'))
         && fraction.is_none_or(digits)
         && exponent.is_none_or(digits)
-}
-
-fn all() -> &'static HashMap<&'static str, Type, RandomState> {
-    static TYPES: OnceLock<HashMap<&'static str, Type, RandomState>> = OnceLock::new();
-    TYPES.get_or_init(|| read(include_str!("elements.txt")))
-}
-
-/// One type as it stands in the file.
-struct Block {
-    base: &'static str,
-    elements: Vec<Element>,
-}
-
-fn read(text: &'static str) -> HashMap<&'static str, Type, RandomState> {
-    static SETS: OnceLock<HashMap<&'static str, Codes>> = OnceLock::new();
-    let sets = SETS.get_or_init(|| {
-        let lines = text.lines().filter_map(|line| line.strip_prefix('@')?.split_once(' '));
-        lines.map(|(name, codes)| (name, codes.split('|').collect())).collect()
-    });
-    let mut blocks: HashMap<&'static str, Block> = HashMap::new();
-    let mut current = "";
-    for line in text.lines().filter(|line| !line.starts_with(['#', '@'])) {
-        if let Some((name, base)) = line.split_once(':') {
-            current = name;
-            blocks.insert(name, Block { base, elements: Vec::new() });
-        } else if let (Some(block), Some(element)) = (blocks.get_mut(current), read_element(line, sets)) {
-            block.elements.push(element);
-        }
-    }
-    blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
-}
-
-fn read_element(line: &'static str, sets: &'static HashMap<&'static str, Codes>) -> Option<Element> {
-    let mut words = line.split(' ');
-    let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
-    let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {
-        Some((type_name, targets)) if type_name == "Reference" => (type_name, targets.split('|').collect()),
-        Some((type_name, _)) => (type_name, Vec::new()),
-        None => (type_word, Vec::new()),
-    };
-    let mut element = Element {
-        name,
-        required: matches!(cardinality, "1" | "+"),
-        many: matches!(cardinality, "*" | "+"),
-        type_name,
-        targets,
-        codes: None,
-        choice: None,
-        takes: Takes::of(type_name),
-        kind: OnceLock::new(),
-    };
-    for word in words {
-        match word.strip_prefix('@') {
-            Some(set) => element.codes = sets.get(set),
-            None => element.choice = Some(word),
-        }
-    }
-    Some(element)
-}
-
-/// A type with the elements of its bases.
-fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
-    let mut elements: Vec<Element> = Vec::new();
-    let (mut next, mut is_resource) = (name, false);
-    while let Some(block) = blocks.get(next) {
-        is_resource |= next == "Resource";
-        for element in &block.elements {
-            if !elements.iter().any(|known| known.name == element.name) {
-                elements.push(element.clone());
-            }
-        }
-        next = block.base;
-    }
-    elements.sort_by_key(|element| element.name);
-    let mut required: Vec<usize> = Vec::new();
-    let mut choices = HashSet::new();
-    for (place, element) in elements.iter().enumerate().filter(|(_, element)| element.required) {
-        if element.choice.is_none_or(|choice| choices.insert(choice)) {
-            required.push(place);
-        }
-    }
-    let names = Names::of(elements.iter().map(|element| element.name));
-    Type { name, is_resource, elements, names, required }
 }
 
 #[cfg(test)]

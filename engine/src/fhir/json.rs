@@ -18,10 +18,20 @@ pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
     true
 }
 
-/// Writes the name of an element and the colon behind it.
-pub(super) fn write_name(name: &str, out: &mut Vec<u8>) {
-    write_text(name, out);
-    out.push(b':');
+/// Writes the name of an element and the colon behind it, after a comma if it is not the first.
+pub(super) fn write_name(name: &str, first: bool, out: &mut Vec<u8>) {
+    out.reserve(name.len() + 4);
+    if first {
+        out.push(b'"');
+    } else {
+        out.extend_from_slice(b",\"");
+    }
+    if is_plain(name.as_bytes()) {
+        out.extend_from_slice(name.as_bytes());
+    } else {
+        write_escaped(name.as_bytes(), out);
+    }
+    out.extend_from_slice(b"\":");
 }
 
 fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {

@@ -235,10 +235,7 @@ impl Object {
         let mut any = false;
         for (name, node) in &self.0 {
             let start = out.len();
-            if !first {
-                out.push(b',');
-            }
-            write_name(name, out);
+            write_name(name, first, out);
             if node.write(out, within) {
                 first = false;
                 any = true;

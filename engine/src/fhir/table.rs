@@ -4,10 +4,7 @@
 //! what it becomes; further columns are free. A row whose first column is `*` answers for every code that has
 //! no row. Lines that begin with `#` are remarks. A code without a row is never guessed: it is reported.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-};
+use std::{collections::HashMap, path::Path};
 
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
@@ -16,7 +13,7 @@ use crate::error::Problem;
 
 /// All tables of a revision, by name.
 #[derive(Debug, Default)]
-pub struct Tables(BTreeMap<SmolStr, Table>);
+pub struct Tables(HashMap<SmolStr, Table, RandomState>);
 
 /// One table.
 #[derive(Debug)]
@@ -48,7 +45,9 @@ impl Tables {
 
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(SmolStr::as_str)
+        let mut names: Vec<&str> = self.0.keys().map(SmolStr::as_str).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 }
 

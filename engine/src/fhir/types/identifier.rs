@@ -21,6 +21,7 @@ use crate::{
 
 use super::{
     Cx, Finding,
+    name::Pieces,
     text::{trimmed, upper},
 };
 
@@ -102,10 +103,14 @@ pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// XCN (and CNN within NDL) as `Identifier`: XCN.1 under XCN.9; C1234567 is a consultant's, G1234567 a GP's code.
 pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let [value, _, _, _, _, _, _, _, authority, _, _, _, kind] = part.first();
-    let value = trimmed(value)?;
-    let kind = trimmed(kind);
-    let authority = Authority::of(authority, kind.as_deref(), cx);
+    xcn_of(&Pieces::of(part), cx)
+}
+
+/// The same of an XCN that is split already.
+pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = trimmed(pieces.at(1))?;
+    let kind = trimmed(pieces.at(13));
+    let authority = Authority::of(pieces.at(9), kind.as_deref(), cx);
     let system = match (&authority, national_code(&value)) {
         (Authority::None, Some(system)) => Some(system.into()),
         (Authority::None, None) => Some(local("person", cx)),

@@ -31,11 +31,16 @@ pub fn xpn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         start: 12,
         end: 13,
     };
-    numbers.name(part, Some("usual"), cx)
+    numbers.name(&Pieces::of(part), Some("usual"), cx)
 }
 
 /// XCN as `HumanName`.
 pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    xcn_of(&Pieces::of(part), cx)
+}
+
+/// The same of an XCN that is split already.
+pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
     let numbers = Numbers {
         family: 2,
         given: [3, 4],
@@ -47,17 +52,22 @@ pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         start: 19,
         end: 20,
     };
-    numbers.name(part, None, cx)
+    numbers.name(pieces, None, cx)
 }
 
 /// XPN in one line, for `display` and the like.
 pub fn xpn_line(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    line(part, [5, 2, 3, 1, 4])
+    line(&Pieces::of(part), [5, 2, 3, 1, 4]).map(Node::Text)
 }
 
 /// XCN in one line, for the `display` of a reference.
 pub fn xcn_line(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    line(part, [6, 3, 4, 2, 5])
+    xcn_line_of(&Pieces::of(part)).map(Node::Text)
+}
+
+/// The same of an XCN that is split already.
+pub(super) fn xcn_line_of(pieces: &Pieces<'_>) -> Option<SmolStr> {
+    line(pieces, [6, 3, 4, 2, 5])
 }
 
 /// Where the pieces of a name stand.
@@ -74,10 +84,9 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn name(&self, part: Part<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
-        let pieces = Pieces(part.first());
+    fn name(&self, pieces: &Pieces<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
         let family = trimmed(pieces.at(self.family));
-        let given = texts(&pieces, self.given);
+        let given = texts(pieces, self.given);
         if family.is_none() && given.is_none() {
             return None;
         }
@@ -85,12 +94,12 @@ impl Numbers {
         let prefix = trimmed(pieces.at(self.prefix));
         Some(Node::object([
             ("extension", order.and_then(|order| assembly_order(&order))),
-            ("use", self.used_as(&pieces, default_use, cx)),
+            ("use", self.used_as(pieces, default_use, cx)),
             ("family", family.map(Node::text)),
             ("given", given),
             ("prefix", prefix.map(|prefix| vec![Node::text(prefix)].into())),
-            ("suffix", texts(&pieces, self.suffix)),
-            ("period", self.period(&pieces, cx)),
+            ("suffix", texts(pieces, self.suffix)),
+            ("period", self.period(pieces, cx)),
         ]))
     }
 
@@ -119,16 +128,20 @@ fn assembly_order(order: &str) -> Option<Node> {
 }
 
 /// The components of a name, split once for all that is asked of them.
-struct Pieces<'m>([Value<'m>; 21]);
+pub(super) struct Pieces<'m>([Value<'m>; 21]);
 
 impl<'m> Pieces<'m> {
-    fn at(&self, number: usize) -> Value<'m> {
+    pub fn of(part: Part<'m>) -> Self {
+        Self(part.first())
+    }
+
+    /// The component of this number, from 1.
+    pub fn at(&self, number: usize) -> Value<'m> {
         number.checked_sub(1).and_then(|place| self.0.get(place)).copied().unwrap_or(Value::Absent)
     }
 }
 
-fn line<const N: usize>(part: Part<'_>, order: [usize; N]) -> Option<Node> {
-    let pieces = Pieces(part.first());
+fn line<const N: usize>(pieces: &Pieces<'_>, order: [usize; N]) -> Option<SmolStr> {
     let mut line = SmolStrBuilder::new();
     let mut any = false;
     for word in order.into_iter().filter_map(|number| trimmed(pieces.at(number))) {
@@ -138,7 +151,7 @@ fn line<const N: usize>(part: Part<'_>, order: [usize; N]) -> Option<Node> {
         line.push_str(&word);
         any = true;
     }
-    any.then(|| Node::Text(SmolStr::from(line)))
+    any.then(|| line.finish())
 }
 
 fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Node> {

@@ -7,7 +7,7 @@
 //!           kind are two people, whatever their names. Building, floor, point of care, room and bed (PL.7, 8, 1, 2, 3)
 //!           are part of each other and of the facility (PL.4); by ITK, PL.2 is the ward.
 
-use smol_str::{SmolStr, SmolStrBuilder};
+use smol_str::SmolStr;
 
 use super::{
     Cx, identifier, name,
@@ -44,8 +44,9 @@ pub fn named(data_type: &str, parts: &[Part<'_>], cx: &Cx<'_>) -> Option<Vec<Nam
 fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
     let mut found: Vec<Named> = Vec::new();
     for part in parts {
-        let display = name::xcn_line(*part, cx).and_then(into_text);
-        let number = identifier::xcn(*part, cx);
+        let pieces = name::Pieces::of(*part);
+        let display = name::xcn_line_of(&pieces);
+        let number = identifier::xcn_of(&pieces, cx);
         let same = found.iter_mut().find(|one| one.display.is_some() && one.display == display);
         match (number, same) {
             (None, Some(_)) => {}
@@ -53,7 +54,7 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
             (None, None) => found.push(Named { resources: Vec::new(), display }),
             (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
             (Some(number), _) => {
-                let human = name::xcn(*part, cx).map(|name| vec![name].into());
+                let human = name::xcn_of(&pieces, cx).map(|name| vec![name].into());
                 if let Some(mut doctor) = resource("Practitioner", number) {
                     doctor.elements.push("name", human);
                     found.push(Named { resources: vec![doctor], display });
@@ -158,7 +159,7 @@ fn into_text(node: Node) -> Option<SmolStr> {
 fn resource(resource_type: &'static str, number: Node) -> Option<Resource> {
     let (system, value) = (number.get("system")?.as_text()?, number.get("value")?.as_text()?);
     let found = id(resource_type, system, value);
-    let mut named = SmolStrBuilder::new();
+    let mut named = String::with_capacity(system.len() + 1 + value.len());
     for part in [system, "|", value] {
         named.push_str(part);
     }
@@ -166,7 +167,7 @@ fn resource(resource_type: &'static str, number: Node) -> Option<Resource> {
     let profile = Node::Array(vec![profile(resource_type)]);
     elements.push("meta", Some(Node::object([("profile", Some(profile))])));
     elements.push("identifier", Some(vec![number].into()));
-    let identifier = Some(named.finish());
+    let identifier = Some(named.into());
     Some(Resource { resource_type: SmolStr::new_static(resource_type), id: found, identifier, elements })
 }
 

@@ -82,7 +82,7 @@ fn is_plain_16(lane: &[u8; 16]) -> bool {
 fn is_plain_8(word: u64) -> bool {
     const ONES: u64 = u64::MAX / 255;
     let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
-    let is = |byte: u8| below(word ^ ONES * u64::from(byte), 1);
+    let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     (below(word, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7) == 0
 }
 

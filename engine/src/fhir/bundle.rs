@@ -8,10 +8,17 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::node::{Alone, Object, Target, Within, write_text};
+use super::{
+    json::write_text,
+    node::{Alone, Object, Target, Within},
+};
+
+/// The resources that most bundles have room for without growing.
+const USUAL: usize = 24;
 
 /// A resource with its identity.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,7 +37,7 @@ pub struct Resource {
 #[derive(Debug, Default)]
 pub struct Bundle {
     resources: Vec<Resource>,
-    places: HashMap<Uuid, usize>,
+    places: HashMap<Uuid, usize, RandomState>,
 }
 
 impl Resource {
@@ -70,6 +77,10 @@ impl Bundle {
 
     /// Puts a resource in, or adds to the one of the same type and id; returns its place.
     pub fn put(&mut self, resource: Resource) -> usize {
+        if self.resources.is_empty() {
+            self.resources.reserve(USUAL);
+            self.places.reserve(USUAL);
+        }
         let place = *self.places.entry(resource.id).or_insert(self.resources.len());
         match self.resources.get_mut(place) {
             None => self.resources.push(resource),

@@ -5,13 +5,18 @@
 //! compiled, and what scripts put together at run time is checked again before it leaves.
 //! Not here: profiles, invariants, and value sets that are not required.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::OnceLock,
-};
+mod read;
 
-use super::{Node, Object};
+use std::{collections::HashSet, sync::OnceLock};
+
+use foldhash::fast::RandomState;
+
+use self::read::all;
+use super::{Node, Object, names::Names};
 use crate::error::nearest;
+
+/// The codes of a required binding.
+pub type Codes = HashSet<&'static str, RandomState>;
 
 /// A resource, data type or backbone element: `Patient`, `HumanName`, `Patient.contact`.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub struct Type {
     pub is_resource: bool,
     /// By name, inherited ones included.
     elements: Vec<Element>,
+    /// Where an element stands in `elements`.
+    names: Names,
     required: Vec<usize>,
 }
 
@@ -39,11 +46,31 @@ pub struct Element {
     /// The types of resource that a reference may point to; empty for any.
     pub targets: Vec<&'static str>,
     /// The codes of a required binding.
-    pub codes: Option<&'static HashSet<&'static str>>,
+    pub codes: Option<&'static Codes>,
     /// `deceased[x]` for one shape of a choice.
     pub choice: Option<&'static str>,
+    /// What its type takes, found out once.
+    takes: Takes,
     /// Its type, looked up once.
     kind: OnceLock<Option<&'static Type>>,
+}
+
+/// What may stand in an element, by its type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Takes {
+    Boolean,
+    Integer,
+    /// A whole number from this one on.
+    From(i64),
+    Decimal,
+    /// Text of any kind.
+    Text,
+    /// Any resource.
+    Resource,
+    /// A reference to one of the targets, if it has any.
+    Reference,
+    /// An object of the type.
+    Object,
 }
 
 /// What is wrong with a node; the path is made of element names and indices, never of values.
@@ -85,8 +112,7 @@ pub fn resource_names() -> impl Iterator<Item = &'static str> {
 impl Type {
     /// An element by its name in JSON.
     pub fn element(&self, name: &str) -> Option<&Element> {
-        let place = self.elements.binary_search_by(|element| element.name.cmp(name)).ok()?;
-        self.elements.get(place)
+        self.names.places(name).find_map(|place| self.elements.get(place).filter(|found| found.name == name))
     }
 
     /// All elements, by name.
@@ -117,16 +143,10 @@ impl Type {
     /// The first fault.
     pub fn check(&'static self, object: &Object) -> Result<(), Fault> {
         for (name, node) in object.iter() {
-            if name.as_bytes().first() == Some(&b'_') {
-                let base = name.trim_start_matches('_');
-                self.element(base).ok_or_else(|| Fault::at(base, self.unknown(base)))?;
-                continue;
+            match self.element(name) {
+                Some(element) => element.check(node).map_err(|fault| fault.below(name))?,
+                None => self.check_nameless(name)?,
             }
-            if name == "resourceType" && self.is_resource {
-                continue;
-            }
-            let element = self.element(name).ok_or_else(|| Fault::at(name, self.unknown(name)))?;
-            element.check(node).map_err(|fault| fault.below(name))?;
         }
         for place in &self.required {
             let Some(element) = self.elements.get(*place) else { continue };
@@ -138,31 +158,39 @@ impl Type {
         Ok(())
     }
 
+    /// What is no element may still stand in an object: the twin of a primitive, and the name of the type.
+    fn check_nameless(&self, name: &str) -> Result<(), Fault> {
+        let base = name.trim_start_matches('_');
+        let is_twin = base.len() < name.len() && self.element(base).is_some();
+        if is_twin || name == "resourceType" && self.is_resource {
+            return Ok(());
+        }
+        Err(Fault::at(base, self.unknown(base)))
+    }
+
     /// The object as this type writes it: see [`Element::shaped`].
     #[must_use]
-    pub fn shaped(&self, object: Object) -> Object {
-        let elements = object.into_elements().into_iter().map(|(name, node)| {
-            let node = match self.element(&name) {
-                None => node,
-                Some(element) => match element.shaped(node) {
-                    node @ Node::Array(_) => node,
-                    node if element.many && !node.is_empty() => Node::Array(vec![node]),
-                    node => node,
-                },
-            };
-            (name, node)
-        });
-        elements.collect()
+    pub fn shaped(&self, mut object: Object) -> Object {
+        self.shape(&mut object);
+        object
+    }
+
+    fn shape(&self, object: &mut Object) {
+        for (name, node) in object.iter_mut() {
+            let Some(element) = self.element(name) else { continue };
+            element.shape(node);
+            if element.many && !matches!(node, Node::Array(_)) && !node.is_empty() {
+                let single = std::mem::replace(node, Node::Array(Vec::new()));
+                *node = Node::Array(vec![single]);
+            }
+        }
     }
 
     /// Whether a required element is there, in any of its shapes, or its extension in its stead.
     fn has(&self, object: &Object, element: &Element) -> bool {
         let there = |name: &str| object.get(name).is_some_and(|node| !node.is_empty());
         match element.choice {
-            None => {
-                there(element.name)
-                    || (is_primitive(element.type_name) && there(&format!("_{}", element.name)))
-            }
+            None => there(element.name) || (element.is_primitive() && there(&format!("_{}", element.name))),
             Some(choice) => {
                 self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name))
             }
@@ -181,6 +209,7 @@ impl Element {
             targets: Vec::new(),
             codes: None,
             choice: None,
+            takes: Takes::Object,
             kind: OnceLock::new(),
         }
     }
@@ -193,23 +222,40 @@ impl Element {
     /// The node as this element writes it: a text that is a number becomes one where numbers are asked for, and
     /// a single value becomes a list of one where, below this element, lists are asked for.
     #[must_use]
-    pub fn shaped(&self, node: Node) -> Node {
-        match node {
-            Node::Array(nodes) => Node::Array(nodes.into_iter().map(|node| self.shaped(node)).collect()),
-            Node::Object(object) => match self.kind() {
-                Some(found) => Node::Object(found.shaped(object)),
-                None => Node::Object(object),
-            },
-            Node::Text(text) => match self.type_name {
-                "decimal" if is_decimal(&text) => Node::Decimal(text),
-                "integer" | "positiveInt" | "unsignedInt" => {
-                    text.parse().map_or(Node::Text(text), Node::Integer)
+    pub fn shaped(&self, mut node: Node) -> Node {
+        self.shape(&mut node);
+        node
+    }
+
+    fn shape(&self, node: &mut Node) {
+        match (node, self.takes) {
+            (Node::Array(nodes), _) => nodes.iter_mut().for_each(|node| self.shape(node)),
+            (Node::Object(object), _) => {
+                if let Some(found) = self.kind() {
+                    found.shape(object);
                 }
-                _ => Node::Text(text),
-            },
-            Node::Integer(number) if self.type_name == "decimal" => Node::Decimal(number.to_string().into()),
-            node => node,
+            }
+            (node @ Node::Text(_), Takes::Decimal) => {
+                if let Some(number) = node.as_text().filter(|text| is_decimal(text)) {
+                    *node = Node::Decimal(number.into());
+                }
+            }
+            (node @ Node::Text(_), Takes::Integer | Takes::From(_)) => {
+                if let Some(number) = node.as_text().and_then(|text| text.parse().ok()) {
+                    *node = Node::Integer(number);
+                }
+            }
+            (node @ Node::Integer(_), Takes::Decimal) => {
+                if let Node::Integer(number) = node {
+                    *node = Node::Decimal(number.to_string().into());
+                }
+            }
+            _ => {}
         }
+    }
+
+    fn is_primitive(&self) -> bool {
+        !matches!(self.takes, Takes::Resource | Takes::Reference | Takes::Object)
     }
 
     /// Checks a value of this element: an array if it repeats.
@@ -235,34 +281,35 @@ impl Element {
     /// # Errors
     /// The first fault.
     pub fn check_one(&self, node: &Node) -> Result<(), Fault> {
-        if is_primitive(self.type_name) {
+        if self.is_primitive() {
             return self.check_primitive(node);
         }
         let Node::Object(object) = node else {
             return Err(self.wrong(node));
         };
-        if self.type_name == "Resource" {
+        if self.takes == Takes::Resource {
             return Ok(());
         }
-        if self.type_name == "Reference" && !self.targets.is_empty() {
+        if self.takes == Takes::Reference && !self.targets.is_empty() {
             self.check_target(object)?;
         }
         // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
         match self.kind() {
-            Some(found) if !node.is_empty() => found.check(object),
-            _ => Ok(()),
+            Some(found) => found.check(object).or_else(|fault| {
+                // An empty object is not written, so it need not be whole; few are, and looking costs.
+                if node.is_empty() { Ok(()) } else { Err(fault) }
+            }),
+            None => Ok(()),
         }
     }
 
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
-        let fits = match (self.type_name, node) {
-            ("boolean", Node::Boolean(_)) => true,
-            ("integer", Node::Integer(_)) => true,
-            ("positiveInt", Node::Integer(number)) => *number > 0,
-            ("unsignedInt", Node::Integer(number)) => *number >= 0,
-            ("decimal", Node::Integer(_) | Node::Decimal(_)) => true,
-            ("boolean" | "integer" | "positiveInt" | "unsignedInt" | "decimal", _) => false,
-            (_, Node::Text(_) | Node::Reference(_)) => true,
+        let fits = match (self.takes, node) {
+            (Takes::Boolean, Node::Boolean(_)) => true,
+            (Takes::Integer, Node::Integer(_)) => true,
+            (Takes::From(least), Node::Integer(number)) => *number >= least,
+            (Takes::Decimal, Node::Integer(_) | Node::Decimal(_)) => true,
+            (Takes::Text, Node::Text(_) | Node::Reference(_)) => true,
             _ => false,
         };
         if !fits {
@@ -312,6 +359,22 @@ impl Element {
     }
 }
 
+impl Takes {
+    fn of(type_name: &str) -> Self {
+        match type_name {
+            "boolean" => Self::Boolean,
+            "integer" => Self::Integer,
+            "positiveInt" => Self::From(1),
+            "unsignedInt" => Self::From(0),
+            "decimal" => Self::Decimal,
+            "Resource" => Self::Resource,
+            "Reference" => Self::Reference,
+            primitive if is_primitive(primitive) => Self::Text,
+            _ => Self::Object,
+        }
+    }
+}
+
 impl Fault {
     fn here(what: impl Into<String>) -> Self {
         Self { path: String::new(), what: what.into() }
@@ -355,90 +418,6 @@ pub fn is_decimal(text: &str) -> bool {
         && (whole == "0" || !whole.starts_with('0'))
         && fraction.is_none_or(digits)
         && exponent.is_none_or(digits)
-}
-
-fn all() -> &'static HashMap<&'static str, Type> {
-    static TYPES: OnceLock<HashMap<&'static str, Type>> = OnceLock::new();
-    TYPES.get_or_init(|| read(include_str!("elements.txt")))
-}
-
-/// One type as it stands in the file.
-struct Block {
-    base: &'static str,
-    elements: Vec<Element>,
-}
-
-fn read(text: &'static str) -> HashMap<&'static str, Type> {
-    static SETS: OnceLock<HashMap<&'static str, HashSet<&'static str>>> = OnceLock::new();
-    let sets = SETS.get_or_init(|| {
-        let lines = text.lines().filter_map(|line| line.strip_prefix('@')?.split_once(' '));
-        lines.map(|(name, codes)| (name, codes.split('|').collect())).collect()
-    });
-    let mut blocks: HashMap<&'static str, Block> = HashMap::new();
-    let mut current = "";
-    for line in text.lines().filter(|line| !line.starts_with(['#', '@'])) {
-        if let Some((name, base)) = line.split_once(':') {
-            current = name;
-            blocks.insert(name, Block { base, elements: Vec::new() });
-        } else if let (Some(block), Some(element)) = (blocks.get_mut(current), read_element(line, sets)) {
-            block.elements.push(element);
-        }
-    }
-    blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
-}
-
-fn read_element(
-    line: &'static str,
-    sets: &'static HashMap<&'static str, HashSet<&'static str>>,
-) -> Option<Element> {
-    let mut words = line.split(' ');
-    let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
-    let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {
-        Some((type_name, targets)) if type_name == "Reference" => (type_name, targets.split('|').collect()),
-        Some((type_name, _)) => (type_name, Vec::new()),
-        None => (type_word, Vec::new()),
-    };
-    let mut element = Element {
-        name,
-        required: matches!(cardinality, "1" | "+"),
-        many: matches!(cardinality, "*" | "+"),
-        type_name,
-        targets,
-        codes: None,
-        choice: None,
-        kind: OnceLock::new(),
-    };
-    for word in words {
-        match word.strip_prefix('@') {
-            Some(set) => element.codes = sets.get(set),
-            None => element.choice = Some(word),
-        }
-    }
-    Some(element)
-}
-
-/// A type with the elements of its bases.
-fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
-    let mut elements: Vec<Element> = Vec::new();
-    let (mut next, mut is_resource) = (name, false);
-    while let Some(block) = blocks.get(next) {
-        is_resource |= next == "Resource";
-        for element in &block.elements {
-            if !elements.iter().any(|known| known.name == element.name) {
-                elements.push(element.clone());
-            }
-        }
-        next = block.base;
-    }
-    elements.sort_by_key(|element| element.name);
-    let mut required: Vec<usize> = Vec::new();
-    let mut choices = HashSet::new();
-    for (place, element) in elements.iter().enumerate().filter(|(_, element)| element.required) {
-        if element.choice.is_none_or(|choice| choices.insert(choice)) {
-            required.push(place);
-        }
-    }
-    Type { name, is_resource, elements, required }
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub mod types;
 
 mod bundle;
 mod identity;
+mod json;
+mod names;
 mod node;
 mod path;
 mod table;

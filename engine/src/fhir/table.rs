@@ -4,26 +4,23 @@
 //! what it becomes; further columns are free. A row whose first column is `*` answers for every code that has
 //! no row. Lines that begin with `#` are remarks. A code without a row is never guessed: it is reported.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::HashMap, path::Path, sync::Arc};
 
+use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use crate::error::Problem;
 
 /// All tables of a revision, by name.
 #[derive(Debug, Default)]
-pub struct Tables(BTreeMap<SmolStr, Arc<Table>>);
+pub struct Tables(HashMap<SmolStr, Arc<Table>, RandomState>);
 
 /// One table.
 #[derive(Debug)]
 pub struct Table {
     name: SmolStr,
     columns: Vec<SmolStr>,
-    rows: HashMap<SmolStr, Row>,
+    rows: HashMap<SmolStr, Row, RandomState>,
 }
 
 /// What a code becomes.
@@ -53,7 +50,9 @@ impl Tables {
 
     /// The names, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(SmolStr::as_str)
+        let mut names: Vec<&str> = self.0.keys().map(SmolStr::as_str).collect();
+        names.sort_unstable();
+        names.into_iter()
     }
 }
 
@@ -64,7 +63,7 @@ impl Table {
     /// A missing heading, a row with more cells than the heading, a code twice, a quote that does not end.
     pub fn parse(name: &str, file: &Path, text: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut table = Self { name: name.into(), columns: Vec::new(), rows: HashMap::new() };
+        let mut table = Self { name: name.into(), columns: Vec::new(), rows: HashMap::default() };
         let mut standard = (None, None, None);
         for (number, line) in lines(text.strip_prefix('\u{feff}').unwrap_or(text)) {
             let Some(cells) = cells(line) else {

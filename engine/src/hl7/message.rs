@@ -11,7 +11,7 @@ use bytestring::ByteString;
 use encoding_rs::Encoding;
 
 use super::{
-    Path, Segment, Separators, Value, charset,
+    Part, Path, Segment, Separators, Value, charset,
     charset::Charset,
     index::{self, Entry, Fault, Index, Oddity},
 };
@@ -144,9 +144,9 @@ impl Message {
 
     /// MSH-9.
     pub fn trigger(&self) -> Trigger<'_> {
-        let field = self.header(9);
-        let piece = |n| field.component(n).text().unwrap_or_default();
-        Trigger { code: piece(1), event: piece(2), structure: piece(3) }
+        let pieces = self.header(9).part().map_or([Value::Absent; 3], Part::first);
+        let [code, event, structure] = pieces.map(|piece| piece.text().unwrap_or_default());
+        Trigger { code, event, structure }
     }
 
     /// MSH-10; empty when there is none.

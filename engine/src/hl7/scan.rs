@@ -39,6 +39,31 @@ pub(super) fn nth(byte: u8, bytes: &[u8], n: usize) -> Option<usize> {
     None
 }
 
+/// Tells each place of either byte in order, until told to stop; returns where it stopped to look, the end if never.
+pub(super) fn walk([one, other]: [u8; 2], bytes: &[u8], mut tell: impl FnMut(usize, u8) -> bool) -> usize {
+    let (lanes, rest) = bytes.as_chunks::<16>();
+    let (ones, others) = (u8x16::splat(one), u8x16::splat(other));
+    let mut at = 0;
+    for lane in lanes {
+        let wide = u8x16::new(*lane);
+        let mut hits = (wide.simd_eq(ones) | wide.simd_eq(others)).to_bitmask();
+        while hits != 0 {
+            let place = hits.trailing_zeros() as usize;
+            if !tell(at + place, lane.get(place).copied().unwrap_or_default()) {
+                return at + place;
+            }
+            hits &= hits - 1;
+        }
+        at += 16;
+    }
+    for (place, byte) in (at..).zip(rest) {
+        if (*byte == one || *byte == other) && !tell(place, *byte) {
+            return place;
+        }
+    }
+    bytes.len()
+}
+
 /// The bytes of one value, and all bytes up to another, among 64: a bit for each byte.
 pub(super) fn masks(block: &[u8; 64], byte: u8, last: u8) -> (u64, u64) {
     let (byte, last) = (u8x16::splat(byte), u8x16::splat(last));

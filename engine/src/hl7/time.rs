@@ -136,12 +136,18 @@ pub fn parse_time_of_day(text: &str) -> Result<TimeOfDay, TimeError> {
 impl Time {
     /// The day, or what is known of it: `2026`, `2026-03`, `2026-03-04`. A FHIR `date`.
     pub fn date(&self) -> String {
-        let day = self.civil.date();
-        match self.precision {
-            Precision::Year => format!("{:04}", day.year()),
-            Precision::Month => format!("{:04}-{:02}", day.year(), day.month()),
-            _ => format!("{:04}-{:02}-{:02}", day.year(), day.month(), day.day()),
+        // Room for a time of day, which `instant` puts behind it.
+        let mut text = String::with_capacity(36);
+        push(i32::from(self.civil.year()), 4, &mut text);
+        if self.precision >= Precision::Month {
+            text.push('-');
+            push(i32::from(self.civil.month()), 2, &mut text);
         }
+        if self.precision >= Precision::Day {
+            text.push('-');
+            push(i32::from(self.civil.day()), 2, &mut text);
+        }
+        text
     }
 
     /// The day, and the time with its offset if it has one: `2026-03-04T10:15:00+00:00`. A FHIR `dateTime`, which
@@ -156,10 +162,15 @@ impl Time {
             return None;
         }
         let seconds = self.offset.seconds();
-        let sign = if seconds < 0 { '-' } else { '+' };
-        let minutes = seconds.unsigned_abs() / 60;
-        let clock = clock_text(self.civil.time(), self.precision);
-        Some(format!("{}T{clock}{sign}{:02}:{:02}", self.date(), minutes / 60, minutes % 60))
+        let minutes = seconds.abs() / 60;
+        let mut text = self.date();
+        text.push('T');
+        push_clock(self.civil.time(), self.precision, &mut text);
+        text.push(if seconds < 0 { '-' } else { '+' });
+        push(minutes / 60, 2, &mut text);
+        text.push(':');
+        push(minutes % 60, 2, &mut text);
+        Some(text)
     }
 
     /// The instant at which it begins.
@@ -171,18 +182,32 @@ impl Time {
 impl TimeOfDay {
     /// `10:15:00`, a FHIR `time`.
     pub fn time(&self) -> String {
-        clock_text(self.civil, self.precision)
+        let mut text = String::with_capacity(18);
+        push_clock(self.civil, self.precision, &mut text);
+        text
     }
 }
 
-fn clock_text(time: civil::Time, precision: Precision) -> String {
-    let mut text = format!("{:02}:{:02}:{:02}", time.hour(), time.minute(), time.second());
+fn push_clock(time: civil::Time, precision: Precision, text: &mut String) {
+    push(i32::from(time.hour()), 2, text);
+    text.push(':');
+    push(i32::from(time.minute()), 2, text);
+    text.push(':');
+    push(i32::from(time.second()), 2, text);
     if let Precision::Fraction(digits) = precision {
-        let all = format!("{:09}", time.subsec_nanosecond());
         text.push('.');
-        text.push_str(all.get(..usize::from(digits)).unwrap_or(&all));
+        let end = text.len() + usize::from(digits);
+        push(time.subsec_nanosecond(), 9, text);
+        text.truncate(end);
     }
-    text
+}
+
+/// Writes a number that is not negative with so many digits: many times as quick as a format.
+fn push(number: i32, digits: u32, text: &mut String) {
+    for place in (0..digits).rev() {
+        let digit = number / 10_i32.pow(place) % 10;
+        text.push(u8::try_from(digit).map_or('0', |digit| char::from(b'0' + digit)));
+    }
 }
 
 fn in_zone(precision: Precision, civil: DateTime, zone: &TimeZone) -> Time {

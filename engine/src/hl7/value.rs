@@ -126,6 +126,24 @@ impl<'m> Part<'m> {
         self.nth(self.first_repetition(), Some(self.separators.component), n)
     }
 
+    /// Its first components, of the first repetition: all that a data type has, found in one pass.
+    pub fn first<const N: usize>(self) -> [Value<'m>; N] {
+        let Separators { component, repetition, .. } = self.separators;
+        let mut found = [Value::Absent; N];
+        let mut slots = found.iter_mut();
+        let mut start = 0;
+        let mut put = |end: usize| {
+            let Some(slot) = slots.next() else { return false };
+            *slot = self.raw.get(start..end).map_or(Value::Absent, |raw| Value::new(raw, self.separators));
+            start = end + 1;
+            true
+        };
+        let end =
+            scan::walk([component, repetition], self.raw.as_bytes(), |at, byte| put(at) && byte == component);
+        put(end);
+        found
+    }
+
     /// The n-th subcomponent, from 1, of the first component.
     pub fn subcomponent(self, n: usize) -> Value<'m> {
         let first = before(self.first_repetition(), Some(self.separators.component));
@@ -249,6 +267,27 @@ mod tests {
         let components: Vec<_> = field.components().map(|one| one.part().map(Part::raw)).collect();
         assert_eq!(components, [Some("a&b"), Some("c"), None]);
         assert_eq!(field.subcomponents().count(), 2);
+    }
+
+    #[test]
+    fn the_first_components_are_the_same_as_one_by_one() {
+        for raw in [
+            "a",
+            "a^b^c^d",
+            "a~b^c",
+            "a^b~c",
+            "^^^",
+            "a^\"\"^",
+            "~",
+            "a^&^c&d^a longer piece than sixteen^^x",
+        ] {
+            let Some(part) = value(raw).part() else { continue };
+            let found: [_; 6] = part.first();
+            for (number, one) in (1..).zip(found) {
+                assert_eq!(format!("{one:?}"), format!("{:?}", part.component(number)), "{raw} {number}");
+                assert_eq!(one.part().map(Part::raw), part.component(number).part().map(Part::raw), "{raw}");
+            }
+        }
     }
 
     #[test]

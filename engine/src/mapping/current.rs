@@ -11,6 +11,7 @@ use std::{
     time::Instant,
 };
 
+use foldhash::fast::RandomState;
 use jiff::{Timestamp, tz::TimeZone};
 use rhai::EvalAltResult;
 use smol_str::SmolStr;
@@ -20,7 +21,7 @@ use super::{
     groups::Tree,
 };
 use crate::{
-    fhir::{self, Bundle, Tables, types::Cx, types::Finding},
+    fhir::{self, Bundle, Node, Tables, types::Cx, types::Finding},
     hl7::{Message, Path, Segment, Value, edit::Draft},
 };
 
@@ -34,6 +35,8 @@ pub(super) struct Current {
     pub bundles: Vec<Bundle>,
     pub drafts: Vec<Draft>,
     pub groups: Option<Arc<Tree>>,
+    /// What fields have named so far, by bundle, data type and what was sent.
+    pub named: HashMap<(usize, &'static str, SmolStr), Vec<Node>, RandomState>,
     pub findings: RefCell<Vec<Finding>>,
     pub coverage: Coverage,
     pub words: Arc<Words>,
@@ -48,9 +51,12 @@ pub(super) struct Coverage {
 
 thread_local! {
     static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
-    static PATHS: RefCell<HashMap<SmolStr, Rc<Path>>> = RefCell::default();
-    static ELEMENTS: RefCell<HashMap<&'static str, HashMap<SmolStr, Rc<fhir::Path>>>> = RefCell::default();
+    static PATHS: RefCell<HashMap<SmolStr, Rc<Path>, RandomState>> = RefCell::default();
+    static ELEMENTS: RefCell<HashMap<&'static str, Elements, RandomState>> = RefCell::default();
 }
+
+/// The paths to elements of one type.
+type Elements = HashMap<SmolStr, Rc<fhir::Path>, RandomState>;
 
 /// Paths that a thread keeps parsed.
 const KEPT_PATHS: usize = 4096;

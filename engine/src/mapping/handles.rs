@@ -422,7 +422,10 @@ fn change(
 ) -> Result<()> {
     let path = element(resource.resource_type.name, at)?;
     let Some(value) = node(value)? else { return Ok(()) };
-    let value = path.element().map_or(value.clone(), |element| element.shaped(value));
+    let value = match path.element() {
+        Some(element) => element.shaped(value),
+        None => value,
+    };
     resource.change(|elements| {
         how(&path, elements, value).map_err(|found| {
             let below = if found.path.is_empty() { String::new() } else { format!(" at `{}`", found.path) };

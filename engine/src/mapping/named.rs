@@ -7,10 +7,10 @@ use super::{
     current::with,
     fault::fault,
     handles::{BundleHandle, NodeHandle},
-    plan::reference_to,
+    plan::references,
     values::FieldHandle,
 };
-use crate::fhir::types::resources;
+use crate::fhir::types::resources::NAMED;
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
@@ -31,14 +31,13 @@ pub(super) fn register(engine: &mut Engine) {
 }
 
 fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<rhai::Array> {
+    let Some((data_type, _)) = NAMED.iter().find(|(name, _)| *name == data_type) else {
+        return Err(fault("this data type names no resource: XCN, XON, HD and PL do"));
+    };
     with(|current| {
-        let parts: Vec<_> = values.iter().filter_map(|value| value.find(current).part()).collect();
-        let Some(found) = resources::named(data_type, &parts, &current.cx(None)) else {
-            return Err(fault("this data type names no resource: XCN, XON, HD and PL do"));
-        };
-        let Some(bundle) = current.bundles.get_mut(out.bundle) else {
-            return Err(fault("this bundle is gone"));
-        };
-        Ok(found.into_iter().map(|one| NodeHandle::wrap(reference_to(one, bundle))).collect())
+        let message = current.message.clone();
+        let parts: Vec<_> = values.iter().filter_map(|value| value.in_text(message.text()).part()).collect();
+        let found = references(data_type, &parts, current, out.bundle);
+        Ok(found.into_iter().map(NodeHandle::wrap).collect())
     })
 }

@@ -4,60 +4,56 @@
 //! Decided:  `district` is the county in the UK and stands in XAD.9 when it is sent; XAD.4 stays `state`, as the guide
 //!           has it. An address of nothing but a type or a country is none.
 
-use super::{Cx, time};
+use super::{
+    Cx,
+    text::{trimmed, upper},
+    time,
+};
 use crate::{
-    fhir::{Node, Object},
+    fhir::Node,
     hl7::{Part, Value},
 };
 
 /// XAD as `Address`.
 pub fn xad(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let street = part.component(1);
-    let lines: Vec<Node> = [
-        street.subcomponent(1),
-        street.subcomponent(2),
-        street.subcomponent(3),
-        part.component(2),
-        part.component(19),
-    ]
-    .into_iter()
-    .filter_map(text)
-    .collect();
-    let places = [part.component(3), part.component(4), part.component(5), part.component(9)].map(text);
+    let pieces: [Value<'_>; 19] = part.first();
+    let [street, other, city, state, postal, country, kind, _, district, _, _, range, from, to, .., more] =
+        pieces;
+    let parts = [street.subcomponent(1), street.subcomponent(2), street.subcomponent(3), other, more];
+    let lines: Vec<Node> = parts.into_iter().filter_map(text).collect();
+    let places = [city, state, postal, district].map(text);
     if lines.is_empty() && places.iter().all(Option::is_none) {
         return None;
     }
     let [city, state, postal_code, district] = places;
-    let (used_as, kind) = used_as(part.component(7), cx);
-    let mut object = Object::with_capacity(9);
-    object.put("use", used_as);
-    object.put("type", kind);
-    object.put("line", Node::Array(lines).some());
-    object.put("city", city);
-    object.put("district", district);
-    object.put("state", state);
-    object.put("postalCode", postal_code);
-    object.put("country", text(part.component(6)));
-    object.put("period", period(part, cx));
-    Some(object.into())
+    let (used_as, kind) = used_as(kind, cx);
+    Some(Node::object([
+        ("use", used_as),
+        ("type", kind),
+        ("line", (!lines.is_empty()).then_some(Node::Array(lines))),
+        ("city", city),
+        ("district", district),
+        ("state", state),
+        ("postalCode", postal_code),
+        ("country", text(country)),
+        ("period", period(from, to, range, cx)),
+    ]))
 }
 
 fn used_as(kind: Value<'_>, cx: &Cx<'_>) -> (Option<Node>, Option<Node>) {
     let Some(kind) = kind.text().filter(|kind| !kind.is_empty()) else { return (None, None) };
     let Some(table) = cx.table.or_else(|| cx.tables.get("address-use")) else { return (None, None) };
-    let Some(row) = cx.look_up(table, &kind.to_uppercase()) else { return (None, None) };
+    let Some(row) = cx.look_up(table, &upper(&kind)) else { return (None, None) };
     (row.code().cloned().map(Node::Text), table.cell(row, "type").cloned().map(Node::Text))
 }
 
-fn period(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    time::period_of(part.component(13), part.component(14), cx).or_else(|| {
-        let range = part.component(12);
-        time::period_of(range.subcomponent(1), range.subcomponent(2), cx)
-    })
+fn period(from: Value<'_>, to: Value<'_>, range: Value<'_>, cx: &Cx<'_>) -> Option<Node> {
+    time::period_of(from, to, cx)
+        .or_else(|| time::period_of(range.subcomponent(1), range.subcomponent(2), cx))
 }
 
 fn text(value: Value<'_>) -> Option<Node> {
-    Node::text(value.text()?.trim()).some()
+    trimmed(value).map(Node::text)
 }
 
 #[cfg(test)]

@@ -6,11 +6,17 @@
 //!           become URIs by the table `coding-systems`, `HL7nnnn` by rule; any other name, `L` and none become a system
 //!           of the sending facility. A code that its table does not have is reported and kept.
 
-use smol_str::SmolStr;
+use std::borrow::Cow;
 
-use super::{Cx, identifier::local_uri};
+use smol_str::{SmolStr, format_smolstr};
+
+use super::{
+    Cx,
+    identifier::local_uri,
+    text::{trimmed, upper},
+};
 use crate::{
-    fhir::{Node, Object, Row, Table},
+    fhir::{Node, Row, Table},
     hl7::{Part, Value},
 };
 
@@ -22,7 +28,8 @@ const TREATMENT_FUNCTION: &str =
 pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let mut codings = Codings::default();
     let mut original = None;
-    for triplet in Triplet::all(part) {
+    let pieces = part.first();
+    for triplet in Triplet::all(&pieces) {
         match triplet.row(cx) {
             Some((table, row)) if row.code().is_some() => {
                 codings.add(row_coding(row));
@@ -32,23 +39,21 @@ pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
                     codings.add(triplet.coding(cx));
                 }
             }
-            Some((_, row)) => original = original.or_else(|| row.display().map(ToString::to_string)),
+            Some((_, row)) => original = original.or_else(|| row.display().cloned()),
             None if cx.table.is_some() && triplet.system.is_none() => {
-                original = original.or_else(|| Some(triplet.code.clone()));
+                original = original.or_else(|| Some(SmolStr::new(&triplet.code)));
             }
             None => codings.add(triplet.coding(cx)),
         }
     }
-    let text = text(part.component(9))
-        .or_else(|| text(part.component(2)))
-        .or_else(|| text(part.component(5)))
-        .or(original);
-    Node::object([("coding", Node::Array(codings.0).some()), ("text", text.map(Node::text))]).some()
+    let sent = [pieces[8], pieces[1], pieces[4]].into_iter().find_map(trimmed);
+    let text = sent.map(Node::text).or(original.map(Node::Text));
+    Node::object([("coding", Node::Array(codings.0).some()), ("text", text)]).some()
 }
 
 /// CWE as `Coding`: by the field's table, else as it was sent.
 pub fn coding(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let triplet = Triplet::all(part).next()?;
+    let triplet = Triplet::all(&part.first()).next()?;
     match triplet.row(cx) {
         Some((_, row)) if row.code().is_some() => Some(row_coding(row)),
         _ => Some(triplet.coding(cx)),
@@ -57,7 +62,7 @@ pub fn coding(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// CWE, ID or IS as `code`: by the field's table; without one, as it was sent.
 pub fn code(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let sent = text(part.component(1)).or_else(|| text(part.component(4)))?;
+    let sent = trimmed(part.component(1)).or_else(|| trimmed(part.component(4)))?;
     match cx.table {
         Some(table) => row_of(table, &sent, cx)?.code().cloned().map(Node::Text),
         None => Some(Node::text(sent)).filter(|_| !has_double_space(part)),
@@ -66,7 +71,7 @@ pub fn code(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// CWE as `string`: original text, text or code.
 pub fn string(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let found = [9, 2, 1].into_iter().find_map(|number| text(part.component(number)))?;
+    let found = [9, 2, 1].into_iter().find_map(|number| trimmed(part.component(number)))?;
     Some(Node::text(found))
 }
 
@@ -83,40 +88,38 @@ pub fn boolean(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// CWE as `uri`: the code itself.
 pub fn uri(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    text(part.component(1)).filter(|uri| !uri.contains(char::is_whitespace)).map(Node::text)
+    trimmed(part.component(1)).filter(|uri| !uri.contains(char::is_whitespace)).map(Node::text)
 }
 
 /// MSG (MSH-9) as `CodeableConcept`: the trigger event as code, message code and trigger event as text.
 pub fn trigger(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let (code, event) = (text(part.component(1))?, text(part.component(2)));
-    let coding = event.as_deref().map(|event| {
-        Node::object([("system", Some(TRIGGER_EVENT.into())), ("code", Some(Node::text(event)))])
-    });
-    let whole = event.map_or(code.clone(), |event| format!("{code}^{event}"));
-    Node::object([("coding", coding.map(|coding| vec![coding].into())), ("text", Some(Node::text(whole)))])
-        .some()
+    let (code, event) = (trimmed(part.component(1))?, trimmed(part.component(2)));
+    let Some(event) = event else { return Node::object([("text", Some(Node::text(&*code)))]).some() };
+    let coding = Node::object([("system", Some(TRIGGER_EVENT.into())), ("code", Some(Node::text(&*event)))]);
+    let whole = Node::text(format!("{code}^{event}"));
+    Node::object([("coding", Some(vec![coding].into())), ("text", Some(whole))]).some()
 }
 
 /// PV1-10 in the NHS: a treatment function where it has three digits, else a code that nobody has said the system of.
 pub fn treatment_function(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let code = text(part.component(1))?;
+    let code = trimmed(part.component(1))?;
     let is_function = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
     let coding = Node::object([
         ("system", is_function.then(|| TREATMENT_FUNCTION.into())),
-        ("code", Some(Node::text(code))),
-        ("display", text(part.component(2)).map(Node::text)),
+        ("code", Some(Node::text(&*code))),
+        ("display", trimmed(part.component(2)).map(Node::text)),
     ]);
     Node::object([("coding", Some(vec![coding].into()))]).some()
 }
 
 /// PID-22 in the NHS: sites add a code of their own to the letter (`C22`): the letter is coded, the whole stays as text.
 pub fn ethnic_category(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let sent = text(part.component(1))?;
+    let sent = trimmed(part.component(1))?;
     let table = cx.table?;
     let whole = table.get(&sent);
-    let first = sent.chars().next().map(String::from)?;
-    let row = whole.or_else(|| table.get(&first))?;
-    let text = whole.is_none().then(|| Node::text(sent));
+    let first = sent.chars().next().and_then(|first| sent.get(..first.len_utf8()))?;
+    let row = whole.or_else(|| table.get(first))?;
+    let text = whole.is_none().then(|| Node::text(&*sent));
     Node::object([("coding", Some(vec![row_coding(row)].into())), ("text", text)]).some()
 }
 
@@ -141,50 +144,49 @@ pub(super) fn row_coding(row: &Row) -> Node {
 
 /// The row of a code as it was sent, in upper case or in lower case; none is reported.
 pub(super) fn row_of<'a>(table: &'a Table, code: &str, cx: &Cx<'a>) -> Option<&'a Row> {
-    let found = table
-        .get(code)
-        .or_else(|| table.get(&code.to_uppercase()))
-        .or_else(|| table.get(&code.to_lowercase()));
+    let found =
+        table.get(code).or_else(|| table.get(&upper(code))).or_else(|| table.get(&code.to_lowercase()));
     found.or_else(|| cx.look_up(table, code))
 }
 
 /// The URI of a coding system by its name in CWE.3.
-pub(super) fn system_uri(name: Option<&str>, cx: &Cx<'_>) -> String {
+pub(super) fn system_uri(name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
     let Some(name) = name else { return local_uri("codes", None, cx) };
-    let upper = name.to_uppercase();
+    let upper = upper(name);
     let known = cx.tables.get("coding-systems").and_then(|table| table.get(&upper)).and_then(Row::system);
     if let Some(system) = known {
-        return system.to_string();
+        return system.clone();
     }
     let digits = upper.strip_prefix("HL7").map(|rest| rest.trim_start_matches(['-', ' ']));
     match digits {
         Some(digits) if digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
-            format!("http://terminology.hl7.org/CodeSystem/v2-{digits}")
+            format_smolstr!("http://terminology.hl7.org/CodeSystem/v2-{digits}")
         }
         _ if name.starts_with("http://") || name.starts_with("https://") || name.starts_with("urn:") => {
-            name.to_owned()
+            name.into()
         }
         _ => local_uri("codes", Some(name), cx),
     }
 }
 
 /// Code, text and coding system: CWE has three of them.
-struct Triplet {
-    code: String,
-    display: Option<String>,
-    system: Option<String>,
-    version: Option<String>,
+struct Triplet<'m> {
+    code: Cow<'m, str>,
+    display: Option<Cow<'m, str>>,
+    system: Option<Cow<'m, str>>,
+    version: Option<Cow<'m, str>>,
 }
 
-impl Triplet {
-    fn all(part: Part<'_>) -> impl Iterator<Item = Self> {
-        [[1, 2, 3, 7], [4, 5, 6, 8], [10, 11, 12, 13]].into_iter().filter_map(
-            move |[code, display, system, version]| {
+impl<'m> Triplet<'m> {
+    fn all(components: &[Value<'m>; 13]) -> impl Iterator<Item = Self> + use<'m> {
+        let [a1, a2, a3, b1, b2, b3, a4, b4, _, c1, c2, c3, c4] = *components;
+        [[a1, a2, a3, a4], [b1, b2, b3, b4], [c1, c2, c3, c4]].into_iter().filter_map(
+            |[code, display, system, version]| {
                 Some(Self {
-                    code: text(part.component(code))?,
-                    display: text(part.component(display)),
-                    system: text(part.component(system)),
-                    version: text(part.component(version)),
+                    code: trimmed(code)?,
+                    display: trimmed(display),
+                    system: trimmed(system),
+                    version: trimmed(version),
                 })
             },
         )
@@ -193,10 +195,10 @@ impl Triplet {
     /// What the field's table says, unless the sender names a world-wide coding system.
     fn row<'a>(&self, cx: &Cx<'a>) -> Option<(&'a Table, &'a Row)> {
         let table = cx.table?;
-        let known = |name: &String| {
-            cx.tables.get("coding-systems").is_some_and(|systems| systems.get(&name.to_uppercase()).is_some())
+        let known = |name: &str| {
+            cx.tables.get("coding-systems").is_some_and(|systems| systems.get(&upper(name)).is_some())
         };
-        if self.system.as_ref().is_some_and(known) {
+        if self.system.as_deref().is_some_and(known) {
             return None;
         }
         Some((table, row_of(table, &self.code, cx)?))
@@ -204,9 +206,9 @@ impl Triplet {
 
     fn coding(&self, cx: &Cx<'_>) -> Node {
         Node::object([
-            ("system", Some(Node::text(system_uri(self.system.as_deref(), cx)))),
+            ("system", Some(Node::Text(system_uri(self.system.as_deref(), cx)))),
             ("version", self.version.as_deref().map(Node::text)),
-            ("code", Some(Node::text(self.code.as_str()))),
+            ("code", Some(Node::text(&*self.code))),
             ("display", self.display.as_deref().map(Node::text)),
         ])
     }
@@ -237,20 +239,12 @@ impl Codings {
 fn second_coding(table: &Table, row: &Row) -> Option<Node> {
     let cell = |column| table.cell(row, column).cloned().map(Node::Text);
     let code = cell("code2")?;
-    let mut object = Object::with_capacity(3);
-    object.put("system", cell("system2"));
-    object.put("code", Some(code));
-    object.put("display", cell("display2"));
-    Some(object.into())
+    Some(Node::object([("system", cell("system2")), ("code", Some(code)), ("display", cell("display2"))]))
 }
 
 /// FHIR's `code` has single blanks at most.
 fn has_double_space(part: Part<'_>) -> bool {
     part.text().contains("  ")
-}
-
-fn text(value: Value<'_>) -> Option<String> {
-    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -11,10 +11,13 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-use super::{Cx, Finding};
+use super::{
+    Cx, Finding,
+    text::{trimmed, upper},
+};
 use crate::{
     fhir::{Node, Object},
-    hl7::{Part, Value},
+    hl7::Part,
 };
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -29,20 +32,20 @@ pub fn ed(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// RP as `Attachment`: a pointer with its type.
 pub fn rp(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let url = text(part.component(1)).filter(|url| !url.contains(char::is_whitespace))?;
-    let kind = content_type(text(part.component(3)).as_deref(), text(part.component(4)).as_deref());
+    let url = trimmed(part.component(1)).filter(|url| !url.contains(char::is_whitespace))?;
+    let kind = content_type(trimmed(part.component(3)).as_deref(), trimmed(part.component(4)).as_deref());
     Node::object([("contentType", kind.map(Node::text)), ("url", Some(Node::text(url)))]).some()
 }
 
 /// One document of the pieces that consecutive OBX carry, as `Attachment`.
 pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     let first = pieces.first()?;
-    let bytes = decode(pieces, text(first.component(4)).as_deref());
+    let bytes = decode(pieces, trimmed(first.component(4)).as_deref());
     let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
         cx.report(Finding::Doubtful("a document could not be decoded"));
         return None;
     };
-    let kind = content_type(text(first.component(2)).as_deref(), text(first.component(3)).as_deref());
+    let kind = content_type(trimmed(first.component(2)).as_deref(), trimmed(first.component(3)).as_deref());
     let mut object = Object::with_capacity(3);
     object.put("contentType", kind.or_else(|| sniff(&bytes).map(str::to_owned)).map(Node::text));
     object.put("data", Some(Node::text(BASE64.encode(&bytes))));
@@ -63,7 +66,7 @@ fn decode(pieces: &[Part<'_>], encoding: Option<&str>) -> Option<Vec<u8>> {
     for piece in pieces {
         data.extend_from_slice(piece.component(5).part()?.whole().as_bytes());
     }
-    match encoding.map(str::to_uppercase).as_deref() {
+    match encoding.map(upper).as_deref() {
         Some("A") => Some(data),
         Some("HEX") => hex(&data),
         _ => {
@@ -112,7 +115,7 @@ fn content_type(main: Option<&str>, sub: Option<&str>) -> Option<String> {
 }
 
 fn family(main: &str) -> Option<&'static str> {
-    Some(match main.to_uppercase().as_str() {
+    Some(match &*upper(main) {
         "AP" | "APPLICATION" => "application",
         "AU" | "AUDIO" => "audio",
         "IM" | "IMAGE" => "image",
@@ -132,10 +135,6 @@ fn sniff(bytes: &[u8]) -> Option<&'static str> {
         (b"PK\x03\x04", "application/zip"),
     ];
     magics.into_iter().find(|(magic, _)| bytes.starts_with(magic)).map(|(_, kind)| kind)
-}
-
-fn text(value: Value<'_>) -> Option<String> {
-    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -7,15 +7,23 @@
 //!           authority, then universal id), then from an OID, UUID or URI that the sender gives, and last is
 //!           made of sending facility and authority: stable, and never shared by two facilities.
 
+use std::borrow::Cow;
+
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
+
 use crate::{
-    fhir::{Node, Object, types::code, types::time},
+    fhir::{Node, Row, Table, types::code, types::time},
     hl7::{
         Part, Value,
         identifier::{self, may_type_nhs, names_nhs, types_nhs},
     },
 };
 
-use super::{Cx, Finding};
+use super::{
+    Cx, Finding,
+    name::Pieces,
+    text::{trimmed, upper},
+};
 
 /// The system of NHS numbers.
 pub const NHS_NUMBER: &str = "https://fhir.nhs.uk/Id/nhs-number";
@@ -29,25 +37,29 @@ const GMP: &str = "https://fhir.hl7.org.uk/Id/gmp-number";
 
 /// CX as `Identifier`: number, check digit or trace status, authority, type, validity.
 pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let kind = text(part.component(5));
-    let authority = Authority::of(part.component(4), kind.as_deref(), cx);
-    let value = text(part.component(1))?;
+    let [value, digit, _, authority, kind, _, from, to] = part.first();
+    let kind = trimmed(kind);
+    let authority = Authority::of(authority, kind.as_deref(), cx);
+    let value = trimmed(value)?;
     let authority =
         if authority.is_unnamed(kind.as_deref()) { Authority::of_facility(cx) } else { authority };
     if authority.is_nhs(kind.as_deref()) {
-        return Some(nhs_number(part, &value, cx));
+        return Some(nhs_number(digit, &value, cx));
     }
-    let mut object = Object::with_capacity(6);
-    object.put("extension", text(part.component(2)).map(|digit| vec![check_digit(&digit)].into()));
-    object.put("type", kind.as_deref().and_then(|kind| code::concept_of_code(kind, "identifier-type", cx)));
-    object.put("system", authority.system(cx));
-    object.put("value", Some(Node::text(value)));
-    object.put("period", time::period_of(part.component(7), part.component(8), cx));
-    object.put("assigner", authority.assigner());
-    if object.get("system").is_none() {
+    let system = authority.system(cx);
+    let unassigned = system.is_none();
+    let identifier = Node::object([
+        ("extension", trimmed(digit).map(|digit| vec![check_digit(&digit)].into())),
+        ("type", kind.as_deref().and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        ("system", system),
+        ("value", Some(Node::text(value))),
+        ("period", time::period_of(from, to, cx)),
+        ("assigner", authority.assigner()),
+    ]);
+    if unassigned {
         cx.report(Finding::Doubtful("an identifier has no assigning authority"));
     }
-    Some(object.into())
+    Some(identifier)
 }
 
 /// CX as `Identifier`, if somebody is named who assigned it: in old fields a bare number says nothing.
@@ -57,14 +69,9 @@ pub fn assigned(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// EI as `Identifier`: entity identifier under its namespace or universal id.
 pub fn ei(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(part.component(1))?;
-    let authority = Authority::of_parts(
-        text(part.component(2)),
-        text(part.component(3)),
-        text(part.component(4)),
-        None,
-        cx,
-    );
+    let [value, name, universal, scheme] = part.first();
+    let value = trimmed(value)?;
+    let authority = Authority::of_parts([name, universal, scheme].map(trimmed), None, cx);
     Node::object([("system", authority.system(cx)), ("value", Some(Node::text(value)))]).some()
 }
 
@@ -74,14 +81,9 @@ pub fn eip(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         Value::Present(filler) => (filler, "FGN"),
         Value::Absent | Value::Null => (part.component(1).part()?, "PGN"),
     };
-    let value = text(assigned.subcomponent(1))?;
-    let authority = Authority::of_parts(
-        text(assigned.subcomponent(2)),
-        text(assigned.subcomponent(3)),
-        text(assigned.subcomponent(4)),
-        None,
-        cx,
-    );
+    let value = trimmed(assigned.subcomponent(1))?;
+    let names = [2, 3, 4].map(|number| trimmed(assigned.subcomponent(number)));
+    let authority = Authority::of_parts(names, None, cx);
     Node::object([
         ("type", Some(type_concept(kind))),
         ("system", authority.system(cx)),
@@ -92,11 +94,12 @@ pub fn eip(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// XON as `Identifier`: XON.10 or XON.3 under XON.6; a bare ODS code is taken as one.
 pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(part.component(10)).or_else(|| text(part.component(3)))?;
-    let kind = text(part.component(7));
-    let authority = Authority::of(part.component(6), kind.as_deref(), cx);
+    let [_, _, number, _, _, authority, kind, _, _, code] = part.first();
+    let value = trimmed(code).or_else(|| trimmed(number))?;
+    let kind = trimmed(kind);
+    let authority = Authority::of(authority, kind.as_deref(), cx);
     let system = match &authority {
-        Authority::None if is_ods_code(&value) => Some(Node::text(ODS_ORGANIZATION)),
+        Authority::None if is_ods_code(&value) => Some(ODS_ORGANIZATION.into()),
         Authority::None => Some(local("organization", cx)),
         other => other.system(cx),
     };
@@ -105,11 +108,16 @@ pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// XCN (and CNN within NDL) as `Identifier`: XCN.1 under XCN.9; C1234567 is a consultant's, G1234567 a GP's code.
 pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(part.component(1))?;
-    let kind = text(part.component(13));
-    let authority = Authority::of(part.component(9), kind.as_deref(), cx);
+    xcn_of(&Pieces::of(part), cx)
+}
+
+/// The same of an XCN that is split already.
+pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let value = trimmed(pieces.at(1))?;
+    let kind = trimmed(pieces.at(13));
+    let authority = Authority::of(pieces.at(9), kind.as_deref(), cx);
     let system = match (&authority, national_code(&value)) {
-        (Authority::None, Some(system)) => Some(Node::text(system)),
+        (Authority::None, Some(system)) => Some(system.into()),
         (Authority::None, None) => Some(local("person", cx)),
         (other, _) => other.system(cx),
     };
@@ -118,23 +126,21 @@ pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// HD as `Identifier` of an organisation: an ODS code as such, anything else under a system of the sender.
 pub fn hd(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(part.component(1)).or_else(|| text(part.component(2)))?;
+    let value = trimmed(part.component(1)).or_else(|| trimmed(part.component(2)))?;
     let uk = matches!(cx.message.header(17).text().as_deref(), Some("GBR" | "GB" | "UK"));
-    let system =
-        if uk && is_ods_code(&value) { Node::text(ODS_ORGANIZATION) } else { Node::text("urn:tie:facility") };
-    Node::object([("system", Some(system)), ("value", Some(Node::text(value)))]).some()
+    let system = if uk && is_ods_code(&value) { ODS_ORGANIZATION } else { "urn:tie:facility" };
+    Node::object([("system", Some(system.into())), ("value", Some(Node::text(value)))]).some()
 }
 
 /// HD as the system that identifiers of this authority stand under.
 pub fn hd_uri(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    Authority::of_parts(text(part.component(1)), text(part.component(2)), text(part.component(3)), None, cx)
-        .system(cx)
+    Authority::of_parts(part.first().map(trimmed), None, cx).system(cx)
 }
 
 /// MSH-10 as `Identifier` of the message among all messages of its sender (MSH-3): control ids begin anew, so the
 /// time (MSH-7) belongs to it. Nothing where one of them cannot be used, for a repeat must give the same.
 pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(part.component(1))?;
+    let value = trimmed(part.component(1))?;
     let sent = cx.message.header(7);
     time::instant(sent.part()?, cx)?;
     let system = control_id_system(cx);
@@ -147,7 +153,7 @@ pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// MSH-10 as `Identifier`: the control id under a system of the sending application (MSH-3).
 pub fn control_id(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(part.component(1))?;
+    let value = trimmed(part.component(1))?;
     Node::object([("system", Some(Node::text(control_id_system(cx)))), ("value", Some(Node::text(value)))])
         .some()
 }
@@ -174,15 +180,15 @@ pub fn filler(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn order(part: Part<'_>, kind: &str, cx: &Cx<'_>) -> Option<Node> {
-    let [name, universal, scheme] = [2, 3, 4].map(|number| text(part.component(number)));
-    numbered(part.component(1), Authority::of_parts(name, universal, scheme, None, cx), kind, cx)
+    let [number, name, universal, scheme] = part.first();
+    numbered(number, Authority::of_parts([name, universal, scheme].map(trimmed), None, cx), kind, cx)
 }
 
-fn numbered(value: Value<'_>, authority: Authority, kind: &str, cx: &Cx<'_>) -> Option<Node> {
-    let value = text(value)?;
+fn numbered(value: Value<'_>, authority: Authority<'_>, kind: &str, cx: &Cx<'_>) -> Option<Node> {
+    let value = trimmed(value)?;
     let application = cx.message.header(3).text().filter(|_| kind == "filler");
     let system =
-        authority.system(cx).unwrap_or_else(|| Node::text(local_uri(kind, application.as_deref(), cx)));
+        authority.system(cx).unwrap_or_else(|| Node::Text(local_uri(kind, application.as_deref(), cx)));
     Node::object([("system", Some(system)), ("value", Some(Node::text(value)))]).some()
 }
 
@@ -196,49 +202,40 @@ pub fn is_ods_code(code: &str) -> bool {
 }
 
 /// Who assigned an identifier.
-enum Authority {
+enum Authority<'a> {
     /// Listed in the table.
-    Listed { system: String, ods: Option<String>, nhs: bool },
+    Listed { table: &'a Table, row: &'a Row, system: &'a SmolStr },
     /// Named by the sender only.
-    Named { name: Option<String>, universal: Option<String>, scheme: Option<String> },
+    Named { name: Option<Cow<'a, str>>, universal: Option<Cow<'a, str>>, scheme: Option<Cow<'a, str>> },
     /// Not named.
     None,
 }
 
-impl Authority {
-    fn of(hd: Value<'_>, kind: Option<&str>, cx: &Cx<'_>) -> Self {
-        Self::of_parts(text(hd.subcomponent(1)), text(hd.subcomponent(2)), text(hd.subcomponent(3)), kind, cx)
+impl<'a> Authority<'a> {
+    fn of(hd: Value<'a>, kind: Option<&str>, cx: &Cx<'a>) -> Self {
+        Self::of_parts([1, 2, 3].map(|number| trimmed(hd.subcomponent(number))), kind, cx)
     }
 
     fn of_parts(
-        name: Option<String>,
-        universal: Option<String>,
-        scheme: Option<String>,
+        [name, universal, scheme]: [Option<Cow<'a, str>>; 3],
         kind: Option<&str>,
-        cx: &Cx<'_>,
+        cx: &Cx<'a>,
     ) -> Self {
         if name.is_none() && universal.is_none() {
             return Self::None;
         }
-        let typed = name.as_deref().zip(kind).map(|(name, kind)| format!("{name}/{kind}"));
-        let keys = [typed.as_deref(), name.as_deref(), universal.as_deref()];
         if let Some(table) = cx.tables.get("assigning-authorities")
-            && let Some(row) = keys.into_iter().flatten().find_map(|key| table.get(&key.to_uppercase()))
+            && let Some(row) = row_of(table, name.as_deref(), universal.as_deref(), kind)
             && let Some(system) = row.system()
         {
-            let cell = |column| table.cell(row, column).map(ToString::to_string);
-            return Self::Listed {
-                system: system.to_string(),
-                ods: cell("ods"),
-                nhs: cell("check").as_deref() == Some("nhs"),
-            };
+            return Self::Listed { table, row, system };
         }
         Self::Named { name, universal, scheme }
     }
 
     /// What a trust has written down for the numbers that its facility sends without any authority.
-    fn of_facility(cx: &Cx<'_>) -> Self {
-        Self::of_parts(Some(format!("@{}", cx.facility())), None, None, None, cx).only_listed()
+    fn of_facility(cx: &Cx<'a>) -> Self {
+        Self::of_parts([Some(format!("@{}", cx.facility()).into()), None, None], None, cx).only_listed()
     }
 
     fn only_listed(self) -> Self {
@@ -253,7 +250,9 @@ impl Authority {
     /// Whether the identifier is meant to be an NHS number: by its authority, or by a type that only it has.
     fn is_nhs(&self, kind: Option<&str>) -> bool {
         match self {
-            Self::Listed { system, nhs, .. } => *nhs && system == NHS_NUMBER,
+            Self::Listed { table, row, system } => {
+                *system == NHS_NUMBER && table.cell(row, "check").is_some_and(|check| check == "nhs")
+            }
             Self::Named { name, universal, .. } => {
                 [name, universal].into_iter().flatten().any(|named| names_nhs(named))
                     || kind.is_some_and(types_nhs)
@@ -264,11 +263,11 @@ impl Authority {
 
     fn system(&self, cx: &Cx<'_>) -> Option<Node> {
         match self {
-            Self::Listed { system, .. } => Some(Node::text(system.as_str())),
+            Self::Listed { system, .. } => Some(Node::Text((*system).clone())),
             Self::Named { name, universal, scheme } => {
                 let global = universal.as_deref().and_then(|id| universal_uri(id, scheme.as_deref()));
                 let name = name.as_deref().or(universal.as_deref())?;
-                Some(Node::text(global.unwrap_or_else(|| local_uri("authority", Some(name), cx))))
+                Some(Node::Text(global.unwrap_or_else(|| local_uri("authority", Some(name), cx))))
             }
             Self::None => None,
         }
@@ -276,28 +275,38 @@ impl Authority {
 
     fn assigner(&self) -> Option<Node> {
         match self {
-            Self::Listed { ods: Some(ods), .. } => {
+            Self::Listed { table, row, .. } => {
+                let ods = table.cell(row, "ods")?.clone();
                 let identifier = Node::object([
                     ("system", Some(ODS_ORGANIZATION.into())),
-                    ("value", Some(ods.as_str().into())),
+                    ("value", Some(Node::Text(ods))),
                 ]);
-                Node::object([("identifier", Some(identifier))]).some()
+                Some(Node::object([("identifier", Some(identifier))]))
             }
-            Self::Named { name: Some(name), .. } => {
-                Node::object([("display", Some(name.as_str().into()))]).some()
-            }
-            Self::Listed { .. } | Self::Named { .. } | Self::None => None,
+            Self::Named { name, .. } => Some(Node::object([("display", Some(Node::text(name.as_deref()?)))])),
+            Self::None => None,
         }
     }
 }
 
-fn nhs_number(part: Part<'_>, value: &str, cx: &Cx<'_>) -> Node {
+/// The row of an authority: for this type of number, by its name, by its universal id.
+fn row_of<'t>(
+    table: &'t Table,
+    name: Option<&str>,
+    universal: Option<&str>,
+    kind: Option<&str>,
+) -> Option<&'t Row> {
+    let typed = name.zip(kind).map(|(name, kind)| format_smolstr!("{name}/{kind}"));
+    [typed.as_deref(), name, universal].into_iter().flatten().find_map(|key| table.get(&upper(key)))
+}
+
+fn nhs_number(digit: Value<'_>, value: &str, cx: &Cx<'_>) -> Node {
     let Some(digits) = identifier::nhs_number(value) else {
         cx.report(Finding::Doubtful("an NHS number fails its check and is kept without a system"));
         let kind = Node::object([("text", Some("NHS number that failed its check".into()))]);
         return Node::object([("type", Some(kind)), ("value", Some(Node::text(value)))]);
     };
-    let status = text(part.component(2)).and_then(|status| verification_status(&status, cx));
+    let status = trimmed(digit).and_then(|status| verification_status(&status, cx));
     Node::object([
         ("extension", status.map(|status| vec![status].into())),
         ("system", Some(NHS_NUMBER.into())),
@@ -307,7 +316,7 @@ fn nhs_number(part: Part<'_>, value: &str, cx: &Cx<'_>) -> Node {
 
 /// The extension for a status such as `01` or `NSTS01`; nothing for a code that is no such status.
 pub fn verification_status(status: &str, cx: &Cx<'_>) -> Option<Node> {
-    let row = cx.tables.get("nhs-number-status")?.get(&status.trim().to_uppercase())?;
+    let row = cx.tables.get("nhs-number-status")?.get(&upper(status.trim()))?;
     let concept = Node::object([("coding", Some(vec![code::row_coding(row)].into()))]);
     Some(Node::object([("url", Some(VERIFICATION_STATUS.into())), ("valueCodeableConcept", Some(concept))]))
 }
@@ -318,10 +327,10 @@ pub fn verification(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn check_digit(digit: &str) -> Node {
-    Node::object([("url", Some(CHECK_DIGIT.into())), ("valueString", Some(digit.into()))])
+    Node::object([("url", Some(CHECK_DIGIT.into())), ("valueString", Some(Node::text(digit)))])
 }
 
-fn type_concept(kind: &str) -> Node {
+fn type_concept(kind: &'static str) -> Node {
     let coding = Node::object([
         ("system", Some("http://terminology.hl7.org/CodeSystem/v2-0203".into())),
         ("code", Some(kind.into())),
@@ -340,44 +349,48 @@ fn national_code(value: &str) -> Option<&'static str> {
     }
 }
 
-fn universal_uri(id: &str, scheme: Option<&str>) -> Option<String> {
+fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
     let is_oid = id.contains('.')
         && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
         && !id.starts_with('.');
-    match scheme.map(str::to_uppercase).as_deref() {
-        Some("ISO") | None if is_oid => Some(format!("urn:oid:{id}")),
-        Some("UUID" | "GUID") => Some(format!("urn:uuid:{}", id.to_lowercase())),
-        Some("URI" | "URL" | "HTTP") if !id.contains(char::is_whitespace) => Some(id.to_owned()),
+    match scheme.map(upper).as_deref() {
+        Some("ISO") | None if is_oid => Some(format_smolstr!("urn:oid:{id}")),
+        Some("UUID" | "GUID") => Some(format_smolstr!("urn:uuid:{}", id.to_lowercase())),
+        Some("URI" | "URL" | "HTTP") if !id.contains(char::is_whitespace) => Some(id.into()),
         _ => None,
     }
 }
 
 fn local(kind: &str, cx: &Cx<'_>) -> Node {
-    Node::text(local_uri(kind, None, cx))
+    Node::Text(local_uri(kind, None, cx))
 }
 
 /// A system of the sender's own: `urn:tie:<kind>:<sending facility>[:<name>]`.
-pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> String {
-    let mut uri = format!("urn:tie:{kind}:");
+pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
+    let mut uri = SmolStrBuilder::new();
+    for part in ["urn:tie:", kind, ":"] {
+        uri.push_str(part);
+    }
     encode(&cx.facility(), &mut uri);
     if let Some(name) = name {
         uri.push(':');
         encode(name, &mut uri);
     }
-    uri
+    uri.finish()
 }
 
-fn encode(text: &str, uri: &mut String) {
+fn encode(text: &str, uri: &mut SmolStrBuilder) {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    if text.bytes().all(plain) {
+        return uri.push_str(text);
+    }
     for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' => uri.push(char::from(byte)),
-            _ => uri.push_str(&format!("%{byte:02X}")),
+        if plain(byte) {
+            uri.push(char::from(byte));
+        } else {
+            uri.push_str(&format_smolstr!("%{byte:02X}"));
         }
     }
-}
-
-fn text(value: Value<'_>) -> Option<String> {
-    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

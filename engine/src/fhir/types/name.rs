@@ -4,9 +4,15 @@
 //! Decided:  an absent XPN.7 is a usual name, as ITK and UK Core have it; a code that the table does not know
 //!           leaves `use` out. Middle names in one component stay one `given`: nobody can tell where they part.
 
-use super::{Cx, time};
+use smol_str::{SmolStr, SmolStrBuilder};
+
+use super::{
+    Cx,
+    text::{trimmed, upper},
+    time,
+};
 use crate::{
-    fhir::{Node, Object},
+    fhir::Node,
     hl7::{Part, Value},
 };
 
@@ -25,11 +31,16 @@ pub fn xpn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         start: 12,
         end: 13,
     };
-    numbers.name(part, Some("usual"), cx)
+    numbers.name(&Pieces::of(part), Some("usual"), cx)
 }
 
 /// XCN as `HumanName`.
 pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    xcn_of(&Pieces::of(part), cx)
+}
+
+/// The same of an XCN that is split already.
+pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
     let numbers = Numbers {
         family: 2,
         given: [3, 4],
@@ -41,17 +52,22 @@ pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         start: 19,
         end: 20,
     };
-    numbers.name(part, None, cx)
+    numbers.name(pieces, None, cx)
 }
 
 /// XPN in one line, for `display` and the like.
 pub fn xpn_line(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    line(part, [5, 2, 3, 1, 4])
+    line(&Pieces::of(part), [5, 2, 3, 1, 4]).map(Node::Text)
 }
 
 /// XCN in one line, for the `display` of a reference.
 pub fn xcn_line(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    line(part, [6, 3, 4, 2, 5])
+    xcn_line_of(&Pieces::of(part)).map(Node::Text)
+}
+
+/// The same of an XCN that is split already.
+pub(super) fn xcn_line_of(pieces: &Pieces<'_>) -> Option<SmolStr> {
+    line(pieces, [6, 3, 4, 2, 5])
 }
 
 /// Where the pieces of a name stand.
@@ -68,32 +84,34 @@ struct Numbers {
 }
 
 impl Numbers {
-    fn name(&self, part: Part<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
-        let family = text(part.component(self.family));
-        let given = texts(part, self.given);
+    fn name(&self, pieces: &Pieces<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
+        let family = trimmed(pieces.at(self.family));
+        let given = texts(pieces, self.given);
         if family.is_none() && given.is_none() {
             return None;
         }
-        let mut object = Object::with_capacity(7);
-        object.put("extension", text(part.component(self.order)).and_then(|order| assembly_order(&order)));
-        object.put("use", self.used_as(part, default_use, cx));
-        object.put("family", family.map(Node::text));
-        object.put("given", given);
-        object.put("prefix", text(part.component(self.prefix)).map(|prefix| vec![Node::text(prefix)].into()));
-        object.put("suffix", texts(part, self.suffix));
-        object.put("period", self.period(part, cx));
-        Some(object.into())
+        let order = trimmed(pieces.at(self.order));
+        let prefix = trimmed(pieces.at(self.prefix));
+        Some(Node::object([
+            ("extension", order.and_then(|order| assembly_order(&order))),
+            ("use", self.used_as(pieces, default_use, cx)),
+            ("family", family.map(Node::text)),
+            ("given", given),
+            ("prefix", prefix.map(|prefix| vec![Node::text(prefix)].into())),
+            ("suffix", texts(pieces, self.suffix)),
+            ("period", self.period(pieces, cx)),
+        ]))
     }
 
-    fn used_as(&self, part: Part<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
-        let Some(kind) = text(part.component(self.kind)) else { return default_use.map(Node::text) };
+    fn used_as(&self, pieces: &Pieces<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
+        let Some(kind) = trimmed(pieces.at(self.kind)) else { return default_use.map(Node::from) };
         let table = cx.table.or_else(|| cx.tables.get("name-use"))?;
-        Some(Node::Text(cx.look_up(table, &kind.to_uppercase())?.code()?.clone()))
+        Some(Node::Text(cx.look_up(table, &upper(&kind))?.code()?.clone()))
     }
 
-    fn period(&self, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-        time::period_of(part.component(self.start), part.component(self.end), cx).or_else(|| {
-            let range = part.component(self.range);
+    fn period(&self, pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
+        time::period_of(pieces.at(self.start), pieces.at(self.end), cx).or_else(|| {
+            let range = pieces.at(self.range);
             time::period_of(range.subcomponent(1), range.subcomponent(2), cx)
         })
     }
@@ -109,19 +127,37 @@ fn assembly_order(order: &str) -> Option<Node> {
     Some(vec![extension].into())
 }
 
-fn line<const N: usize>(part: Part<'_>, order: [usize; N]) -> Option<Node> {
-    let words: Vec<String> = order.into_iter().filter_map(|number| text(part.component(number))).collect();
-    Node::text(words.join(" ")).some()
+/// The components of a name, split once for all that is asked of them.
+pub(super) struct Pieces<'m>([Value<'m>; 21]);
+
+impl<'m> Pieces<'m> {
+    pub fn of(part: Part<'m>) -> Self {
+        Self(part.first())
+    }
+
+    /// The component of this number, from 1.
+    pub fn at(&self, number: usize) -> Value<'m> {
+        number.checked_sub(1).and_then(|place| self.0.get(place)).copied().unwrap_or(Value::Absent)
+    }
 }
 
-fn texts<const N: usize>(part: Part<'_>, numbers: [usize; N]) -> Option<Node> {
+fn line<const N: usize>(pieces: &Pieces<'_>, order: [usize; N]) -> Option<SmolStr> {
+    let mut line = SmolStrBuilder::new();
+    let mut any = false;
+    for word in order.into_iter().filter_map(|number| trimmed(pieces.at(number))) {
+        if any {
+            line.push(' ');
+        }
+        line.push_str(&word);
+        any = true;
+    }
+    any.then(|| line.finish())
+}
+
+fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Node> {
     let found: Vec<Node> =
-        numbers.into_iter().filter_map(|number| text(part.component(number))).map(Node::text).collect();
-    Node::Array(found).some()
-}
-
-fn text(value: Value<'_>) -> Option<String> {
-    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+        numbers.into_iter().filter_map(|number| trimmed(pieces.at(number))).map(Node::text).collect();
+    (!found.is_empty()).then_some(Node::Array(found))
 }
 
 #[cfg(test)]

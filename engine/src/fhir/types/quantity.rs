@@ -5,10 +5,14 @@
 //! Decided:  `<5`, `>=100` are a number with a comparator, in NM as in SN; `1+`, `5-10` and `1,000` in NM are no
 //!           number: the caller keeps the text. A unit gets a UCUM code only from the table `units` or from the sender.
 
-use super::Cx;
+use std::borrow::Cow;
+
+use smol_str::{SmolStr, format_smolstr};
+
+use super::{Cx, text::trimmed};
 use crate::{
     fhir::{Node, Object},
-    hl7::{Part, Value},
+    hl7::Part,
 };
 
 const UCUM: &str = "http://unitsofmeasure.org";
@@ -20,7 +24,7 @@ pub fn nm(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// NM as `decimal`.
 pub fn decimal_of(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    decimal(&part.text()).map(|number| Node::Decimal(number.into()))
+    decimal(&part.text()).map(Node::Decimal)
 }
 
 /// NM or SI as `integer`, `positiveInt`, `unsignedInt`: whole numbers above zero.
@@ -44,7 +48,7 @@ pub fn sn(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         Some(known @ ("<" | "<=" | ">" | ">=")) => Some(Node::text(known)),
         Some(_) => return None,
     };
-    let value = Node::Decimal(decimal(&first?)?.into());
+    let value = Node::Decimal(decimal(&first?)?);
     Node::object([("value", Some(value)), ("comparator", comparator)]).some()
 }
 
@@ -69,8 +73,8 @@ pub fn sn_ratio(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         Some(_) => return None,
     };
     let numerator =
-        Node::object([("value", Some(Node::Decimal(decimal(&first?)?.into()))), ("comparator", comparator)]);
-    let denominator = value(&decimal(&second?)?);
+        Node::object([("value", Some(Node::Decimal(decimal(&first?)?))), ("comparator", comparator)]);
+    let denominator = value(decimal(&second?)?);
     Node::object([("numerator", Some(numerator)), ("denominator", Some(denominator))]).some()
 }
 
@@ -87,9 +91,9 @@ pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         _ => return None,
     };
     let unit = part.component(2);
-    let code = text(unit.subcomponent(1));
-    let name = text(unit.subcomponent(2)).or_else(|| code.clone());
-    put_unit(&mut quantity, code.as_deref(), name.as_deref(), text(unit.subcomponent(3)).as_deref(), cx);
+    let code = trimmed(unit.subcomponent(1));
+    let name = trimmed(unit.subcomponent(2)).or_else(|| code.clone());
+    put_unit(&mut quantity, code.as_deref(), name.as_deref(), trimmed(unit.subcomponent(3)).as_deref(), cx);
     Some(quantity.into())
 }
 
@@ -101,10 +105,10 @@ pub fn nr(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// CWE units (OBX-6) as the `unit`, `system` and `code` of a `Quantity`.
 pub fn units(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let code = text(part.component(1));
-    let name = text(part.component(2)).or_else(|| code.clone());
+    let code = trimmed(part.component(1));
+    let name = trimmed(part.component(2)).or_else(|| code.clone());
     let mut quantity = Object::with_capacity(3);
-    put_unit(&mut quantity, code.as_deref(), name.as_deref(), text(part.component(3)).as_deref(), cx);
+    put_unit(&mut quantity, code.as_deref(), name.as_deref(), trimmed(part.component(3)).as_deref(), cx);
     Node::Object(quantity).some()
 }
 
@@ -113,16 +117,12 @@ pub fn reference_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let whole = part.whole();
     let text = whole.trim();
     let (low, high) = bounds(text);
-    Node::object([
-        ("low", low.map(|low| value(&low))),
-        ("high", high.map(|high| value(&high))),
-        ("text", Some(Node::text(text))),
-    ])
-    .some()
+    Node::object([("low", low.map(value)), ("high", high.map(value)), ("text", Some(Node::text(text)))])
+        .some()
 }
 
 /// A number as JSON wants it, all digits kept: no `+`, no leading zeros, a digit on both sides of the point.
-pub(super) fn decimal(text: &str) -> Option<String> {
+pub(super) fn decimal(text: &str) -> Option<SmolStr> {
     let text = text.trim();
     let (sign, digits) = match text.strip_prefix('-') {
         Some(rest) => ("-", rest),
@@ -141,13 +141,20 @@ pub(super) fn decimal(text: &str) -> Option<String> {
     {
         return None;
     }
+    let sent = whole;
     let whole = match whole.trim_start_matches('0') {
         "" => "0",
         trimmed => trimmed,
     };
+    let is_canonical = sign.len() + digits.len() == text.len()
+        && sent.len() == whole.len()
+        && digits.len() == whole.len() + fraction.map_or(0, |fraction| fraction.len() + 1);
+    if is_canonical {
+        return Some(text.into());
+    }
     Some(match fraction {
-        Some(fraction) => format!("{sign}{whole}.{fraction}"),
-        None => format!("{sign}{whole}"),
+        Some(fraction) => format_smolstr!("{sign}{whole}.{fraction}"),
+        None => format_smolstr!("{sign}{whole}"),
     })
 }
 
@@ -158,8 +165,8 @@ fn quantity_of(text: &str) -> Option<Node> {
         .into_iter()
         .find_map(|comparator| Some((Some(comparator), text.strip_prefix(comparator)?)))
         .unwrap_or((None, text));
-    let value = Node::Decimal(decimal(number)?.into());
-    Node::object([("value", Some(value)), ("comparator", comparator.map(Node::text))]).some()
+    let value = Node::Decimal(decimal(number)?);
+    Node::object([("value", Some(value)), ("comparator", comparator.map(Node::from))]).some()
 }
 
 fn put_unit(
@@ -171,16 +178,16 @@ fn put_unit(
 ) {
     quantity.put("unit", name.map(Node::text));
     let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
-    let listed = || cx.tables.get("units")?.get(code?)?.code().map(ToString::to_string);
-    let ucum = if is_ucum { code.map(str::to_owned) } else { listed() };
+    let listed = || cx.tables.get("units")?.get(code?)?.code().cloned();
+    let ucum = if is_ucum { code.map(SmolStr::new) } else { listed() };
     if let Some(ucum) = ucum {
         quantity.put("system", Some(UCUM.into()));
-        quantity.put("code", Some(Node::text(ucum)));
+        quantity.put("code", Some(Node::Text(ucum)));
     }
 }
 
 /// `130-170`, `3.0 - 10.0`, `-2.0-2.0`, `<5`, `>60`, `<=5`, `>=60`. `<` and `>` bound without saying that the bound is in.
-fn bounds(text: &str) -> (Option<String>, Option<String>) {
+fn bounds(text: &str) -> (Option<SmolStr>, Option<SmolStr>) {
     if let Some(high) = text.strip_prefix("<=").or_else(|| text.strip_prefix('<')) {
         return (None, decimal(high));
     }
@@ -195,31 +202,27 @@ fn bounds(text: &str) -> (Option<String>, Option<String>) {
     }
 }
 
-fn range(low: Option<String>, high: Option<String>) -> Option<Node> {
-    Node::object([("low", low.map(|low| value(&low))), ("high", high.map(|high| value(&high)))]).some()
+fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
+    Node::object([("low", low.map(value)), ("high", high.map(value))]).some()
 }
 
-fn value(number: &str) -> Node {
-    Node::object([("value", Some(Node::Decimal(number.into())))])
+fn value(number: SmolStr) -> Node {
+    Node::object([("value", Some(Node::Decimal(number)))])
 }
 
 /// The four pieces of SN.
-struct Structured {
-    comparator: Option<String>,
-    first: Option<String>,
-    separator: Option<String>,
-    second: Option<String>,
+struct Structured<'m> {
+    comparator: Option<Cow<'m, str>>,
+    first: Option<Cow<'m, str>>,
+    separator: Option<Cow<'m, str>>,
+    second: Option<Cow<'m, str>>,
 }
 
-impl Structured {
-    fn of(part: Part<'_>) -> Self {
-        let piece = |number| text(part.component(number));
+impl<'m> Structured<'m> {
+    fn of(part: Part<'m>) -> Self {
+        let piece = |number| trimmed(part.component(number));
         Self { comparator: piece(1), first: piece(2), separator: piece(3), second: piece(4) }
     }
-}
-
-fn text(value: Value<'_>) -> Option<String> {
-    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
 #[cfg(test)]

@@ -9,7 +9,10 @@
 
 use smol_str::SmolStr;
 
-use super::{Cx, identifier, name, text};
+use super::{
+    Cx, identifier, name,
+    text::{self, trimmed},
+};
 use crate::{
     fhir::{Node, Object, Resource, id},
     hl7::Part,
@@ -45,8 +48,9 @@ pub fn named(data_type: &str, parts: &[Part<'_>], cx: &Cx<'_>) -> Option<Vec<Nam
 fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
     let mut found: Vec<Named> = Vec::new();
     for part in parts {
-        let display = name::xcn_line(*part, cx).as_ref().and_then(Node::as_text).map(SmolStr::new);
-        let number = identifier::xcn(*part, cx);
+        let pieces = name::Pieces::of(*part);
+        let display = name::xcn_line_of(&pieces);
+        let number = identifier::xcn_of(&pieces, cx);
         let same = found.iter_mut().find(|one| one.display.is_some() && one.display == display);
         match (number, same) {
             (None, Some(_)) => {}
@@ -54,9 +58,9 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
             (None, None) => found.push(Named { resources: Vec::new(), display }),
             (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
             (Some(number), _) => {
-                let human = name::xcn(*part, cx).map(|name| vec![name].into());
+                let human = name::xcn_of(&pieces, cx).map(|name| vec![name].into());
                 if let Some(mut doctor) = resource("Practitioner", number) {
-                    doctor.elements.put("name", human);
+                    doctor.elements.push("name", human);
                     found.push(Named { resources: vec![doctor], display });
                 }
             }
@@ -67,12 +71,12 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
 
 fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
     let title = text::plain(part, cx);
-    let display = title.as_ref().and_then(Node::as_text).map(SmolStr::new);
+    let display = title.clone().and_then(into_text);
     let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource("Organization", number))
     else {
         return display.map(|display| Named { resources: Vec::new(), display: Some(display) });
     };
-    found.elements.put("name", title);
+    found.elements.push("name", title);
     Some(Named { resources: vec![found], display })
 }
 
@@ -82,31 +86,32 @@ fn facility(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
 }
 
 fn location(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
-    let piece = |number| part.component(number).text().map(|text| text.trim().to_owned()).unwrap_or_default();
+    let pieces: [_; 9] = part.first();
+    let [care, room, bed, site, _, _, building, floor, described] = pieces.map(trimmed);
     let itk = cx.message.header(21).text().is_some_and(|profile| profile.to_lowercase().starts_with("itk"));
-    let (care, room) =
+    let (first, second) =
         if itk { (("area", "Area"), ("wa", "Ward")) } else { (("wa", "Ward"), ("ro", "Room")) };
     let levels = [
-        (("bu", "Building"), piece(7)),
-        (("lvl", "Level"), piece(8)),
-        (care, piece(1)),
-        (room, piece(2)),
-        (("bd", "Bed"), piece(3)),
+        (("bu", "Building"), building),
+        (("lvl", "Level"), floor),
+        (first, care),
+        (second, room),
+        (("bd", "Bed"), bed),
     ];
-    let site = piece(4);
-    let mut path = if site.is_empty() { cx.facility().into_owned() } else { site.clone() };
-    let mut chain = Vec::new();
-    if !site.is_empty() {
+    let mut path = String::from(site.clone().unwrap_or_else(|| cx.facility()));
+    let mut chain = Vec::with_capacity(4);
+    if let Some(site) = site {
         chain.push(place(site_system(&site), &site, &site, ("si", "Site"), None)?);
     }
-    for (kind, label) in levels.into_iter().filter(|(_, label)| !label.is_empty()) {
-        path = format!("{path}/{label}");
+    for (kind, label) in levels {
+        let Some(label) = label else { continue };
+        path.push('/');
+        path.push_str(&label);
         let above = chain.last().map(|above| (above, place_name(above)));
         let found = place("urn:tie:location", &path, &label, kind, above)?;
         chain.push(found);
     }
-    let described = Some(piece(9)).filter(|text| !text.is_empty()).map(SmolStr::from);
-    let display = described.or_else(|| chain.last().and_then(place_name));
+    let display = described.map(SmolStr::from).or_else(|| chain.last().and_then(place_name));
     (!chain.is_empty()).then_some(Named { resources: chain, display })
 }
 
@@ -120,43 +125,63 @@ fn site_system(site: &str) -> &'static str {
 }
 
 fn place(
-    system: &str,
+    system: &'static str,
     value: &str,
     label: &str,
     kind: (&'static str, &'static str),
     above: Option<(&Resource, Option<SmolStr>)>,
 ) -> Option<Resource> {
-    let number = Node::object([("system", Some(system.into())), ("value", Some(value.into()))]);
+    let number = Node::object([("system", Some(system.into())), ("value", Some(Node::text(value)))]);
     let mut found = resource("Location", number)?;
     let coding = Node::object([
         ("system", Some("http://terminology.hl7.org/CodeSystem/location-physical-type".into())),
         ("code", Some(kind.0.into())),
         ("display", Some(kind.1.into())),
     ]);
-    found.elements.put("name", Some(label.into()));
-    found.elements.put("mode", Some("instance".into()));
-    found.elements.put("physicalType", Some(Node::object([("coding", Some(vec![coding].into()))])));
+    found.elements.push("name", Some(Node::text(label)));
+    found.elements.push("mode", Some("instance".into()));
+    found.elements.push("physicalType", Some(Node::object([("coding", Some(vec![coding].into()))])));
     let above = above.map(|(above, display)| {
         Node::object([("reference", Some(above.target().into())), ("display", display.map(Node::Text))])
     });
-    found.elements.put("partOf", above);
+    found.elements.push("partOf", above);
     Some(found)
 }
 
 fn place_name(place: &Resource) -> Option<SmolStr> {
-    place.elements.get("name").and_then(Node::as_text).map(SmolStr::new)
+    place.elements.get("name").cloned().and_then(into_text)
+}
+
+fn into_text(node: Node) -> Option<SmolStr> {
+    match node {
+        Node::Text(text) => Some(text),
+        _ => None,
+    }
 }
 
 /// A resource of this type with its profile and identifier; nothing when the number has no system.
 fn resource(resource_type: &'static str, number: Node) -> Option<Resource> {
     let (system, value) = (number.get("system")?.as_text()?, number.get("value")?.as_text()?);
     let found = id(resource_type, system, value);
-    let named = SmolStr::from(format!("{system}|{value}"));
-    let profile = Node::text(format!("https://fhir.hl7.org.uk/StructureDefinition/UKCore-{resource_type}"));
+    let mut named = String::with_capacity(system.len() + 1 + value.len());
+    for part in [system, "|", value] {
+        named.push_str(part);
+    }
     let mut elements = Object::with_capacity(6);
-    elements.put("meta", Some(Node::object([("profile", Some(vec![profile].into()))])));
-    elements.put("identifier", Some(vec![number].into()));
-    Some(Resource { resource_type: resource_type.into(), id: found, identifier: Some(named), elements })
+    let profile = Node::Array(vec![profile(resource_type)]);
+    elements.push("meta", Some(Node::object([("profile", Some(profile))])));
+    elements.push("identifier", Some(vec![number].into()));
+    let identifier = Some(named.into());
+    Some(Resource { resource_type: SmolStr::new_static(resource_type), id: found, identifier, elements })
+}
+
+fn profile(resource_type: &str) -> Node {
+    match resource_type {
+        "Practitioner" => "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner".into(),
+        "Organization" => "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization".into(),
+        "Location" => "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location".into(),
+        other => Node::text(format!("https://fhir.hl7.org.uk/StructureDefinition/UKCore-{other}")),
+    }
 }
 
 /// Whether the person known so far has no number of this system yet.

@@ -4,73 +4,71 @@
 //! Decided:  a number without an equipment type is a telephone, unless XTN.4 has an address; a UK number that begins
 //!           07 or +447 is a mobile when nothing says otherwise; an e-mail address found in XTN.1 is e-mail.
 
-use super::Cx;
-use crate::{
-    fhir::{Node, Object},
-    hl7::{Part, Value},
+use std::borrow::Cow;
+
+use smol_str::SmolStr;
+
+use super::{
+    Cx,
+    text::{trimmed, upper},
 };
+use crate::{fhir::Node, hl7::Part};
 
 /// XTN as `ContactPoint`.
 pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let equipment = text(part.component(3));
-    let by_net = equipment
-        .as_deref()
-        .is_some_and(|equipment| matches!(equipment.to_uppercase().as_str(), "INTERNET" | "X.400"));
-    let address = text(part.component(4));
-    let number = text(part.component(12)).or_else(|| text(part.component(1))).or_else(|| pieces(part));
+    let equipment = trimmed(part.component(3));
+    let by_net =
+        equipment.as_deref().is_some_and(|equipment| matches!(&*upper(equipment), "INTERNET" | "X.400"));
+    let address = trimmed(part.component(4));
+    let number = trimmed(part.component(12))
+        .or_else(|| trimmed(part.component(1)))
+        .or_else(|| pieces(part).map(Cow::Owned));
     let value = if by_net { address.or(number) } else { number.or(address) }?;
     let is_mail = value.contains('@');
     let row = equipment.as_deref().and_then(|equipment| {
         let table = cx.tables.get("telecom-system")?;
-        Some((table, cx.look_up(table, upper(equipment).as_str())?))
+        Some((table, cx.look_up(table, &listed(equipment))?))
     });
     let system = match row.and_then(|(_, row)| row.code()) {
-        _ if is_mail => "email",
-        Some(system) => system,
-        None => "phone",
+        _ if is_mail => SmolStr::new_static("email"),
+        Some(system) => system.clone(),
+        None => SmolStr::new_static("phone"),
     };
-    let mut object = Object::with_capacity(4);
-    object.put("system", Some(Node::text(system)));
-    object.put("value", Some(Node::text(value.as_str())));
-    let equipment_use = row.and_then(|(table, row)| table.cell(row, "use")).map(ToString::to_string);
-    object.put("use", used_as(part, equipment_use, system, &value, cx).map(Node::text));
-    object.put(
-        "rank",
-        text(part.component(18))
-            .and_then(|rank| rank.parse().ok())
-            .filter(|rank| *rank > 0)
-            .map(Node::Integer),
-    );
-    Some(object.into())
+    let equipment_use = row.and_then(|(table, row)| table.cell(row, "use"));
+    let rank = trimmed(part.component(18)).and_then(|rank| rank.parse().ok()).filter(|rank| *rank > 0);
+    let used_as = used_as(part, equipment_use, &system, &value, cx);
+    Some(Node::object([
+        ("system", Some(Node::Text(system))),
+        ("value", Some(Node::text(value))),
+        ("use", used_as.map(Node::Text)),
+        ("rank", rank.map(Node::Integer)),
+    ]))
 }
 
 fn used_as(
     part: Part<'_>,
-    equipment_use: Option<String>,
+    equipment_use: Option<&SmolStr>,
     system: &str,
     value: &str,
     cx: &Cx<'_>,
-) -> Option<String> {
+) -> Option<SmolStr> {
     if equipment_use.is_some() {
-        return equipment_use;
+        return equipment_use.cloned();
     }
-    let code = text(part.component(2));
+    let code = trimmed(part.component(2));
     if let Some(code) = code {
         let table = cx.tables.get("telecom-use")?;
-        return cx.look_up(table, &code.to_uppercase())?.code().map(ToString::to_string);
+        return cx.look_up(table, &upper(&code))?.code().cloned();
     }
-    let digits: String = value.chars().filter(|digit| digit.is_ascii_digit() || *digit == '+').collect();
-    let mobile =
-        system == "phone" && (digits.starts_with("07") && digits.len() == 11 || digits.starts_with("+447"));
-    mobile.then(|| "mobile".to_owned())
+    (system == "phone" && is_mobile(value)).then_some(SmolStr::new_static("mobile"))
 }
 
 /// XTN.5 to XTN.8 as the guide joins them.
 fn pieces(part: Part<'_>) -> Option<String> {
-    let local = text(part.component(7))?;
-    let country = text(part.component(5)).map(|country| format!("+{} ", country.trim_start_matches('+')));
-    let area = text(part.component(6)).map(|area| format!("{area} "));
-    let extension = text(part.component(8)).map(|extension| format!(" X{extension}"));
+    let local = trimmed(part.component(7))?;
+    let country = trimmed(part.component(5)).map(|country| format!("+{} ", country.trim_start_matches('+')));
+    let area = trimmed(part.component(6)).map(|area| format!("{area} "));
+    let extension = trimmed(part.component(8)).map(|extension| format!(" X{extension}"));
     Some(format!(
         "{}{}{local}{}",
         country.unwrap_or_default(),
@@ -79,13 +77,16 @@ fn pieces(part: Part<'_>) -> Option<String> {
     ))
 }
 
-/// `Internet` stands so in the table; all other codes are upper case.
-fn upper(equipment: &str) -> String {
-    if equipment.eq_ignore_ascii_case("internet") { "Internet".to_owned() } else { equipment.to_uppercase() }
+/// Whether the digits of a number are those of a mobile, however they are spaced.
+fn is_mobile(number: &str) -> bool {
+    let digits = number.bytes().filter(|byte| byte.is_ascii_digit() || *byte == b'+');
+    let begins = |start: &[u8]| digits.clone().take(start.len()).eq(start.iter().copied());
+    begins(b"07") && digits.clone().count() == 11 || begins(b"+447")
 }
 
-fn text(value: Value<'_>) -> Option<String> {
-    value.text().map(|text| text.trim().to_owned()).filter(|text| !text.is_empty())
+/// `Internet` stands so in the table; all other codes are upper case.
+fn listed(equipment: &str) -> Cow<'_, str> {
+    if equipment.eq_ignore_ascii_case("internet") { Cow::Borrowed("Internet") } else { upper(equipment) }
 }
 
 #[cfg(test)]

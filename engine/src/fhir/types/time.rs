@@ -9,7 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::{Cx, Finding};
 use crate::{
-    fhir::{Node, Object},
+    fhir::Node,
     hl7::{
         Part, Value,
         time::{self, Precision, Reading, Time},
@@ -49,6 +49,9 @@ pub fn period(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// Two times as `Period`.
 pub fn period_of(start: Value<'_>, end: Value<'_>, cx: &Cx<'_>) -> Option<Node> {
     let at = |value: Value<'_>| value.part().and_then(|part| date_time(part, cx));
+    if let (Value::Absent | Value::Null, Value::Absent | Value::Null) = (start, end) {
+        return None;
+    }
     Node::object([("start", at(start)), ("end", at(end))]).some()
 }
 
@@ -61,10 +64,8 @@ pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     if clock.len() < 2 || clock.bytes().all(|digit| matches!(digit, b'0' | b'.')) {
         return None;
     }
-    let mut extension = Object::with_capacity(2);
-    extension.put("url", Some(BIRTH_TIME.into()));
-    extension.put("valueDateTime", Some(date_time(part, cx)?));
-    Some(extension.into())
+    let time = date_time(part, cx)?;
+    Some(Node::object([("url", Some(BIRTH_TIME.into())), ("valueDateTime", Some(time))]))
 }
 
 fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {

@@ -173,11 +173,8 @@ impl Row {
             }
             Read::Resource(data_type) => {
                 let parts: Vec<Part<'_>> = field.parts(segment).collect();
-                let named = resources::named(data_type, &parts, &current.cx(None)).unwrap_or_default();
-                for one in named {
-                    if let Some(bundle) = current.bundles.get_mut(place.bundle) {
-                        self.put(reference_to(one, bundle), place, object);
-                    }
+                for node in references(data_type, &parts, current, place.bundle) {
+                    self.put(node, place, object);
                 }
             }
         }
@@ -230,8 +227,33 @@ impl Field {
     }
 }
 
-/// Puts what a field names into the bundle; a reference to it, or its name where it has no number.
-pub(super) fn reference_to(named: Named, bundle: &mut Bundle) -> Node {
+/// Puts what the parts of one field name into the bundle; references to it, or names where it has no number. What was
+/// named in these words before is in the bundle already.
+pub(super) fn references(
+    data_type: &'static str,
+    parts: &[Part<'_>],
+    current: &mut Current,
+    bundle: usize,
+) -> Vec<Node> {
+    let sent: SmolStr = match parts {
+        [] => return Vec::new(),
+        [part] => part.raw().into(),
+        [first, rest @ ..] => {
+            rest.iter().fold(first.raw().to_owned(), |sent, part| sent + "\r" + part.raw()).into()
+        }
+    };
+    let key = (bundle, data_type, sent);
+    if let Some(known) = current.named.get(&key) {
+        return known.clone();
+    }
+    let named = resources::named(data_type, parts, &current.cx(None)).unwrap_or_default();
+    let Some(bundle) = current.bundles.get_mut(bundle) else { return Vec::new() };
+    let found: Vec<Node> = named.into_iter().map(|one| reference_to(one, bundle)).collect();
+    current.named.insert(key, found.clone());
+    found
+}
+
+fn reference_to(named: Named, bundle: &mut Bundle) -> Node {
     let Named { resources, display } = named;
     let target = resources.last().map(Resource::target);
     for resource in resources {

@@ -272,7 +272,10 @@ fn constant(value: &Cell, element: &ElementPath) -> Result<Source, Wrong> {
         Cell::Text(text) => Node::text(text.as_str()),
         Cell::Node(node) => node.clone(),
     };
-    let node = element.element().map_or(node.clone(), |target| target.shaped(node));
+    let node = match element.element() {
+        Some(target) => target.shaped(node),
+        None => node,
+    };
     let mut probe = Object::new();
     element
         .set(&mut probe, node.clone())

@@ -118,7 +118,7 @@ fn map(msg) {
             mappings/adt.rhai:22:13: `P-1` is not a path: a segment has three capital letters or digits at character 1; write it as `PID-3`, `PID-3[2].4.1` or `OBX(3)-5`
             mappings/adt.rhai:23:18: `obx` is not the name of a segment
             mappings/adt.rhai:24:21: there is no data type `CZ` (did you mean `CX`?)
-            mappings/adt.rhai:25:5: there is no function `exit`
+            mappings/adt.rhai:25:5: there is no function `exit` (did you mean `text`?)
             mappings/adt.rhai:26:5: there is no function `print`
             mappings/adt.rhai:27:5: a segment map is a constant: `const PATIENT = segment_map(…);` at the top of the script
         "#]],

@@ -8,12 +8,13 @@ use std::{
     collections::HashMap,
     rc::Rc,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use foldhash::fast::RandomState;
 use jiff::{Timestamp, tz::TimeZone};
 use rhai::EvalAltResult;
+use rustix::time::{ClockId, clock_gettime};
 use smol_str::SmolStr;
 
 use super::{
@@ -40,7 +41,14 @@ pub(super) struct Current {
     pub findings: RefCell<Vec<Finding>>,
     pub coverage: Coverage,
     pub words: Arc<Words>,
-    pub deadline: Instant,
+    pub deadline: Deadline,
+}
+
+/// When a run must have ended: by the time of the processor that it has used, so that nobody's message is given up
+/// because the machine is busy; and, much later, by the clock.
+pub(super) struct Deadline {
+    processor: Duration,
+    clock: Instant,
 }
 
 /// Which fields have been read, by the place of their segment. Fields above 127 count as read.
@@ -57,6 +65,9 @@ thread_local! {
 
 /// The paths to elements of one type.
 type Elements = HashMap<SmolStr, Rc<fhir::Path>, RandomState>;
+
+/// A run may take so many times its limit by the clock.
+const PATIENCE: u32 = 10;
 
 /// Paths that a thread keeps parsed.
 const KEPT_PATHS: usize = 4096;
@@ -89,7 +100,23 @@ pub(super) fn with<T>(work: impl FnOnce(&mut Current) -> Result<T>) -> Result<T>
 
 /// Whether the run has taken longer than it may.
 pub(super) fn is_late() -> bool {
-    CURRENT.with_borrow(|slot| slot.as_ref().is_some_and(|current| Instant::now() > current.deadline))
+    CURRENT.with_borrow(|slot| slot.as_ref().is_some_and(|current| current.deadline.is_over()))
+}
+
+impl Deadline {
+    /// The end of a run that begins now on this thread.
+    pub fn after(limit: Duration) -> Self {
+        Self { processor: processor_time() + limit, clock: Instant::now() + limit * PATIENCE }
+    }
+
+    fn is_over(&self) -> bool {
+        processor_time() > self.processor || Instant::now() > self.clock
+    }
+}
+
+/// What this thread has used of the processor so far.
+fn processor_time() -> Duration {
+    clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 
 /// An HL7 path, parsed once by each thread.

@@ -50,7 +50,7 @@ pub type Files = BTreeMap<PathBuf, Arc<str>>;
 pub struct Limits {
     /// Steps of the script.
     pub operations: u64,
-    /// Time, by the monotonic clock.
+    /// Time of the processor; by the clock it may take ten times as long.
     pub time: Duration,
     /// Calls within calls.
     pub depth: usize,

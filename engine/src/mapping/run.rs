@@ -4,7 +4,6 @@ use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::Arc,
-    time::Instant,
 };
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
@@ -12,7 +11,7 @@ use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
 use super::{
     Context, Files, Limits, MapError, Mapped, Product,
     compile::{self, Compiled},
-    current::{self, Coverage, Current},
+    current::{self, Coverage, Current, Deadline},
     drafts::{self, DraftHandle},
     fault::{Verdict, Words, told},
     handles::{BundleHandle, ResourceHandle},
@@ -91,7 +90,7 @@ impl Mappings {
             findings: Default::default(),
             coverage: Coverage::new(context.coverage, message),
             words: self.words.clone(),
-            deadline: Instant::now() + self.limits.time,
+            deadline: Deadline::after(self.limits.time),
         };
         // A panic of a native function ends this message, not the engine.
         let caught = catch_unwind(AssertUnwindSafe(|| current::run(current, || self.evaluate(script))));

@@ -1,7 +1,8 @@
 //! The threads on which mappings run.
 //!
 //! Promise:  P5. A slow script delays no socket, since no socket is served on these threads, and no other mapping, since
-//!           one of them is never given to a slow one.
+//!           one of them is never given to a slow one. What is known to be slow runs when a processor has nothing else
+//!           to do: to everybody else the processor is idle.
 //! Not here: when a script is ended (mapping).
 
 use std::{
@@ -11,6 +12,10 @@ use std::{
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
+use thread_priority::{
+    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
+    thread_native_id,
+};
 use tokio::sync::Semaphore;
 
 use super::{Job, Workers};
@@ -52,14 +57,71 @@ impl Workers for Threads {
     async fn run(&self, job: Job) -> Option<Prepared> {
         let mapping = job.mapping.clone();
         // Whoever waits here is in nobody's way.
-        let _slow = match self.is_slow(&mapping) {
+        let slow = match self.is_slow(&mapping) {
             true => Some(self.slow.acquire().await.ok()?),
             false => None,
         };
         let _turn = self.turns.acquire().await.ok()?;
         let began = Instant::now();
-        let prepared = tokio::task::spawn_blocking(move || job.run()).await;
+        let prepared = match slow {
+            Some(_) => in_the_background(job).await,
+            None => tokio::task::spawn_blocking(move || job.run()).await.ok(),
+        };
         self.took(mapping, began.elapsed());
-        prepared.ok()
+        prepared
+    }
+}
+
+/// Runs a job on a thread of its own that gives way to all others. It ends with the job, since the system lets nobody
+/// without rights come back from this priority.
+async fn in_the_background(job: Job) -> Option<Prepared> {
+    let (done, prepared) = tokio::sync::oneshot::channel();
+    let work = move || {
+        give_way();
+        // Nobody waits any more when the engine stops.
+        drop(done.send(job.run()));
+    };
+    std::thread::Builder::new().name("slow-mapping".into()).spawn(work).ok()?;
+    prepared.await.ok()
+}
+
+/// From here on this thread runs when nobody else wants the processor. Where the system refuses, it goes on as it is.
+fn give_way() {
+    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
+    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
+        tracing::debug!(?error, "a slow mapping keeps its priority");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn p5_a_slow_mapping_gives_way_to_everybody() {
+        // SCHED_IDLE in sched(7); the field `policy` of proc(5).
+        const IDLE: &str = "5";
+        let policy = || {
+            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
+            stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned()
+        };
+        let after = std::thread::spawn(move || {
+            give_way();
+            policy()
+        });
+        assert_eq!(after.join().unwrap(), IDLE);
+        assert_ne!(policy(), IDLE, "only that thread gives way");
+    }
+
+    #[test]
+    fn a_mapping_that_was_slow_lately_is_slow_until_it_is_quick_again() {
+        let threads = Threads::default();
+        assert!(!threads.is_slow("adt"));
+        threads.took("adt".into(), Duration::from_secs(2));
+        assert!(threads.is_slow("adt") && !threads.is_slow("oru"));
+        for _ in 0..10 {
+            threads.took("adt".into(), Duration::from_millis(1));
+        }
+        assert!(!threads.is_slow("adt"));
     }
 }

@@ -1,5 +1,5 @@
-//! How long a mapping takes: a whole admission, with all that hangs on it, from the parsed message to the bytes;
-//! once with a script of its own, which stays as it is, and once with the shipped mappings.
+//! How long a mapping takes: a whole admission, with all that hangs on it, from the parsed message to the bytes,
+//! with a script of its own, which stays as it is, and with the shipped mappings; and a result of 30 numbers.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
@@ -22,6 +22,21 @@ const ADMISSION: &str = "MSH|^~\\&|PAS|RXX|TIE|TIE|20260115093000||ADT^A01^ADT_A
     NK1|1|OAKLEY^ALBERT^J^^MR^^L|1|29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700900456\r\
     PV1|1|I|MAU^WARD7^BED04^RXX01|21|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP|C9999991^DARWIN^SAMUEL^^^Dr^^^GMC~C9999992^BLACKWELL^ELIZA^^^Dr^^^GMC|300||||19|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC||V0001234^^^VISITID|||||||||||||||||||||||||20260115090000\r\
     PV2|||||||||20260120\r";
+
+/// A result of 30 numbers.
+fn results() -> String {
+    let mut message = String::from(
+        "MSH|^~\\&|LIMS|RXX|TIE|TIE|20260304101500||ORU^R01^ORU_R01|BENCH2|P|2.5.1||||||8859/1|EN\r\
+         PID|1||9991001018^^^NHS~1000001^^^RXX^MR||OAKLEY^FREDA||19651213|F\rPV1|1|I|MAU^WARD7^BED04||||||||||||||||V0001234\r\
+         ORC|RE|ORD1|26H000001||CM\rOBR|1|ORD1|26H000001|FBC^FULL BLOOD COUNT^L|||20260304090000|||||||||C9999991^DARWIN^SAMUEL||||||20260304101000||HM|F\r",
+    );
+    for n in 1..=30 {
+        message += &format!(
+            "OBX|{n}|NM|7{n:02}-8^Analyte number {n}^LN^A{n:02}^Local {n}^L||{n}.{n}|10*9/L^^UCUM|1.0-{n}.9|N|||F|||20260304093000||C9999992^SCIENTIST^JO\r"
+        );
+    }
+    message
+}
 
 const SCRIPT: &str = r#"
 const PATIENT = segment_map("PID", "Patient", [
@@ -112,12 +127,13 @@ fn mapping(criterion: &mut Criterion) {
     .into_iter()
     .map(|(path, text)| (PathBuf::from(path), Arc::from(text)))
     .collect();
-    measure(criterion, "own", &files);
+    measure(criterion, "adt own", &files, ADMISSION);
     let mut shipped = Files::new();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     gather(&root, &root.join("mappings"), &mut shipped);
     if shipped.contains_key(Path::new("mappings/adt.rhai")) {
-        measure(criterion, "shipped", &shipped);
+        measure(criterion, "adt shipped", &shipped, ADMISSION);
+        measure(criterion, "oru shipped", &shipped, &results());
     }
 }
 
@@ -148,15 +164,16 @@ fn is_wanted(name: &str) -> bool {
     let mut words =
         std::env::args().skip(1).filter(|word| !word.starts_with('-') && word.parse::<u32>().is_err());
     let first = words.next();
-    first.is_none_or(|word| format!("mapping/adt {name}").contains(word.trim_end_matches('$')))
+    first.is_none_or(|word| format!("mapping/{name}").contains(word.trim_end_matches('$')))
 }
 
-fn measure(criterion: &mut Criterion, name: &str, files: &Files) {
+fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) {
     if !is_wanted(name) {
         return;
     }
     let mappings = Mappings::compile(files, &Limits::default()).unwrap();
-    let message = Arc::new(Message::parse(ADMISSION.into(), encoding_rs::WINDOWS_1252).unwrap());
+    let mapping = name.split(' ').next().unwrap();
+    let message = Arc::new(Message::parse(message.to_owned().into(), encoding_rs::WINDOWS_1252).unwrap());
     let context = Context {
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
         zone: jiff::tz::TimeZone::get("Europe/London").unwrap(),
@@ -165,20 +182,20 @@ fn measure(criterion: &mut Criterion, name: &str, files: &Files) {
     };
     println!(
         "{name}: {} µs of the processor a message",
-        processor_time(2000, || drop(black_box(mappings.run("adt", &message, &context))))
+        processor_time(2000, || drop(black_box(mappings.run(mapping, &message, &context))))
     );
-    match mappings.run("adt", &message, &context).unwrap().mapped {
+    match mappings.run(mapping, &message, &context).unwrap().mapped {
         Mapped::Outputs(outputs) => {
             println!("{name}: {} bytes", outputs.iter().map(|one| one.bytes().len()).sum::<usize>())
         }
         other => panic!("{other:?}"),
     }
-    criterion.bench_function(&format!("mapping/adt {name}"), |bencher| {
-        bencher.iter(|| black_box(mappings.run("adt", &message, &context).unwrap()));
+    criterion.bench_function(&format!("mapping/{name}"), |bencher| {
+        bencher.iter(|| black_box(mappings.run(mapping, &message, &context).unwrap()));
     });
     let counting = Context { coverage: true, ..context.clone() };
-    criterion.bench_function(&format!("mapping/adt {name}, coverage"), |bencher| {
-        bencher.iter(|| black_box(mappings.run("adt", &message, &counting).unwrap()));
+    criterion.bench_function(&format!("mapping/{name}, coverage"), |bencher| {
+        bencher.iter(|| black_box(mappings.run(mapping, &message, &counting).unwrap()));
     });
     criterion.bench_function(&format!("mapping/compile {name}"), |bencher| {
         bencher.iter(|| black_box(Mappings::compile(files, &Limits::default()).unwrap()));

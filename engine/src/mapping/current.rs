@@ -38,6 +38,8 @@ pub(super) struct Current {
     pub groups: Option<Arc<Tree>>,
     /// What fields have named so far, by bundle, data type and what was sent.
     pub named: HashMap<(usize, &'static str, SmolStr), Vec<Node>, RandomState>,
+    /// How often `nth` was asked for each text.
+    pub counts: HashMap<SmolStr, i64, RandomState>,
     pub findings: RefCell<Vec<Finding>>,
     pub coverage: Coverage,
     pub words: Arc<Words>,
@@ -155,7 +157,14 @@ pub(super) fn element(type_name: &'static str, text: &str) -> Result<Rc<fhir::Pa
 impl Current {
     /// What a converter may know.
     pub fn cx<'a>(&'a self, table: Option<&'a fhir::Table>) -> Cx<'a> {
-        Cx { message: &self.message, zone: &self.zone, tables: &self.tables, table, findings: &self.findings }
+        Cx {
+            message: &self.message,
+            zone: &self.zone,
+            tables: &self.tables,
+            table,
+            segment: None,
+            findings: &self.findings,
+        }
     }
 }
 

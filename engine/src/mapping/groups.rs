@@ -32,6 +32,11 @@ impl Tree {
         }
     }
 
+    /// A group of nothing but segments.
+    fn flat(segments: Vec<usize>) -> Self {
+        Self { name: "", segments, groups: Vec::new() }
+    }
+
     /// All groups of a name within, however deep, in order.
     fn gather(&self, name: &str, found: &mut Array) {
         for group in &self.groups {
@@ -91,7 +96,36 @@ pub(super) fn register(engine: &mut Engine) {
                 Ok(notes.map(|note| Dynamic::from(SegmentHandle::of(note))).collect::<Array>())
             })
         })
+        .register_fn("cut", |_: &mut MessageHandle, name: ImmutableString, lead: ImmutableString| {
+            with(|current| Ok(cut(current.message.segments(), &name, &lead)))
+        })
+        .register_fn("cut", |group: &mut GroupHandle, name: ImmutableString| {
+            with(|current| Ok(cut(group.own(current), &name, "")))
+        })
+        .register_fn("before", |group: &mut GroupHandle, name: ImmutableString| {
+            with(|current| {
+                let before = group.own(current).take_while(|segment| segment.name() != name.as_str());
+                Ok(Arc::new(Tree::flat(before.map(Segment::index).collect())))
+            })
+        })
         .register_get("name", |group: &mut GroupHandle| ImmutableString::from(group.name));
+}
+
+/// The segments cut before each one of a name: what stands before the first is in none. The last `lead` that stands
+/// before such a segment goes with it.
+fn cut<'m>(segments: impl Iterator<Item = Segment<'m>>, name: &str, lead: &str) -> Array {
+    let mut pieces: Vec<Vec<usize>> = Vec::new();
+    let mut leading: Option<usize> = None;
+    for segment in segments {
+        if segment.name() == name {
+            pieces.push(leading.take().into_iter().chain([segment.index()]).collect());
+        } else if segment.name() == lead {
+            leading = Some(segment.index());
+        } else if let Some(piece) = pieces.last_mut() {
+            piece.push(segment.index());
+        }
+    }
+    pieces.into_iter().map(|piece| Dynamic::from(Arc::new(Tree::flat(piece)))).collect()
 }
 
 /// The message as groups, made once.

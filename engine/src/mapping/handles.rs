@@ -64,6 +64,11 @@ impl ResourceHandle {
         })
     }
 
+    /// A reference to it.
+    pub fn reference(self) -> Result<Node> {
+        self.look(|resource| reference(Some(resource.target()), None))
+    }
+
     fn look<T>(self, work: impl FnOnce(&Resource) -> T) -> Result<T> {
         with(|current| {
             match current.bundles.get(self.bundle).and_then(|bundle| bundle.resource(self.place)) {
@@ -124,6 +129,7 @@ fn register_values(engine: &mut Engine) {
     taking::<ImmutableString>(engine);
     taking::<FieldHandle>(engine);
     taking::<NodeHandle>(engine);
+    taking::<ResourceHandle>(engine);
     taking::<INT>(engine);
     taking::<bool>(engine);
     taking::<()>(engine);
@@ -229,9 +235,7 @@ fn register_resource(engine: &mut Engine) {
                 Ok(())
             })
         })
-        .register_fn("reference", |resource: &mut ResourceHandle| {
-            resource.look(|resource| NodeHandle::wrap(reference(Some(resource.target()), None)))
-        })
+        .register_fn("reference", |resource: &mut ResourceHandle| resource.reference().map(NodeHandle::wrap))
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))
         })
@@ -242,6 +246,13 @@ fn register_resource(engine: &mut Engine) {
 
 fn register_node(engine: &mut Engine) {
     engine
+        .register_fn("nth", |text: ImmutableString| {
+            with(|current| {
+                let count = current.counts.entry(text.as_str().into()).or_default();
+                *count += 1;
+                Ok(*count as INT)
+            })
+        })
         .register_fn("element", |map: Map| -> Result<Dynamic> {
             Ok(node(map.into())?.map_or(Dynamic::UNIT, |node| Dynamic::from(NodeHandle(Arc::new(node)))))
         })

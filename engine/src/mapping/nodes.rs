@@ -2,18 +2,26 @@
 
 use rhai::{Dynamic, EvalAltResult, INT, ImmutableString};
 
-use super::{current::with, fault::fault, handles::NodeHandle, values::FieldHandle};
+use super::{
+    current::with,
+    fault::fault,
+    handles::{NodeHandle, ResourceHandle},
+    values::FieldHandle,
+};
 use crate::fhir::{Node, Object};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
-/// A script's value as a node; nothing for `()` and for a field without a value.
+/// A script's value as a node; a resource as a reference to it; nothing for `()` and for a field without a value.
 pub(super) fn node(value: Dynamic) -> Result<Option<Node>> {
     if value.is_unit() {
         return Ok(None);
     }
     if let Some(node) = value.read_lock::<NodeHandle>() {
         return Ok(Some(node.node().clone()));
+    }
+    if let Some(resource) = value.read_lock::<ResourceHandle>() {
+        return resource.reference().map(Some);
     }
     if let Some(field) = value.read_lock::<FieldHandle>() {
         let field = *field;

@@ -87,6 +87,7 @@ impl Mappings {
             drafts: Vec::new(),
             groups: None,
             named: Default::default(),
+            counts: Default::default(),
             findings: Default::default(),
             coverage: Coverage::new(context.coverage, message),
             words: self.words.clone(),

@@ -319,7 +319,7 @@ fn message_all(at: &str) -> Result<Array> {
 }
 
 fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
-    look(segment, at, |value, text| FieldHandle::of(value, text))
+    look(segment, at, FieldHandle::of)
 }
 
 /// Whether something was sent there.

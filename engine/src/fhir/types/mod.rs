@@ -13,6 +13,7 @@ mod identifier;
 mod name;
 mod quantity;
 pub mod resources;
+pub mod result;
 mod telecom;
 mod text;
 mod time;
@@ -25,7 +26,7 @@ use smol_str::SmolStr;
 pub use identifier::{NHS_NUMBER, ODS_ORGANIZATION, cx as identifier_of_cx, is_ods_code};
 
 use super::{Node, Row, Table, Tables};
-use crate::hl7::{Message, Part};
+use crate::hl7::{Message, Part, Segment};
 
 /// Makes a node of a part of a message.
 pub type Convert = fn(Part<'_>, &Cx<'_>) -> Option<Node>;
@@ -51,6 +52,8 @@ pub struct Cx<'a> {
     pub tables: &'a Tables,
     /// The table that the mapping names for this field.
     pub table: Option<&'a Table>,
+    /// The segment that the part is of, where a segment map asks.
+    pub segment: Option<Segment<'a>>,
     /// What was noticed on the way.
     pub findings: &'a RefCell<Vec<Finding>>,
 }
@@ -168,7 +171,7 @@ pub const CONVERTERS: &[Converter] = &[
     converter("CQ", "Quantity", quantity::cq),
     converter("NR", "Range", quantity::nr),
     converter("units", "Quantity", quantity::units),
-    converter("reference-range", "Observation.referenceRange", quantity::reference_range),
+    converter("reference-range", "Observation.referenceRange", result::reference_range),
     converter("DTM", "dateTime", time::date_time),
     converter("DTM", "date", time::date),
     converter("DTM", "instant", time::instant),

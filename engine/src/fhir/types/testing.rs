@@ -79,7 +79,8 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
     let convert = found.expect("there is such a converter").convert;
     on(header, &format!("ZZZ|{raw}\r"), |message, cx| {
         let table = table.map(|table| cx.tables.get(table).expect("there is such a table"));
-        let cx = Cx { message, zone: cx.zone, tables: cx.tables, table, findings: cx.findings };
+        let cx =
+            Cx { message, zone: cx.zone, tables: cx.tables, table, segment: None, findings: cx.findings };
         let part = message.segment("ZZZ").and_then(|segment| segment.field(1).part());
         json(part.and_then(|part| convert(part, &cx)))
     })
@@ -90,7 +91,14 @@ fn on(header: &str, segments: &str, work: impl FnOnce(&Message, &Cx<'_>) -> Stri
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
     let (zone, tables) = (TimeZone::get("Europe/London").expect("the zone is known"), tables());
     let findings = RefCell::default();
-    let cx = Cx { message: &message, zone: &zone, tables: &tables, table: None, findings: &findings };
+    let cx = Cx {
+        message: &message,
+        zone: &zone,
+        tables: &tables,
+        table: None,
+        segment: None,
+        findings: &findings,
+    };
     let done = work(&message, &cx);
     (done, findings.take().into_iter().map(words).collect())
 }

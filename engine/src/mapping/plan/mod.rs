@@ -17,8 +17,9 @@ use crate::{
         Bundle, Node, Object, Path as ElementPath, Resource, Table, Tables, Target,
         elements::{Type, type_named},
         types::{
-            Convert,
+            Convert, Cx,
             resources::{self, Named},
+            result,
         },
     },
     hl7::{Part, Path, Segment, Value},
@@ -61,6 +62,8 @@ enum Put {
 
 enum Source {
     Field(Field),
+    /// What OBX-5 says, by OBX-2.
+    Observed(Path),
     Constant(Node),
 }
 
@@ -124,9 +127,7 @@ impl Plan {
         for (number, cells) in rows.iter().enumerate() {
             match rows::row(&plan, cells, tables) {
                 Ok(row) => {
-                    if let Source::Field(field) = &row.source {
-                        plan.reads |= bit(field.path.field);
-                    }
+                    plan.reads |= row.source.reads();
                     plan.rows.push(row);
                 }
                 Err((cell, what, help)) => {
@@ -149,10 +150,23 @@ impl Plan {
     pub fn fields_of(&self, element: &str) -> Vec<String> {
         let rows = self.rows.iter().filter(|row| row.element.first() == element);
         rows.filter_map(|row| match &row.source {
-            Source::Field(field) => Some(field.path.to_string()),
+            Source::Field(Field { path, .. }) | Source::Observed(path) => Some(path.to_string()),
             Source::Constant(_) => None,
         })
         .collect()
+    }
+}
+
+impl Source {
+    /// The fields that it reads, as bits.
+    fn reads(&self) -> u128 {
+        match self {
+            Self::Field(Field { path, .. }) => bit(path.field),
+            Self::Observed(path) => {
+                [2, 3, path.field, 6].into_iter().fold(0, |bits, field| bits | bit(field))
+            }
+            Self::Constant(_) => 0,
+        }
     }
 }
 
@@ -160,11 +174,12 @@ impl Row {
     fn apply(&self, segment: Segment<'_>, current: &mut Current, place: &Place<'_>, object: &mut Object) {
         let field = match &self.source {
             Source::Constant(node) => return self.put(node.clone(), place, object),
+            Source::Observed(_) => return result::put_value(segment, &current.cx(None), object),
             Source::Field(field) => field,
         };
         match field.read {
             Read::Value(convert) => {
-                let cx = current.cx(field.table.as_deref());
+                let cx = Cx { segment: Some(segment), ..current.cx(field.table.as_deref()) };
                 for part in field.parts(segment) {
                     if let Some(node) = convert(part, &cx) {
                         self.put(node, place, object);
@@ -270,7 +285,7 @@ pub(super) fn reference(target: Option<Target>, display: Option<Node>) -> Node {
 impl std::fmt::Debug for Source {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Field(field) => write!(f, "{}", field.path),
+            Self::Field(Field { path, .. }) | Self::Observed(path) => write!(f, "{path}"),
             Self::Constant(_) => f.write_str("="),
         }
     }

@@ -22,6 +22,9 @@ const SHAPE: &str =
 /// Reads one row of the map.
 pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, Wrong> {
     let [Cell::Text(from), Cell::Text(element), rest @ ..] = cells else { return Err(wrong(0, SHAPE)) };
+    if element == "value[x]" {
+        return observed(plan, from, rest);
+    }
     let element = ElementPath::parse(plan.target.name, element).map_err(|error| wrong(1, error.0))?;
     let (source, with) = match (from.as_str(), rest) {
         ("=", [value]) => (constant(value, &element)?, Object::new()),
@@ -48,6 +51,18 @@ pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, W
         (None, false) => Put::Once,
     };
     Ok(Row { source, element, put, with })
+}
+
+/// The row `["OBX-5", "value[x]", "varies"]`.
+fn observed(plan: &Plan, from: &str, rest: &[Cell]) -> Result<Row, Wrong> {
+    let varies = matches!(rest, [Cell::Text(data_type)] if data_type == "varies");
+    if from != "OBX-5" || plan.segment != "OBX" || plan.target.name != "Observation" || !varies {
+        let what = "a choice is filled by `[\"OBX-5\", \"value[x]\", \"varies\"]` alone; elsewhere name one of its shapes";
+        return Err(wrong(1, what));
+    }
+    let path = Path::parse(from).map_err(|error| wrong(0, error.to_string()))?;
+    let element = ElementPath::parse("Observation", "valueString").map_err(|error| wrong(1, error.0))?;
+    Ok(Row { source: Source::Observed(path), element, put: Put::Once, with: Object::new() })
 }
 
 fn field(

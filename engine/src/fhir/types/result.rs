@@ -1,0 +1,105 @@
+//! What an OBX observed (OBX-5), by the data type that it says (OBX-2), as `value[x]` or components of an Observation.
+//!
+//! Sources: the v2-to-FHIR map OBX[Observation]; HL7 v2.5.1 chapter 7.4.2.
+//! Promise:  what is not of the type that it says it is stays text; nothing is rounded, and no line is lost.
+//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6. The lines of a text are
+//!           one text. Documents (ED, RP) are not values: the caller makes resources of them.
+
+use super::{Cx, code, quantity, text, time};
+use crate::{
+    fhir::{Node, Object},
+    hl7::{Part, Segment, Value},
+};
+
+/// Puts the value of an OBX into an Observation.
+pub fn put_value(obx: Segment<'_>, cx: &Cx<'_>, observation: &mut Object) {
+    let kind = obx.field(2).text().unwrap_or_default();
+    match &*kind {
+        "ED" | "RP" => {}
+        "TX" | "FT" | "ST" | "" => put_lines(obx, kind == "ST", observation),
+        kind => put_values(obx, kind, cx, observation),
+    }
+}
+
+fn put_lines(obx: Segment<'_>, short: bool, observation: &mut Object) {
+    let line = |value: Value<'_>| match value {
+        Value::Present(part) if short => part.text().into_owned(),
+        Value::Present(part) => part.whole().into_owned(),
+        Value::Absent | Value::Null => String::new(),
+    };
+    let lines: Vec<String> = obx.repetitions(5).map(line).collect();
+    observation.put("valueString", Node::text(lines.join("\n").trim()).some());
+}
+
+fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Object) {
+    let parts: Vec<Part<'_>> = obx.repetitions(5).filter_map(Value::part).collect();
+    if let [only] = parts.as_slice() {
+        if let Some((name, node)) = value(*only, kind, obx, cx) {
+            observation.put(name, Some(node));
+        }
+        return;
+    }
+    let observed = || obx.field(3).part().and_then(|part| code::concept(part, cx));
+    let component = |part: &Part<'_>| {
+        let (name, node) = value(*part, kind, obx, cx)?;
+        Some(Node::object([("code", observed()), (name, Some(node))]))
+    };
+    observation.put("component", Node::Array(parts.iter().filter_map(component).collect()).some());
+}
+
+/// One value, and the shape of `value[x]` that it has.
+fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&'static str, Node)> {
+    let measured = |node| with_unit(node, unit_of(obx, cx).as_ref());
+    let typed = match kind {
+        "NM" => quantity::nm(part, cx).map(|node| ("valueQuantity", measured(node))),
+        "CQ" => quantity::cq(part, cx).map(|node| ("valueQuantity", node)),
+        "SN" => quantity::sn(part, cx)
+            .map(|node| ("valueQuantity", measured(node)))
+            .or_else(|| quantity::sn_ratio(part, cx).map(|node| ("valueRatio", node)))
+            .or_else(|| Some(("valueRange", bounds_with_unit(quantity::sn_range(part, cx)?, obx, cx))))
+            .or_else(|| quantity::sn_text(part, cx).map(|node| ("valueString", node))),
+        "CE" | "CWE" | "CNE" | "CF" | "IS" => {
+            code::concept(part, cx).map(|node| ("valueCodeableConcept", node))
+        }
+        "DT" | "TS" | "DTM" => time::date_time(part, cx).map(|node| ("valueDateTime", node)),
+        "TM" => time::time_of_day(part, cx).map(|node| ("valueTime", node)),
+        "DR" => time::period(part, cx).map(|node| ("valuePeriod", node)),
+        "NR" => quantity::nr(part, cx).map(|node| ("valueRange", node)),
+        _ => None,
+    };
+    typed.or_else(|| text::whole(part, cx).map(|node| ("valueString", node)))
+}
+
+/// OBX-7 as `Observation.referenceRange`, its bounds in the unit of OBX-6.
+pub fn reference_range(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let range = quantity::reference_range(part, cx)?;
+    match cx.segment.filter(|segment| segment.name() == "OBX") {
+        Some(obx) => Some(bounds_with_unit(range, obx, cx)),
+        None => Some(range),
+    }
+}
+
+fn bounds_with_unit(mut range: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
+    let unit = unit_of(obx, cx);
+    if let Node::Object(bounds) = &mut range {
+        for name in ["low", "high"] {
+            if let Some(bound) = bounds.get_mut(name) {
+                *bound = with_unit(std::mem::replace(bound, Node::Boolean(false)), unit.as_ref());
+            }
+        }
+    }
+    range
+}
+
+fn unit_of(obx: Segment<'_>, cx: &Cx<'_>) -> Option<Node> {
+    quantity::units(obx.field(6).part()?, cx)
+}
+
+fn with_unit(mut quantity: Node, unit: Option<&Node>) -> Node {
+    if let (Node::Object(quantity), Some(unit)) = (&mut quantity, unit) {
+        for name in ["unit", "system", "code"] {
+            quantity.put(name, unit.get(name).cloned());
+        }
+    }
+    quantity
+}

@@ -49,7 +49,7 @@ pub(super) enum Verdict {
     Skip(String),
     Hold(String),
     Reject(String),
-    /// The wall clock ran out.
+    /// Its time ran out.
     Late,
 }
 

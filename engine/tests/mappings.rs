@@ -84,6 +84,25 @@ fn a_route_knows_every_shipped_mapping() {
     }
 }
 
+/// Wherever the number stands in the message.
+#[test]
+fn h11_a_test_nhs_number_does_not_reach_a_live_record() {
+    let mappings = shipped();
+    for pid in
+        ["PID|1||9990000018^^^NHS~4001^^^RXX^MR||ALPHA^A", "PID|1||4001^^^RXX^MR|9990000018^^^NHS|ALPHA^A"]
+    {
+        let text = format!("MSH|^~\\&|PAS|RXX|TIE|RXX|20260115093000||ADT^A28|C1|P|2.4\r{pid}\r");
+        let message = Arc::new(Message::parse(text.into(), encoding_rs::WINDOWS_1252).unwrap());
+        let made = |environment: &str| {
+            let context = Context { environment: environment.into(), ..context() };
+            mappings.run("adt", &message, &context).unwrap().mapped
+        };
+        let refused = Mapped::Reject("a test NHS number came to a live environment".into());
+        assert_eq!(made("live"), refused, "{pid}");
+        assert!(matches!(made("test"), Mapped::Outputs(_)), "{pid}");
+    }
+}
+
 /// Unlisted systems, dead codes and typing errors in tables show up as resources of two patients under one id, or
 /// as one patient under two.
 #[test]

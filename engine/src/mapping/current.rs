@@ -68,8 +68,8 @@ thread_local! {
 /// The paths to elements of one type.
 type Elements = HashMap<SmolStr, Rc<fhir::Path>, RandomState>;
 
-/// A run may take so many times its limit by the clock.
-const PATIENCE: u32 = 10;
+/// A run may take so many times its limit by the clock: longer than a slow one waits for a processor that others want.
+const PATIENCE: u32 = 150;
 
 /// Paths that a thread keeps parsed.
 const KEPT_PATHS: usize = 4096;
@@ -117,7 +117,7 @@ impl Deadline {
 }
 
 /// What this thread has used of the processor so far.
-fn processor_time() -> Duration {
+pub(crate) fn processor_time() -> Duration {
     clock_gettime(ClockId::ThreadCPUTime).try_into().unwrap_or_default()
 }
 

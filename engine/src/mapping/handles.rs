@@ -369,7 +369,11 @@ fn fill(
         let mut elements = Object::new();
         own(current, &mut |own| elements = std::mem::take(own))?;
         plan.apply(found, current, &Place { bundle: resource.bundle, with: besides }, &mut elements);
-        own(current, &mut |own| *own = std::mem::take(&mut elements))
+        // A row may have named this very resource, and put more of it into the bundle meanwhile.
+        own(current, &mut |own| {
+            let named = std::mem::replace(own, std::mem::take(&mut elements));
+            own.complete(&named);
+        })
     })
 }
 

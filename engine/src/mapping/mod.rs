@@ -35,6 +35,7 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use jiff::{Timestamp, tz::TimeZone};
 use smol_str::SmolStr;
 
+pub(crate) use current::processor_time;
 pub use fault::MapError;
 pub use run::Mappings;
 
@@ -50,7 +51,7 @@ pub type Files = BTreeMap<PathBuf, Arc<str>>;
 pub struct Limits {
     /// Steps of the script.
     pub operations: u64,
-    /// Time of the processor; by the clock it may take ten times as long.
+    /// Time of the processor; by the clock it may take 150 times as long, for others may want the processor.
     pub time: Duration,
     /// Calls within calls.
     pub depth: usize,

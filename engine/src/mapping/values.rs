@@ -322,9 +322,13 @@ fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
     look(segment, at, FieldHandle::of)
 }
 
-/// Whether something was sent there.
+/// Whether something was sent there, in any repetition if the path names none.
 fn has(segment: SegmentHandle, at: &str) -> Result<bool> {
-    look(segment, at, |value, _| matches!(value, Value::Present(_)))
+    let path = path(at)?;
+    if path.repetition > 1 || path.field == 0 {
+        return look(segment, at, |value, _| matches!(value, Value::Present(_)));
+    }
+    with(|current| Ok(repetitions(segment, &path, current)?.any(|value| matches!(value, Value::Present(_)))))
 }
 
 /// The text of the first leaf there; empty when there is none.

@@ -5,10 +5,7 @@
 //!           to do: to everybody else the processor is idle.
 //! Not here: when a script is ended (mapping).
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use parking_lot::Mutex;
@@ -16,10 +13,10 @@ use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
     thread_native_id,
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 
 use super::{Job, Workers};
-use crate::delivery::Prepared;
+use crate::{delivery::Prepared, mapping::processor_time};
 
 /// A mapping that takes so long on average may not have every thread.
 const SLOW: Duration = Duration::from_millis(100);
@@ -62,26 +59,38 @@ impl Workers for Threads {
             false => None,
         };
         let _turn = self.turns.acquire().await.ok()?;
-        let began = Instant::now();
-        let prepared = match slow {
-            Some(_) => in_the_background(job).await,
-            None => tokio::task::spawn_blocking(move || job.run()).await.ok(),
+        let (prepared, time) = match slow {
+            Some(_) => in_the_background(job).await?,
+            None => tokio::task::spawn_blocking(move || timed(job)).await.ok()?,
         };
-        self.took(mapping, began.elapsed());
-        prepared
+        self.took(mapping, time);
+        Some(prepared)
     }
+}
+
+/// Runs a job, and tells what it took of the processor: by the clock, whoever has to wait would stay slow.
+fn timed(job: Job) -> (Prepared, Duration) {
+    let before = processor_time();
+    let prepared = job.run();
+    (prepared, processor_time().saturating_sub(before))
 }
 
 /// Runs a job on a thread of its own that gives way to all others. It ends with the job, since the system lets nobody
 /// without rights come back from this priority.
-async fn in_the_background(job: Job) -> Option<Prepared> {
-    let (done, prepared) = tokio::sync::oneshot::channel();
+async fn in_the_background(job: Job) -> Option<(Prepared, Duration)> {
+    let (done, prepared) = oneshot::channel();
+    let slot = Arc::new(Mutex::new(Some(job)));
+    let own = slot.clone();
     let work = move || {
         give_way();
+        let job = own.lock().take();
         // Nobody waits any more when the engine stops.
-        drop(done.send(job.run()));
+        drop(job.map(|job| done.send(timed(job))));
     };
-    std::thread::Builder::new().name("slow-mapping".into()).spawn(work).ok()?;
+    if std::thread::Builder::new().name("slow-mapping".into()).spawn(work).is_err() {
+        let job = slot.lock().take()?;
+        return tokio::task::spawn_blocking(move || timed(job)).await.ok();
+    }
     prepared.await.ok()
 }
 

@@ -297,7 +297,9 @@ impl Summary {
                 "{} sent, {} acknowledged, {} of them positively, in {seconds:.2} s: {rate:.0}/s",
                 self.sent, self.answered, self.positive
             );
-            println!("acknowledged after {p50:.2} ms (median), {p99:.2} ms (99%), {max:.2} ms (longest)");
+            if self.answered > 0 {
+                println!("acknowledged after {p50:.2} ms (median), {p99:.2} ms (99%), {max:.2} ms (longest)");
+            }
         }
     }
 }

@@ -27,14 +27,12 @@ pub struct Resource {
     pub resource_type: SmolStr,
     /// The deterministic id: see [`super::id`].
     pub id: Uuid,
-    /// `system|value` that the id was made from, if one was.
-    pub identifier: Option<SmolStr>,
     /// Its elements, without `resourceType` and `id`.
     pub elements: Object,
 }
 
 /// Resources of one transaction, in the order they were put in.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Bundle {
     resources: Vec<Resource>,
     places: HashMap<Uuid, usize, RandomState>,
@@ -69,18 +67,23 @@ pub fn write_resource(resource: &Resource) -> Bytes {
     out.into()
 }
 
+impl Default for Bundle {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Bundle {
     /// A bundle without resources.
     pub fn new() -> Self {
-        Self::default()
+        Self {
+            resources: Vec::with_capacity(USUAL),
+            places: HashMap::with_capacity_and_hasher(USUAL, RandomState::default()),
+        }
     }
 
     /// Puts a resource in, or adds to the one of the same type and id; returns its place.
     pub fn put(&mut self, resource: Resource) -> usize {
-        if self.resources.is_empty() {
-            self.resources.reserve(USUAL);
-            self.places.reserve(USUAL);
-        }
         let place = *self.places.entry(resource.id).or_insert(self.resources.len());
         match self.resources.get_mut(place) {
             None => self.resources.push(resource),
@@ -145,12 +148,7 @@ mod tests {
     use super::{super::Node, *};
 
     fn resource(resource_type: &str, number: u128, elements: Object) -> Resource {
-        Resource {
-            resource_type: resource_type.into(),
-            id: Uuid::from_u128(number),
-            identifier: None,
-            elements,
-        }
+        Resource { resource_type: resource_type.into(), id: Uuid::from_u128(number), elements }
     }
 
     #[test]

@@ -7,12 +7,15 @@
 
 mod read;
 
-use std::{collections::HashSet, sync::OnceLock};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::OnceLock,
+};
 
 use foldhash::fast::RandomState;
 
 use self::read::all;
-use super::{Node, Object, names::Names};
+use super::{Node, Object};
 use crate::error::nearest;
 
 /// The codes of a required binding.
@@ -28,7 +31,7 @@ pub struct Type {
     /// By name, inherited ones included.
     elements: Vec<Element>,
     /// Where an element stands in `elements`.
-    names: Names,
+    places: HashMap<&'static str, usize, RandomState>,
     required: Vec<usize>,
 }
 
@@ -112,7 +115,7 @@ pub fn resource_names() -> impl Iterator<Item = &'static str> {
 impl Type {
     /// An element by its name in JSON.
     pub fn element(&self, name: &str) -> Option<&Element> {
-        self.names.places(name).find_map(|place| self.elements.get(place).filter(|found| found.name == name))
+        self.elements.get(*self.places.get(name)?)
     }
 
     /// All elements, by name.

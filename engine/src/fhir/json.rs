@@ -9,11 +9,7 @@ use wide::u8x16;
 pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
     out.reserve(text.len() + 2);
     out.push(b'"');
-    if is_plain(text.as_bytes()) {
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        write_escaped(text.as_bytes(), out);
-    }
+    write_inner(text.as_bytes(), out);
     out.push(b'"');
     true
 }
@@ -26,15 +22,15 @@ pub(super) fn write_name(name: &str, first: bool, out: &mut Vec<u8>) {
     } else {
         out.extend_from_slice(b",\"");
     }
-    if is_plain(name.as_bytes()) {
-        out.extend_from_slice(name.as_bytes());
-    } else {
-        write_escaped(name.as_bytes(), out);
-    }
+    write_inner(name.as_bytes(), out);
     out.extend_from_slice(b"\":");
 }
 
-fn write_escaped(bytes: &[u8], out: &mut Vec<u8>) {
+/// What stands between the quotes.
+fn write_inner(bytes: &[u8], out: &mut Vec<u8>) {
+    if is_plain(bytes) {
+        return out.extend_from_slice(bytes);
+    }
     let mut start = 0;
     for (place, byte) in bytes.iter().enumerate() {
         if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {

@@ -10,7 +10,6 @@ pub mod types;
 mod bundle;
 mod identity;
 mod json;
-mod names;
 mod node;
 mod path;
 mod table;

@@ -62,6 +62,11 @@ impl Node {
         Self::Object(Object::of(elements))
     }
 
+    /// A Reference to a resource, or to something of which only the name is known.
+    pub fn reference(target: Option<Target>, display: Option<Self>) -> Self {
+        Self::object([("reference", target.map(Self::from)), ("display", display)])
+    }
+
     /// Whether nothing would be written.
     pub fn is_empty(&self) -> bool {
         match self {

@@ -133,13 +133,7 @@ impl Message {
     /// The value at a path for every repetition of its field; its own repetition number is not looked at.
     /// Without an occurrence in the path, of the first such segment only.
     pub fn all(&self, path: &Path) -> impl Iterator<Item = Value<'_>> {
-        let (field, component, subcomponent) = (path.field, path.component, path.subcomponent);
-        self.nth_named(path).into_iter().flat_map(move |segment| segment.repetitions(field)).map(
-            move |value| {
-                let value = component.map_or(value, |n| value.component(n));
-                subcomponent.map_or(value, |n| value.subcomponent(n))
-            },
-        )
+        self.nth_named(path).into_iter().flat_map(|segment| segment.all(path))
     }
 
     /// MSH-9.

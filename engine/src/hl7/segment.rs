@@ -79,9 +79,12 @@ impl<'m> Segment<'m> {
 
     /// The value at a path whose segment name and occurrence are not looked at.
     pub fn get(self, path: &Path) -> Value<'m> {
-        let value = self.repetition(path.field, path.repetition);
-        let value = path.component.map_or(value, |n| value.component(n));
-        path.subcomponent.map_or(value, |n| value.subcomponent(n))
+        self.repetition(path.field, path.repetition).at(path)
+    }
+
+    /// The value at a path for every repetition of its field; its own repetition number is not looked at.
+    pub fn all(self, path: &Path) -> impl Iterator<Item = Value<'m>> {
+        self.repetitions(path.field).map(|value| value.at(path))
     }
 
     /// All repetitions of the n-th field, absent ones between others too; nothing when the field is absent.

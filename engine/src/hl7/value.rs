@@ -7,7 +7,7 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::{escape, scan, separators::Separators};
+use super::{Path, escape, scan, separators::Separators};
 
 /// A field, repetition, component or subcomponent in its three states.
 #[derive(Debug, Clone, Copy)]
@@ -63,6 +63,13 @@ impl<'m> Value<'m> {
     /// Whether `""` was sent.
     pub fn is_null(self) -> bool {
         matches!(self, Self::Null)
+    }
+
+    /// The component and subcomponent that a path names; itself when it names none.
+    #[must_use]
+    pub fn at(self, path: &Path) -> Self {
+        let value = path.component.map_or(self, |n| self.component(n));
+        path.subcomponent.map_or(value, |n| value.subcomponent(n))
     }
 
     /// The n-th component, from 1.

@@ -9,7 +9,7 @@ use super::{
     current::{Current, element, with},
     fault::{Verdict, end, fault},
     nodes::{dynamic, node},
-    plan::{Place, Plan, reference},
+    plan::{Place, Plan},
     values::{FieldHandle, SegmentHandle},
 };
 use crate::fhir::{
@@ -66,7 +66,7 @@ impl ResourceHandle {
 
     /// A reference to it.
     pub fn reference(self) -> Result<Node> {
-        self.look(|resource| reference(Some(resource.target()), None))
+        self.look(|resource| Node::reference(Some(resource.target()), None))
     }
 
     fn look<T>(self, work: impl FnOnce(&Resource) -> T) -> Result<T> {
@@ -183,7 +183,7 @@ fn naming<T: Variant + Clone>(engine: &mut Engine) {
             let id = identity(found, &system, &value)?;
             let identifier = Some(SmolStr::from(format!("{system}|{value}")));
             let target = Target { resource_type: found.name.into(), id, identifier };
-            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(reference(Some(target), None)))
+            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(Node::reference(Some(target), None)))
         })
         .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
             let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
@@ -191,7 +191,7 @@ fn naming<T: Variant + Clone>(engine: &mut Engine) {
         })
         .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
             let display = node(Dynamic::from(display))?;
-            resource.look(|resource| NodeHandle::wrap(reference(Some(resource.target()), display)))
+            resource.look(|resource| NodeHandle::wrap(Node::reference(Some(resource.target()), display)))
         });
 }
 
@@ -235,7 +235,6 @@ fn register_resource(engine: &mut Engine) {
                 Ok(())
             })
         })
-        .register_fn("reference", |resource: &mut ResourceHandle| resource.reference().map(NodeHandle::wrap))
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))
         })
@@ -316,8 +315,7 @@ fn put_plan(
             None => first_identifier(&elements).ok_or_else(|| fault(no_identifier(plan)))?,
         };
         let id = self::identity(plan.target, system, value)?;
-        let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-        let resource = Resource { resource_type: plan.target.name.into(), id, identifier, elements };
+        let resource = Resource { resource_type: plan.target.name.into(), id, elements };
         put(current, out, plan.target, resource)
     })
 }
@@ -325,8 +323,7 @@ fn put_plan(
 fn put_new(out: BundleHandle, resource_type: &str, system: &str, value: &str) -> Result<ResourceHandle> {
     let found = resource_named(resource_type)?;
     let id = identity(found, system, value)?;
-    let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-    let resource = Resource { resource_type: found.name.into(), id, identifier, elements: Object::new() };
+    let resource = Resource { resource_type: found.name.into(), id, elements: Object::new() };
     with(|current| put(current, out, found, resource))
 }
 

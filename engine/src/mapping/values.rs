@@ -12,7 +12,7 @@ use super::{
     handles::NodeHandle,
 };
 use crate::{
-    fhir::types::{CONVERTERS, Converter, document},
+    fhir::types::{CONVERTERS, Converter, document, result},
     hl7::{Part, Path, Segment, Separators, Value},
 };
 
@@ -246,6 +246,13 @@ fn register_documents(engine: &mut Engine) {
                 Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
             })
         })
+        .register_fn("lines", |values: Array| {
+            let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+            with(|current| {
+                let lines = values.iter().map(|value| value.find(current));
+                Ok(ImmutableString::from(result::lines(lines, Part::whole)))
+            })
+        })
         .register_fn("begins_document", |value: FieldHandle| {
             with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
         });
@@ -339,16 +346,22 @@ fn text(segment: SegmentHandle, at: &str) -> Result<ImmutableString> {
 /// Looks at the value at a path of the segment, in the text of the message.
 fn look<T>(segment: SegmentHandle, at: &str, work: impl FnOnce(Value<'_>, &str) -> T) -> Result<T> {
     let path = path(at)?;
+    with(|current| {
+        let found = asked(segment, &path, current)?;
+        let value = found.map_or(Value::Absent, |segment| segment.get(&path));
+        Ok(work(value, current.message.text()))
+    })
+}
+
+/// The segment in the message, when it is asked for a path; from here on the field counts as read.
+fn asked<'m>(segment: SegmentHandle, path: &Path, current: &'m Current) -> Result<Option<Segment<'m>>> {
     if path.segment != segment.name {
         return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
     }
-    with(|current| {
-        if let Some(index) = segment.index {
-            current.coverage.mark_field(index, path.field);
-        }
-        let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(&path));
-        Ok(work(value, current.message.text()))
-    })
+    if let Some(index) = segment.index {
+        current.coverage.mark_field(index, path.field);
+    }
+    Ok(segment.find(current))
 }
 
 /// The segment that a path of the message speaks of.
@@ -376,21 +389,13 @@ fn segment_all(segment: SegmentHandle, at: &str) -> Result<Array> {
     })
 }
 
-/// What a segment has at a path, one value of each repetition; from here on it counts as read.
+/// What a segment has at a path, one value of each repetition.
 pub(super) fn repetitions<'m>(
     segment: SegmentHandle,
     path: &'m Path,
     current: &'m Current,
 ) -> Result<impl Iterator<Item = Value<'m>>> {
-    if path.segment != segment.name {
-        return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
-    }
-    if let Some(index) = segment.index {
-        current.coverage.mark_field(index, path.field);
-    }
-    let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(path.field));
-    let found = found.map(|value| path.component.map_or(value, |number| value.component(number)));
-    Ok(found.map(|value| path.subcomponent.map_or(value, |number| value.subcomponent(number))))
+    Ok(asked(segment, path, current)?.into_iter().flat_map(|segment| segment.all(path)))
 }
 
 fn component(value: FieldHandle, number: INT) -> Result<FieldHandle> {

@@ -7,7 +7,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Codes, Element, Names, Takes, Type};
+use super::{Codes, Element, Takes, Type};
 
 /// All types by name.
 pub(super) fn all() -> &'static HashMap<&'static str, Type, RandomState> {
@@ -89,6 +89,6 @@ fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
             required.push(place);
         }
     }
-    let names = Names::of(elements.iter().map(|element| element.name));
-    Type { name, is_resource, elements, names, required }
+    let places = elements.iter().enumerate().map(|(place, element)| (element.name, place)).collect();
+    Type { name, is_resource, elements, places, required }
 }

@@ -18,6 +18,14 @@ use crate::{
     hl7::Part,
 };
 
+/// A type of resource and its profile in UK Core.
+type Kind = (&'static str, &'static str);
+const PRACTITIONER: Kind =
+    ("Practitioner", "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner");
+const ORGANIZATION: Kind =
+    ("Organization", "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization");
+const LOCATION: Kind = ("Location", "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location");
+
 /// What a part names: resources, of which the last is meant, and how to call it. Without resources a name only.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Named {
@@ -59,7 +67,7 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
             (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
             (Some(number), _) => {
                 let human = name::xcn_of(&pieces, cx).map(|name| vec![name].into());
-                if let Some(mut doctor) = resource("Practitioner", number) {
+                if let Some(mut doctor) = resource(PRACTITIONER, number) {
                     doctor.elements.push("name", human);
                     found.push(Named { resources: vec![doctor], display });
                 }
@@ -72,8 +80,7 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
 fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
     let title = text::plain(part, cx);
     let display = title.clone().and_then(into_text);
-    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource("Organization", number))
-    else {
+    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource(ORGANIZATION, number)) else {
         return display.map(|display| Named { resources: Vec::new(), display: Some(display) });
     };
     found.elements.push("name", title);
@@ -81,7 +88,7 @@ fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
 }
 
 fn facility(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
-    let found = resource("Organization", identifier::hd(part, cx)?)?;
+    let found = resource(ORGANIZATION, identifier::hd(part, cx)?)?;
     Some(Named { resources: vec![found], display: None })
 }
 
@@ -132,7 +139,7 @@ fn place(
     above: Option<(&Resource, Option<SmolStr>)>,
 ) -> Option<Resource> {
     let number = Node::object([("system", Some(system.into())), ("value", Some(Node::text(value)))]);
-    let mut found = resource("Location", number)?;
+    let mut found = resource(LOCATION, number)?;
     let coding = Node::object([
         ("system", Some("http://terminology.hl7.org/CodeSystem/location-physical-type".into())),
         ("code", Some(kind.0.into())),
@@ -141,9 +148,7 @@ fn place(
     found.elements.push("name", Some(Node::text(label)));
     found.elements.push("mode", Some("instance".into()));
     found.elements.push("physicalType", Some(Node::object([("coding", Some(vec![coding].into()))])));
-    let above = above.map(|(above, display)| {
-        Node::object([("reference", Some(above.target().into())), ("display", display.map(Node::Text))])
-    });
+    let above = above.map(|(above, display)| Node::reference(Some(above.target()), display.map(Node::Text)));
     found.elements.push("partOf", above);
     Some(found)
 }
@@ -159,29 +164,14 @@ fn into_text(node: Node) -> Option<SmolStr> {
     }
 }
 
-/// A resource of this type with its profile and identifier; nothing when the number has no system.
-fn resource(resource_type: &'static str, number: Node) -> Option<Resource> {
+/// A resource with its profile and identifier; nothing when the number has no system.
+fn resource((resource_type, profile): Kind, number: Node) -> Option<Resource> {
     let (system, value) = (number.get("system")?.as_text()?, number.get("value")?.as_text()?);
-    let found = id(resource_type, system, value);
-    let mut named = String::with_capacity(system.len() + 1 + value.len());
-    for part in [system, "|", value] {
-        named.push_str(part);
-    }
+    let id = id(resource_type, system, value);
     let mut elements = Object::with_capacity(6);
-    let profile = Node::Array(vec![profile(resource_type)]);
-    elements.push("meta", Some(Node::object([("profile", Some(profile))])));
+    elements.push("meta", Some(Node::object([("profile", Some(vec![profile.into()].into()))])));
     elements.push("identifier", Some(vec![number].into()));
-    let identifier = Some(named.into());
-    Some(Resource { resource_type: SmolStr::new_static(resource_type), id: found, identifier, elements })
-}
-
-fn profile(resource_type: &str) -> Node {
-    match resource_type {
-        "Practitioner" => "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner".into(),
-        "Organization" => "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization".into(),
-        "Location" => "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location".into(),
-        other => Node::text(format!("https://fhir.hl7.org.uk/StructureDefinition/UKCore-{other}")),
-    }
+    Some(Resource { resource_type: SmolStr::new_static(resource_type), id, elements })
 }
 
 /// Whether the person known so far has no number of this system yet.
@@ -202,7 +192,14 @@ fn add_number(known: &mut Named, number: Node) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::name_all;
+    use super::{super::testing::name_all, *};
+
+    /// Its first identifier.
+    fn key(found: &Resource) -> String {
+        let Some(Node::Array(numbers)) = found.elements.get("identifier") else { return String::new() };
+        let part = |name| numbers[0].get(name).and_then(Node::as_text).unwrap_or_default();
+        format!("{}|{}", part("system"), part("value"))
+    }
 
     #[test]
     fn one_doctor_under_several_kinds_of_number_is_one() {
@@ -211,11 +208,8 @@ mod tests {
             "17^SEACOLE^MARY^^^^^^EPICID~C9999993^SEACOLE^MARY^^^^^^GMC~C9999994^SEACOLE^MARY^^^^^^GMC",
         );
         assert_eq!(found.len(), 2);
-        assert_eq!(found[0].resources[0].identifier.as_deref(), Some("urn:tie:authority:RXX:EPICID|17"));
-        assert_eq!(
-            found[1].resources[0].identifier.as_deref(),
-            Some("https://fhir.hl7.org.uk/Id/gmc-number|C9999994")
-        );
+        assert_eq!(key(&found[0].resources[0]), "urn:tie:authority:RXX:EPICID|17");
+        assert_eq!(key(&found[1].resources[0]), "https://fhir.hl7.org.uk/Id/gmc-number|C9999994");
         assert_eq!(found[0].display.as_deref(), Some("MARY SEACOLE"));
     }
 
@@ -230,7 +224,7 @@ mod tests {
     #[test]
     fn the_bed_is_part_of_the_ward_and_the_ward_of_the_site() {
         let found = name_all("PL", "MAU^WARD7^BED04^RXX01^^^^^By the window");
-        let keys: Vec<_> = found[0].resources.iter().filter_map(|one| one.identifier.as_deref()).collect();
+        let keys: Vec<_> = found[0].resources.iter().map(key).collect();
         assert_eq!(
             keys,
             [

@@ -5,6 +5,8 @@
 //! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6. The lines of a text are
 //!           one text. Documents (ED, RP) are not values: the caller makes resources of them.
 
+use std::borrow::Cow;
+
 use super::{Cx, code, quantity, text, time};
 use crate::{
     fhir::{Node, Object},
@@ -16,19 +18,18 @@ pub fn put_value(obx: Segment<'_>, cx: &Cx<'_>, observation: &mut Object) {
     let kind = obx.field(2).text().unwrap_or_default();
     match &*kind {
         "ED" | "RP" => {}
-        "TX" | "FT" | "ST" | "" => put_lines(obx, kind == "ST", observation),
+        "ST" | "" | "TX" | "FT" => {
+            let text = lines(obx.repetitions(5), if kind == "ST" { Part::text } else { Part::whole });
+            observation.put("valueString", Node::text(text).some());
+        }
         kind => put_values(obx, kind, cx, observation),
     }
 }
 
-fn put_lines(obx: Segment<'_>, short: bool, observation: &mut Object) {
-    let line = |value: Value<'_>| match value {
-        Value::Present(part) if short => part.text().into_owned(),
-        Value::Present(part) => part.whole().into_owned(),
-        Value::Absent | Value::Null => String::new(),
-    };
-    let lines: Vec<String> = obx.repetitions(5).map(line).collect();
-    observation.put("valueString", Node::text(lines.join("\n").trim()).some());
+/// One text of many values, each a line; empty ones between others stay.
+pub fn lines<'m>(values: impl Iterator<Item = Value<'m>>, read: impl Fn(Part<'m>) -> Cow<'m, str>) -> String {
+    let lines: Vec<Cow<'m, str>> = values.map(|value| value.part().map(&read).unwrap_or_default()).collect();
+    lines.join("\n").trim().to_owned()
 }
 
 fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Object) {

@@ -14,7 +14,7 @@ use super::current::{Current, bit};
 use crate::{
     error::nearest,
     fhir::{
-        Bundle, Node, Object, Path as ElementPath, Resource, Table, Tables, Target,
+        Bundle, Node, Object, Path as ElementPath, Resource, Table, Tables,
         elements::{Type, type_named},
         types::{
             Convert, Cx,
@@ -231,14 +231,9 @@ impl Row {
 impl Field {
     /// What the segment has of this field: one part, or one of each repetition.
     fn parts<'m>(&self, segment: Segment<'m>) -> impl Iterator<Item = Part<'m>> {
-        let one = (!self.all).then(|| segment.repetition(self.path.field, self.path.repetition));
-        let all = self.all.then(|| segment.repetitions(self.path.field));
-        one.into_iter().chain(all.into_iter().flatten()).filter_map(|value| self.descend(value).part())
-    }
-
-    fn descend<'m>(&self, value: Value<'m>) -> Value<'m> {
-        let value = self.path.component.map_or(value, |number| value.component(number));
-        self.path.subcomponent.map_or(value, |number| value.subcomponent(number))
+        let one = (!self.all).then(|| segment.get(&self.path));
+        let all = self.all.then(|| segment.all(&self.path));
+        one.into_iter().chain(all.into_iter().flatten()).filter_map(Value::part)
     }
 }
 
@@ -274,12 +269,7 @@ fn reference_to(named: Named, bundle: &mut Bundle) -> Node {
     for resource in resources {
         bundle.put(resource);
     }
-    reference(target, display.map(Node::Text))
-}
-
-/// A Reference to a resource, or to something of which only the name is known.
-pub(super) fn reference(target: Option<Target>, display: Option<Node>) -> Node {
-    Node::object([("reference", target.map(Node::from)), ("display", display)])
+    Node::reference(target, display.map(Node::Text))
 }
 
 impl std::fmt::Debug for Source {

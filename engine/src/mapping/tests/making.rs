@@ -57,7 +57,7 @@ fn what_does_not_fit_is_refused_at_its_place() {
             "adt.rhai:9:3: `name` at `[0].familie` HumanName has no element `familie`; did you mean `family`?",
         ),
         (
-            r#"p.set("managingOrganization", p.reference())"#,
+            r#"p.set("managingOrganization", p)"#,
             "adt.rhai:9:3: `managingOrganization` takes a reference to Organization, not to Patient",
         ),
         (

@@ -16,7 +16,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use tie_engine::{
     connector::Payload,
     hl7::{Message, batch},
     mapping::{Context, Files, Limits, Mapped, Mappings},
+    routing::{Header, Known, Routes},
 };
 
 #[test]
@@ -77,10 +78,8 @@ fn the_same_message_gives_the_same_bytes_again() {
 
 #[test]
 fn a_route_knows_every_shipped_mapping() {
-    let routes: String =
-        walk(&root().join("routes")).iter().map(|file| fs::read_to_string(file).unwrap()).collect();
     for name in shipped().names() {
-        assert!(routes.contains(&format!("\"{name}\"")), "no route maps with `{name}`");
+        assert!(routes().iter().any(|route| route.map == name), "no route maps with `{name}`");
     }
 }
 
@@ -165,9 +164,8 @@ fn told(mappings: &Mappings, file: &Path) -> (String, &'static str) {
 }
 
 fn mapped(mappings: &Mappings, message: Message) -> (String, &'static str) {
-    let message = Arc::new(message);
-    let name = if message.trigger().code == "ORU" { "oru" } else { "adt" };
-    match mappings.run(name, &message, &context()) {
+    let Some(name) = mapping_of(&message) else { return ("no route takes it\n".to_owned(), "expect") };
+    match mappings.run(&name, &Arc::new(message), &context()) {
         Ok(product) => match product.mapped {
             Mapped::Outputs(payloads) => (payloads.iter().map(pretty).collect(), "json"),
             Mapped::Skip(reason) => (format!("skip: {reason}\n"), "expect"),
@@ -176,6 +174,30 @@ fn mapped(mappings: &Mappings, message: Message) -> (String, &'static str) {
         },
         Err(error) => (format!("error: {error}\n"), "expect"),
     }
+}
+
+/// The mapping of the first shipped route that takes a message.
+fn mapping_of(message: &Message) -> Option<String> {
+    let header = Header::of(message);
+    routes().iter().find(|route| route.accept.takes(&header)).map(|route| route.map.clone())
+}
+
+/// The shipped routes.
+fn routes() -> &'static Routes {
+    static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let known = Known {
+            listeners: &names(&["hospital"]),
+            destinations: &names(&["shared-care-record"]),
+            mappings: &shipped().names().map(str::to_owned).collect(),
+        };
+        let files = walk(&root().join("routes")).into_iter().map(|file| {
+            let text = fs::read_to_string(&file).unwrap();
+            (file, Arc::from(text))
+        });
+        Routes::parse(&files.collect(), &known).expect("the shipped routes are sound")
+    });
+    &ROUTES
 }
 
 fn context() -> Context {

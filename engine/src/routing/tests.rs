@@ -245,7 +245,9 @@ fn a_route_takes_what_all_its_patterns_match() {
     assert!(!accept.matches(&header("ADT^A01", "CERNER", "RXX")));
     assert!(!accept.matches(&header("ADT^A01", "LORENZO", "RX")));
     let whole_code = Accept { trigger: vec![Pattern::new("ADT")], ..Accept::default() };
-    assert!(whole_code.matches(&header("ADT^A01", "", "")) && !whole_code.matches(&header("ORU^R01", "", "")));
+    assert!(
+        whole_code.matches(&header("ADT^A01", "", "")) && !whole_code.matches(&header("ORU^R01", "", ""))
+    );
 }
 
 #[test]

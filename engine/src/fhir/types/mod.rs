@@ -16,7 +16,7 @@ pub mod resources;
 pub mod result;
 mod telecom;
 mod text;
-mod time;
+pub mod time;
 
 use std::{borrow::Cow, cell::RefCell};
 
@@ -170,6 +170,8 @@ pub const CONVERTERS: &[Converter] = &[
     converter("SN", "Ratio", quantity::sn_ratio),
     converter("SN", "string", quantity::sn_text),
     converter("CQ", "Quantity", quantity::cq),
+    converter("MO", "Money", quantity::money),
+    converter("CP", "Money", quantity::money),
     converter("NR", "Range", quantity::nr),
     converter("units", "Quantity", quantity::units),
     converter("reference-range", "Observation.referenceRange", result::reference_range),

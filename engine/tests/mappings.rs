@@ -12,6 +12,9 @@
     missing_docs
 )]
 
+#[path = "mappings/parents.rs"]
+mod parents;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,

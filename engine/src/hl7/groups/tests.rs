@@ -61,6 +61,11 @@ fn odd_order_is_forgiven() {
         "patient_result(order_observation(OBR1 observation(OBX1) observation(OBX2 ZZZ)) patient(PID visit(PV1)))",
     );
     check("ORU_R01", "NTE:0 PID", "NTE0 patient_result(patient(PID))");
+    check(
+        "ORU_R01",
+        "PID OBX:0 ORC:1 AL1 OBR:1 OBX:1",
+        "patient_result(patient(PID AL1) order_observation(observation(OBX0)) order_observation(ORC1 OBR1 observation(OBX1)))",
+    );
 }
 
 #[test]
@@ -105,6 +110,16 @@ fn every_structure_has_its_groups() {
         "OUL_R22",
         "PID SPM OBX:0 SAC OBR:1 ORC OBX:1 OBR:2 OBX:2 SPM:2 OBR:3",
         "patient(PID) specimen(SPM OBX0 container(SAC) order(OBR1 ORC result(OBX1)) order(OBR2 result(OBX2))) specimen(SPM2 order(OBR3))",
+    );
+    check(
+        "OUL_R24",
+        "PID OBR:1 ORC:1 TQ1 SPM:1 SAC OBX:1 OBR:2 ORC:2 OBX:2 SPM:2 OBX:3",
+        "patient(PID) order(OBR1 ORC1 timing(TQ1) specimen(SPM1 container(SAC)) result(OBX1)) order(OBR2 ORC2 result(OBX2) specimen(SPM2 OBX3))",
+    );
+    check(
+        "OML_O33",
+        "PID PV1 SPM:1 OBX:0 ORC:1 TQ1 OBR:1 OBX:1 PRT NTE ORC:2 OBR:2 SPM:2 ORC:3 OBR:3",
+        "patient(PID visit(PV1)) specimen(SPM1 OBX0 order(ORC1 OBR1 timing(TQ1) observation(OBX1 PRT NTE)) order(ORC2 OBR2)) specimen(SPM2 order(ORC3 OBR3))",
     );
     check(
         "DFT_P03",

@@ -15,7 +15,7 @@ import urllib.request
 from fhir.resources.R4B import get_fhir_model_class
 
 TIE, WORK = sys.argv[1], pathlib.Path(sys.argv[2])
-FEEDS = {"adt": "adt", "oru": "oru"}
+FEEDS = {"adt": "adt", "orders": "orders", "orm": "orders", "oru": "oru"}
 
 
 def mapped():

@@ -52,10 +52,18 @@ fn expected(names: &[&str], results: bool) -> Owners {
         let order = orders.len().saturating_sub(1);
         place = match (*name, place) {
             ("ORC" | "OBR" | "TQ1", _) => Place::Order,
-            ("DG1", before) => if orders.is_empty() { before } else { Place::Order },
+            ("DG1", before) => {
+                if orders.is_empty() {
+                    before
+                } else {
+                    Place::Order
+                }
+            }
             ("AL1", _) => Place::Head,
             ("SPM", _) => Place::Specimen(index),
-            ("OBX", Place::Specimen(specimen) | Place::SpecimenResult(specimen, _)) if orders[order].has_results => {
+            ("OBX", Place::Specimen(specimen) | Place::SpecimenResult(specimen, _))
+                if orders[order].has_results =>
+            {
                 Place::SpecimenResult(specimen, index)
             }
             ("OBX", _) => {
@@ -81,7 +89,9 @@ fn expected(names: &[&str], results: bool) -> Owners {
             let note = what.starts_with('N');
             let owner = match place {
                 Place::Head => None,
-                Place::Result(result) | Place::SpecimenResult(_, result) if note => Some(format!("X{result}")),
+                Place::Result(result) | Place::SpecimenResult(_, result) if note => {
+                    Some(format!("X{result}"))
+                }
                 Place::Order | Place::Result(_) => named(order),
                 Place::Specimen(specimen) | Place::SpecimenResult(specimen, _) => {
                     named(order).map(|_| format!("S{specimen}"))
@@ -95,15 +105,23 @@ fn expected(names: &[&str], results: bool) -> Owners {
 /// What the resources say.
 fn told_by(bundle: &Value) -> Owners {
     let entries = bundle["entry"].as_array().unwrap();
-    let names: BTreeMap<&str, String> =
-        entries.iter().map(|entry| (entry["fullUrl"].as_str().unwrap(), name_of(&entry["resource"]))).collect();
+    let names: BTreeMap<&str, String> = entries
+        .iter()
+        .map(|entry| (entry["fullUrl"].as_str().unwrap(), name_of(&entry["resource"])))
+        .collect();
     let mut owners = Owners::new();
     for resource in entries.iter().map(|entry| &entry["resource"]) {
         // The filler's view of the order has no results of its own.
-        if resource["intent"] == "filler-order" { continue; }
+        if resource["intent"] == "filler-order" {
+            continue;
+        }
         let name = name_of(resource);
-        for note in list(&resource["note"]).chain(list(&resource["extension"]).map(|one| &one["valueAnnotation"])) {
-            for line in note["text"].as_str().unwrap_or_default().split('\n').filter(|line| line.starts_with('N')) {
+        for note in
+            list(&resource["note"]).chain(list(&resource["extension"]).map(|one| &one["valueAnnotation"]))
+        {
+            for line in
+                note["text"].as_str().unwrap_or_default().split('\n').filter(|line| line.starts_with('N'))
+            {
                 owners.entry(line.to_owned()).or_default().insert(name.clone());
             }
         }
@@ -112,7 +130,9 @@ fn told_by(bundle: &Value) -> Owners {
             owners.entry(result.clone()).or_default().insert(name.clone());
         }
     }
-    for resource in entries.iter().map(|entry| &entry["resource"]).filter(|one| one["resourceType"] == "Observation") {
+    for resource in
+        entries.iter().map(|entry| &entry["resource"]).filter(|one| one["resourceType"] == "Observation")
+    {
         let of_order = owners.entry(name_of(resource)).or_default();
         if let (true, Some(specimen)) = (of_order.is_empty(), resource["specimen"]["reference"].as_str()) {
             of_order.insert(names[specimen].clone());
@@ -134,7 +154,9 @@ fn name_of(resource: &Value) -> String {
 }
 
 fn written(names: &[&str], trigger: &str) -> Message {
-    let mut text = format!("MSH|^~\\&|LIMS|RXX|EPR|RXX|20260210101500||{trigger}|C1|P|2.5.1\rPID|1||1001^^^RXX^MR||ALPHA^ANN\r");
+    let mut text = format!(
+        "MSH|^~\\&|LIMS|RXX|EPR|RXX|20260210101500||{trigger}|C1|P|2.5.1\rPID|1||1001^^^RXX^MR||ALPHA^ANN\r"
+    );
     for (index, name) in names.iter().enumerate() {
         let rest = match *name {
             "ORC" => format!("NW|P{index}|F{index}"),

@@ -312,7 +312,7 @@ impl Default for PatientTable {
 impl Default for LimitsTable {
     fn default() -> Self {
         Self {
-            output: ByteSize(16_000_000),
+            output: ByteSize(64_000_000),
             mapping_time: Period::seconds(2),
             mapping_operations: 5_000_000,
             unstored: ByteSize(256 << 20),

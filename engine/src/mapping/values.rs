@@ -12,7 +12,7 @@ use super::{
     handles::NodeHandle,
 };
 use crate::{
-    fhir::types::{CONVERTERS, Converter, document, result},
+    fhir::types::{CONVERTERS, Converter, document, result, time},
     hl7::{Part, Path, Segment, Separators, Value},
 };
 
@@ -245,6 +245,12 @@ fn register_documents(engine: &mut Engine) {
                 let node = document::joined(&parts, &current.cx(None));
                 Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
             })
+        })
+        .register_fn("attachment", |text: ImmutableString| {
+            document::of_text(&text).map_or(Dynamic::UNIT, NodeHandle::wrap)
+        })
+        .register_fn("later", |instant: ImmutableString, minutes: INT| {
+            time::later(&instant, minutes).map_or(Dynamic::UNIT, |text| ImmutableString::from(text).into())
         })
         .register_fn("lines", |values: Array| {
             let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();

@@ -19,7 +19,7 @@ use crate::{
     error::{Place, Problem},
     hl7::Message,
     mapping::{Context, Finding, MapError, Mapped, Mappings, Product},
-    routing::{Header, Route, RouteTest},
+    routing::{Route, RouteTest},
 };
 
 /// What became of one message.
@@ -75,7 +75,7 @@ fn run_test(
         return Some(failure("a file of the test is not there".to_owned(), String::new()));
     };
     let charset = charset_of(revision, route);
-    let taken = |message: Message| route.accept.takes(&Header::of(&message));
+    let taken = |message: Message| revision.routes.takes(route, &message);
     if !Message::parse(raw.clone(), charset).map_or(true, taken) {
         return Some(failure("the route does not take this message: see `accept`".to_owned(), String::new()));
     }

@@ -215,6 +215,7 @@ fn accept(table: AcceptTable) -> Accept {
         sending_facility: patterns(table.sending_facility),
         receiving_application: patterns(table.receiving_application),
         receiving_facility: patterns(table.receiving_facility),
+        otherwise: table.otherwise,
     }
 }
 

@@ -37,6 +37,19 @@ const GMP: &str = "https://fhir.hl7.org.uk/Id/gmp-number";
 
 /// CX as `Identifier`: number, check digit or trace status, authority, type, validity.
 pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    of_cx(part, None, cx)
+}
+
+/// CX as `Identifier`: a number without authority is the sender's own, under a system of its facility (MSH-4) and
+/// application (MSH-3), so that no other sender's number is taken for it.
+pub fn own(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let application = cx.message.header(3).text().filter(|name| !name.trim().is_empty());
+    let named =
+        application.is_some() || cx.message.header(4).text().is_some_and(|name| !name.trim().is_empty());
+    of_cx(part, named.then(|| local_uri("number", application.as_deref(), cx)), cx)
+}
+
+fn of_cx(part: Part<'_>, own: Option<SmolStr>, cx: &Cx<'_>) -> Option<Node> {
     let [value, digit, _, authority, kind, _, from, to] = part.first();
     let kind = trimmed(kind);
     let authority = Authority::of(authority, kind.as_deref(), cx);
@@ -46,7 +59,7 @@ pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     if authority.is_nhs(kind.as_deref()) {
         return Some(nhs_number(digit, &value, cx));
     }
-    let system = authority.system(cx);
+    let system = authority.system(cx).or_else(|| own.map(Node::Text));
     let unassigned = system.is_none();
     let identifier = Node::object([
         ("extension", trimmed(digit).map(|digit| vec![check_digit(&digit)].into())),

@@ -97,6 +97,17 @@ pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     Some(quantity.into())
 }
 
+/// MO and CP as `Money`: the amount with its digits, and the currency where one is named.
+pub fn money(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let amount = part.component(1);
+    let named = [amount.subcomponent(2), part.component(2)].into_iter().filter_map(trimmed);
+    let currency = named
+        .map(|name| name.to_uppercase())
+        .find(|name| name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase()));
+    let value = decimal(&amount.subcomponent(1).text()?)?;
+    Some(Node::object([("value", Some(Node::Decimal(value))), ("currency", currency.map(Node::text))]))
+}
+
 /// NR as `Range`.
 pub fn nr(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let number = |n| part.component(n).text().and_then(|text| decimal(&text));

@@ -15,7 +15,7 @@ use crate::{
     hl7::{Message, batch},
     mapping::{Context, Finding, Limits, Mappings},
     revision::{self, Revision, SAMPLE_RECEIVED, Sample},
-    routing::{Header, Routes},
+    routing::{Route, Routes},
 };
 
 /// In the place of a mapping: the one that each message's route has.
@@ -112,8 +112,7 @@ fn mappings(
 /// The mapping of the first route that takes a message; any for what is no message, which none can read.
 fn mapping_of(routes: &Routes, raw: Bytes, charset: &'static Encoding) -> Option<String> {
     let message = Message::parse(raw, charset).ok();
-    let header = message.as_ref().map(Header::of);
-    let takes = |route: &&crate::routing::Route| header.as_ref().is_none_or(|it| route.accept.takes(it));
+    let takes = |route: &&Route| message.as_ref().is_none_or(|message| routes.takes(route, message));
     routes.iter().find(takes).map(|route| route.map.clone())
 }
 

@@ -7,6 +7,7 @@
 
 mod formats;
 mod read;
+mod references;
 mod rules;
 
 use std::{
@@ -16,8 +17,11 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-pub use self::formats::{is_oid, is_uuid};
-use self::{formats::Format, read::all, rules::Rule};
+use self::{formats::Format, read::all, references::type_referred, rules::Rule};
+pub use self::{
+    formats::{is_decimal, is_oid, is_primitive, is_uuid},
+    references::unresolved,
+};
 use super::{Node, Object};
 use crate::error::nearest;
 
@@ -443,47 +447,6 @@ impl Takes {
     }
 }
 
-/// The type of resource that the text of a reference names: `Patient/1`, `Patient?identifier=…`, `https://…/Patient/1`.
-fn type_referred(reference: &str) -> Option<&'static Type> {
-    let path = reference.split(['?', '#']).next()?;
-    let mut words = path.split("/_history/").next()?.rsplit('/');
-    let last = words.next()?;
-    type_named(words.next().filter(|word| !word.is_empty()).unwrap_or(last)).filter(|found| found.is_resource)
-}
-
-/// What is wrong with the references within a resource or bundle that is written as one tree: `urn:uuid:` must be an
-/// entry of the bundle, `#id` a contained resource (ref-1). Others lead elsewhere, and are not ours to follow.
-pub fn unresolved(root: &Node) -> Option<&'static str> {
-    let mut known = HashSet::new();
-    let (mut wanted, mut ahead) = (Vec::new(), vec![root]);
-    while let Some(node) = ahead.pop() {
-        match node {
-            Node::Array(nodes) => ahead.extend(nodes),
-            Node::Object(object) => {
-                for (name, node) in object.iter() {
-                    match (name, node) {
-                        ("reference", Node::Text(text)) => wanted.push(text.as_str()),
-                        ("fullUrl", Node::Text(text)) => drop(known.insert(text.to_string())),
-                        ("contained", Node::Array(nodes)) => {
-                            let ids = nodes.iter().filter_map(|node| node.get("id")?.as_text());
-                            known.extend(ids.map(|id| format!("#{id}")));
-                            ahead.extend(nodes);
-                        }
-                        (_, node) => ahead.push(node),
-                    }
-                }
-            }
-            _ => {}
-        }
-    }
-    // `#` alone is the resource that contains.
-    wanted.into_iter().filter(|text| *text != "#" && !known.contains(*text)).find_map(|text| match text {
-        text if text.starts_with("urn:") => Some("a reference by `urn:` leads to no entry of the bundle"),
-        text if text.starts_with('#') => Some("a reference by `#` leads to no contained resource"),
-        _ => None,
-    })
-}
-
 impl std::fmt::Debug for Type {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
@@ -515,29 +478,6 @@ impl Fault {
         self.path = format!("{name}{rest}{}", self.path);
         self
     }
-}
-
-/// Whether a type is one of FHIR's primitives.
-pub fn is_primitive(type_name: &str) -> bool {
-    type_name.starts_with(|first: char| first.is_ascii_lowercase())
-}
-
-/// Whether a text is a number as JSON writes it.
-pub fn is_decimal(text: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let (number, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
-        None => (unsigned, None),
-    };
-    let (whole, fraction) = match number.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (number, None),
-    };
-    digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && fraction.is_none_or(digits)
-        && exponent.is_none_or(digits)
 }
 
 #[cfg(test)]

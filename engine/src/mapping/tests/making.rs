@@ -61,7 +61,7 @@ fn a_period_that_ends_before_it_begins_loses_its_end_and_not_the_message() {
 fn references_within_a_map_lead_somewhere() {
     let script =
         r#"#{ resourceType: "Patient", id: "p", managingOrganization: #{ reference: "urn:uuid:1" } }"#;
-    assert!(body(script).contains("`Patient`: a reference by `urn:` leads to no entry of the bundle"));
+    assert!(body(script).contains("`Patient`: a reference by urn: leads to no entry of the bundle"));
 }
 
 #[test]

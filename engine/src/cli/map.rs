@@ -1,6 +1,6 @@
-//! `tie map`: what a mapping makes of messages. Works where there is no `tie.toml` too.
+//! `tie map`: what a mapping makes of messages. Works where there is no `tie.toml` too, unless routes are asked.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
@@ -11,15 +11,20 @@ use super::{Exit, Place, complain, report, say};
 use crate::{
     config::{self, Config, Environment},
     connector::{Payload, Plugin},
+    error::Problem,
     hl7::{Message, batch},
     mapping::{Context, Finding, Limits, Mappings},
-    revision::{self, SAMPLE_RECEIVED, Sample},
+    revision::{self, Revision, SAMPLE_RECEIVED, Sample},
+    routing::{Route, Routes},
 };
+
+/// In the place of a mapping: the one that each message's route has.
+const BY_ROUTES: &str = "auto";
 
 /// Show what a mapping makes of messages.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The mapping: `adt` for mappings/adt.rhai.
+    /// The mapping: `adt` for mappings/adt.rhai; `auto` for that of the first route that takes the message.
     mapping: String,
     /// Files with messages: plain, framed or in batches; `-` is stdin.
     #[arg(required = true, value_name = "FILE")]
@@ -44,16 +49,15 @@ struct Instance {
 
 pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
     let Instance { charset, limits, context } = instance(arguments, place, plugins);
-    let mappings = config::mappings(&place.home).and_then(|files| Mappings::compile(&files, &limits));
-    let mappings = match mappings {
-        Ok(mappings) => mappings,
+    let (mappings, routes) = match mappings(arguments, place, plugins, &limits) {
+        Ok(found) => found,
         Err(problems) => {
             complain(report::rendered(&problems, place.snapshot().ok().as_ref(), report::wants_colour()));
             return Exit::Wrong;
         }
     };
-    if !mappings.names().any(|name| name == arguments.mapping) {
-        let known: Vec<&str> = mappings.names().collect();
+    if routes.is_none() && !mappings.names().any(|name| name == arguments.mapping) {
+        let known: Vec<&str> = mappings.names().chain([BY_ROUTES]).collect();
         complain(format_args!(
             "tie: there is no mapping `{}`; known are {}",
             arguments.mapping,
@@ -68,12 +72,19 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
             Err(exit) => return exit,
         };
         for raw in messages(raw) {
-            let sample = Sample::of(&mappings, &arguments.mapping, raw.clone(), charset, &context);
+            let name = match &routes {
+                Some(routes) => mapping_of(routes, raw.clone(), charset),
+                None => Some(arguments.mapping.clone()),
+            };
+            let sample = match &name {
+                Some(name) => Sample::of(&mappings, name, raw.clone(), charset, &context),
+                None => Sample::Unrouted,
+            };
             if !matches!(sample.result(), "mapped" | "skip") {
                 exit = Exit::Wrong;
             }
             if arguments.json {
-                say(format_args!("{}\n", as_json(file, &raw, charset, &sample)));
+                say(format_args!("{}\n", as_json(file, &raw, charset, name.as_deref(), &sample)));
             } else {
                 say(&sample);
                 remarks(&sample);
@@ -81,6 +92,28 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
         }
     }
     exit
+}
+
+/// All mappings, and the routes when these are to say which is taken.
+fn mappings(
+    arguments: &Arguments,
+    place: &Place,
+    plugins: &'static [Plugin],
+    limits: &Limits,
+) -> Result<(Arc<Mappings>, Option<Routes>), Vec<Problem>> {
+    if arguments.mapping == BY_ROUTES {
+        let revision = Revision::build(&place.snapshot()?, plugins)?;
+        return Ok((revision.mappings, Some(revision.routes)));
+    }
+    let mappings = Mappings::compile(&config::mappings(&place.home)?, limits)?;
+    Ok((Arc::new(mappings), None))
+}
+
+/// The mapping of the first route that takes a message; any for what is no message, which none can read.
+fn mapping_of(routes: &Routes, raw: Bytes, charset: &'static Encoding) -> Option<String> {
+    let message = Message::parse(raw, charset).ok();
+    let takes = |route: &&Route| message.as_ref().is_none_or(|message| routes.takes(route, message));
+    routes.iter().find(takes).map(|route| route.map.clone())
 }
 
 /// As `tie.toml` says, if there is one that can be read; else as for trying things out.
@@ -129,7 +162,13 @@ fn told(finding: &Finding) -> String {
 }
 
 /// Written by hand where the outputs stand, so that their numbers keep their digits.
-fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, sample: &Sample) -> String {
+fn as_json(
+    file: &std::path::Path,
+    raw: &Bytes,
+    charset: &'static Encoding,
+    mapping: Option<&str>,
+    sample: &Sample,
+) -> String {
     let message = Message::parse(raw.clone(), charset).ok();
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
@@ -145,6 +184,7 @@ fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, samp
             let trigger = message.trigger();
             format!("{}^{}", trigger.code, trigger.event)
         }),
+        "mapping": mapping,
         "result": sample.result(),
         "reason": sample.reason(),
         "findings": findings,

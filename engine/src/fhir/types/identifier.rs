@@ -12,7 +12,11 @@ use std::borrow::Cow;
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use crate::{
-    fhir::{Node, Row, Table, types::code, types::time},
+    fhir::{
+        Node, Row, Table,
+        elements::{is_oid, is_uuid},
+        types::{code, time},
+    },
     hl7::{
         Part, Value,
         identifier::{self, may_type_nhs, names_nhs, types_nhs},
@@ -363,12 +367,11 @@ fn national_code(value: &str) -> Option<&'static str> {
 }
 
 fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
-    let is_oid = id.contains('.')
-        && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && !id.starts_with('.');
     match scheme.map(upper).as_deref() {
-        Some("ISO") | None if is_oid => Some(format_smolstr!("urn:oid:{id}")),
-        Some("UUID" | "GUID") => Some(format_smolstr!("urn:uuid:{}", id.to_lowercase())),
+        Some("ISO") | None if is_oid(id) => Some(format_smolstr!("urn:oid:{id}")),
+        Some("UUID" | "GUID") if is_uuid(&id.to_lowercase()) => {
+            Some(format_smolstr!("urn:uuid:{}", id.to_lowercase()))
+        }
         Some("URI" | "URL" | "HTTP") if !id.contains(char::is_whitespace) => Some(id.into()),
         _ => None,
     }

@@ -213,7 +213,12 @@ fn bounds(text: &str) -> (Option<SmolStr>, Option<SmolStr>) {
     }
 }
 
+/// Nothing when the low is above the high: then the caller keeps the text.
 fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
+    let number = |digits: &Option<SmolStr>| digits.as_ref()?.parse::<f64>().ok();
+    if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
+        return None;
+    }
     Node::object([("low", low.map(value)), ("high", high.map(value))]).some()
 }
 

@@ -21,6 +21,7 @@ fn known(code: &str, event: &str) -> Option<&'static Spec> {
         ("VXU" | "VXR", _) => &VXU,
         ("SIU" | "SRM" | "SRR", _) => &SIU,
         ("MDM", _) => &MDM,
+        ("PPR" | "PGL", _) => &PROBLEMS,
         ("ADT", "A17" | "A24" | "A37" | "A39" | "A40" | "A43" | "A44" | "A45") => &ADT_MANY,
         (
             "ADT",
@@ -209,6 +210,38 @@ static SIU: Spec = Spec {
                 Spec { name: "LOCATION_RESOURCE", opens: &["AIL"], members: &["APR"], ..EMPTY },
                 Spec { name: "PERSONNEL_RESOURCE", opens: &["AIP"], members: &["APR"], ..EMPTY },
             ],
+            ..EMPTY
+        },
+    ],
+    ..EMPTY
+};
+
+const GOAL: Spec = Spec {
+    name: "GOAL",
+    opens: &["GOL"],
+    members: &["VAR", "ROL", "PRT", "PTH"],
+    groups: &[OBSERVATION, ORDER],
+    ..EMPTY
+};
+
+/// Problems and goals: a goal behind a problem is one of it, and the other way about (PGL).
+static PROBLEMS: Spec = Spec {
+    name: "PPR_PC1",
+    members: HEAD,
+    groups: &[
+        PATIENT,
+        Spec {
+            name: "PROBLEM",
+            opens: &["PRB"],
+            members: &["VAR", "ROL", "PRT", "PTH"],
+            groups: &[OBSERVATION, ORDER, GOAL],
+            ..EMPTY
+        },
+        Spec {
+            name: "GOAL",
+            opens: &["GOL"],
+            members: &["VAR", "ROL", "PRT", "PTH"],
+            groups: &[OBSERVATION, ORDER],
             ..EMPTY
         },
     ],

@@ -91,6 +91,11 @@ fn every_structure_has_its_groups() {
         "patient(PID NK1) order(ORC1 RXA1 RXR observation(OBX1) observation(OBX2)) order(ORC2 RXA2 observation(OBX3))",
     );
     check(
+        "PPR_PC1",
+        "PID PV1 PRB:1 NTE ROL OBX:1 GOL:1 OBX:2 ORC OBR OBX:3 PRB:2",
+        "patient(PID visit(PV1)) problem(PRB1 NTE ROL observation(OBX1) goal(GOL1 observation(OBX2) order(ORC OBR observation(OBX3)))) problem(PRB2)",
+    );
+    check(
         "SIU_S12",
         "SCH NTE PID PV1 RGS AIS NTE:x AIL AIP RGS:2 AIG",
         "SCH NTE patient(PID visit(PV1)) resources(RGS service(AIS NTEx) location_resource(AIL) personnel_resource(AIP)) resources(RGS2 general_resource(AIG))",

@@ -46,6 +46,25 @@ e"#,
 }
 
 #[test]
+fn a_period_that_ends_before_it_begins_loses_its_end_and_not_the_message() {
+    for script in [
+        r#"p.set("name", [#{ family: "x", period: #{ start: "2026-02-01", end: "2026-01-01" } }]); out"#,
+        r#"#{ resourceType: "Patient", id: "p", name: [#{ period: #{ start: "2026-02-01", end: "2026-01-01" } }] }"#,
+    ] {
+        let given = body(script);
+        assert!(given.contains(r#""start": "2026-02-01""#) && !given.contains("2026-01-01"), "{given}");
+        assert!(given.contains("a period ends before it begins: its end was left out"), "{given}");
+    }
+}
+
+#[test]
+fn references_within_a_map_lead_somewhere() {
+    let script =
+        r#"#{ resourceType: "Patient", id: "p", managingOrganization: #{ reference: "urn:uuid:1" } }"#;
+    assert!(body(script).contains("`Patient`: a reference by urn: leads to no entry of the bundle"));
+}
+
+#[test]
 fn what_does_not_fit_is_refused_at_its_place() {
     for (script, what) in [
         (r#"p.set("gender", "F")"#, "adt.rhai:9:3: `gender` takes one of female, male, other, unknown"),

@@ -179,7 +179,7 @@ enum Value {
 /// Why what was made cannot be sent.
 enum Unsent {
     Wrong(MapError),
-    /// A period ends before it begins.
+    /// A sender's slip that can be taken out: see [`elements::Type::mend`].
     Mendable,
 }
 
@@ -193,12 +193,12 @@ impl From<Unsent> for MapError {
     fn from(unsent: Unsent) -> Self {
         match unsent {
             Unsent::Wrong(error) => error,
-            Unsent::Mendable => Self::new("a period ends before it begins"),
+            Unsent::Mendable => Self::new("what FHIR forbids cannot be taken out"),
         }
     }
 }
 
-/// Leaves out the ends of periods that end before they begin, for the sender's slip must not cost the message.
+/// Takes out what senders' slips put in, for these must not cost the message.
 fn mend(value: &mut Value, current: &mut Current) -> bool {
     let mut mended = false;
     for bundle in &mut current.bundles {
@@ -209,7 +209,7 @@ fn mend(value: &mut Value, current: &mut Current) -> bool {
     }
     mended |= value.mend();
     if mended {
-        let finding = "a period ends before it begins: its end was left out";
+        let finding = "what FHIR forbids was left out: control characters, blanks in a code, or an end before its beginning";
         current.findings.get_mut().push(Finding::Doubtful(finding));
     }
     mended

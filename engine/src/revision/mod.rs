@@ -163,7 +163,15 @@ fn names_of_files(snapshot: &Snapshot) -> BTreeSet<String> {
     scripts.filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned())).collect()
 }
 
-fn routes(snapshot: &Snapshot, config: &Config, mappings: &BTreeSet<String>) -> Result<Routes, Vec<Problem>> {
+/// The routes of a snapshot, which may name these mappings.
+///
+/// # Errors
+/// Every fault of every file.
+pub fn routes(
+    snapshot: &Snapshot,
+    config: &Config,
+    mappings: &BTreeSet<String>,
+) -> Result<Routes, Vec<Problem>> {
     let listeners = config.listeners.iter().map(|listener| listener.name.clone()).collect();
     let destinations = config.destinations.iter().map(|destination| destination.name.clone()).collect();
     Routes::parse(&snapshot.routes, &Known { listeners: &listeners, destinations: &destinations, mappings })

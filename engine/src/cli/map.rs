@@ -1,21 +1,23 @@
-//! `tie map`: what a mapping makes of messages. Works where there is no `tie.toml` too, unless routes are asked.
+//! `tie map`: what a mapping, or each message's own, makes of messages. Works where there is no `tie.toml` too.
 
-use std::{path::PathBuf, sync::Arc};
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Exit, Place, complain, report, say};
+use super::{
+    Exit, Place, complain,
+    library::{self, Library},
+    say,
+};
 use crate::{
-    config::{self, Config, Environment},
     connector::{Payload, Plugin},
-    error::Problem,
-    hl7::{Message, batch},
-    mapping::{Context, Finding, Limits, Mappings},
-    revision::{self, Revision, SAMPLE_RECEIVED, Sample},
-    routing::{Route, Routes},
+    hl7::Message,
+    mapping::Finding,
+    revision::{SAMPLE_RECEIVED, Sample},
+    routing::Routes,
 };
 
 /// In the place of a mapping: the one that each message's route has.
@@ -40,22 +42,17 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What mappings are told of the instance.
-struct Instance {
-    charset: &'static Encoding,
-    limits: Limits,
-    context: Context,
-}
-
 pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
-    let Instance { charset, limits, context } = instance(arguments, place, plugins);
-    let (mappings, routes) = match mappings(arguments, place, plugins, &limits) {
-        Ok(found) => found,
-        Err(problems) => {
-            complain(report::rendered(&problems, place.snapshot().ok().as_ref(), report::wants_colour()));
-            return Exit::Wrong;
-        }
+    let mut library = match Library::read(place, plugins, arguments.received) {
+        Ok(library) => library,
+        Err(exit) => return exit,
     };
+    library.context.coverage = arguments.coverage;
+    let routes = match (arguments.mapping == BY_ROUTES).then(|| library.routes(place)).transpose() {
+        Ok(routes) => routes,
+        Err(exit) => return exit,
+    };
+    let Library { mappings, charset, context, .. } = &library;
     if routes.is_none() && !mappings.names().any(|name| name == arguments.mapping) {
         let known: Vec<&str> = mappings.names().chain([BY_ROUTES]).collect();
         complain(format_args!(
@@ -67,24 +64,24 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     }
     let mut exit = Exit::Well;
     for file in &arguments.files {
-        let raw = match super::read(file) {
-            Ok(raw) => Bytes::from(raw),
+        let messages = match library::messages(file) {
+            Ok(messages) => messages,
             Err(exit) => return exit,
         };
-        for raw in messages(raw) {
-            let name = match &routes {
+        for raw in messages {
+            let name = match routes {
                 Some(routes) => mapping_of(routes, raw.clone(), charset),
-                None => Some(arguments.mapping.clone()),
+                None => Some(arguments.mapping.as_str()),
             };
-            let sample = match &name {
-                Some(name) => Sample::of(&mappings, name, raw.clone(), charset, &context),
+            let sample = match name {
+                Some(name) => Sample::of(mappings, name, raw.clone(), charset, context),
                 None => Sample::Unrouted,
             };
             if !matches!(sample.result(), "mapped" | "skip") {
                 exit = Exit::Wrong;
             }
             if arguments.json {
-                say(format_args!("{}\n", as_json(file, &raw, charset, name.as_deref(), &sample)));
+                say(format_args!("{}\n", as_json(file, &raw, charset, name, &sample)));
             } else {
                 say(&sample);
                 remarks(&sample);
@@ -94,51 +91,12 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     exit
 }
 
-/// All mappings, and the routes when these are to say which is taken.
-fn mappings(
-    arguments: &Arguments,
-    place: &Place,
-    plugins: &'static [Plugin],
-    limits: &Limits,
-) -> Result<(Arc<Mappings>, Option<Routes>), Vec<Problem>> {
-    if arguments.mapping == BY_ROUTES {
-        let revision = Revision::build(&place.snapshot()?, plugins)?;
-        return Ok((revision.mappings, Some(revision.routes)));
-    }
-    let mappings = Mappings::compile(&config::mappings(&place.home)?, limits)?;
-    Ok((Arc::new(mappings), None))
-}
-
 /// The mapping of the first route that takes a message; any for what is no message, which none can read.
-fn mapping_of(routes: &Routes, raw: Bytes, charset: &'static Encoding) -> Option<String> {
-    let message = Message::parse(raw, charset).ok();
-    let takes = |route: &&Route| message.as_ref().is_none_or(|message| routes.takes(route, message));
-    routes.iter().find(takes).map(|route| route.map.clone())
-}
-
-/// As `tie.toml` says, if there is one that can be read; else as for trying things out.
-fn instance(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Instance {
-    let file = place.config_file();
-    let config =
-        std::fs::read_to_string(&file).ok().and_then(|text| Config::parse(&file, text.into(), plugins).ok());
-    let zone = || TimeZone::get("Europe/London").unwrap_or(TimeZone::UTC);
-    let listener = config.as_ref().and_then(|config| config.listeners.first());
-    Instance {
-        charset: listener.map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset),
-        limits: config.as_ref().map_or_else(Limits::default, revision::limits),
-        context: Context {
-            received: arguments.received,
-            zone: config.as_ref().map_or_else(zone, |config| config.zone.clone()),
-            environment: config.as_ref().map_or(Environment::Test, |config| config.environment).word().into(),
-            coverage: arguments.coverage,
-        },
+fn mapping_of<'r>(routes: &'r Routes, raw: Bytes, charset: &'static Encoding) -> Option<&'r str> {
+    match Message::parse(raw, charset) {
+        Ok(message) => library::mappings_of(routes, &message).first().copied(),
+        Err(_) => routes.iter().next().map(|route| route.map.as_str()),
     }
-}
-
-/// The messages of a file; what has none is handed on whole, to be told why.
-fn messages(raw: Bytes) -> Vec<Bytes> {
-    let found = batch::split(&raw).messages;
-    if found.is_empty() { vec![raw] } else { found }
 }
 
 fn remarks(sample: &Sample) {
@@ -146,7 +104,7 @@ fn remarks(sample: &Sample) {
         complain(format_args!("look at: {}", told(finding)));
     }
     if let Sample::Done(product) = sample {
-        for (segment, field) in &product.unread {
+        for (segment, field) in product.unread() {
             complain(format_args!("not read: {segment}-{field}"));
         }
     }
@@ -173,7 +131,7 @@ fn as_json(
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
         Sample::Done(product) => {
-            product.unread.iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
+            product.unread().iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
         }
         _ => Vec::new(),
     };

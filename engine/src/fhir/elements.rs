@@ -192,22 +192,21 @@ impl Type {
         }
     }
 
-    /// Takes the end out of periods that end before they begin; returns whether there was one.
+    /// Takes out what a sender's slip puts in and FHIR forbids: the end of a period that ends before it begins, control
+    /// characters, blanks within a code. Returns whether there was any.
     pub fn mend(&self, object: &mut Object) -> bool {
         if self.name == "Period" && self.rules.iter().any(|rule| rules::broken(rule, object).is_some()) {
             return object.remove("end").is_some();
         }
         let mut mended = false;
         for (name, node) in object.iter_mut() {
-            let Some(found) = self.element(name).and_then(Element::kind) else { continue };
+            let Some(element) = self.element(name) else { continue };
             let nodes = match node {
                 Node::Array(nodes) => nodes.as_mut_slice(),
                 node => std::slice::from_mut(node),
             };
             for node in nodes {
-                if let Node::Object(object) = node {
-                    mended |= found.mend(object);
-                }
+                mended |= element.mend(node);
             }
         }
         mended
@@ -367,6 +366,17 @@ impl Element {
         }
     }
 
+    fn mend(&self, node: &mut Node) -> bool {
+        match (self.takes, node) {
+            (Takes::Text(format), Node::Text(text)) if !text.is_empty() && !format.fits(text) => {
+                let mended = format.mended(text);
+                mended.map(|mended| *text = mended.into()).is_some()
+            }
+            (_, Node::Object(object)) => self.kind().is_some_and(|found| found.mend(object)),
+            _ => false,
+        }
+    }
+
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
         let fits = match (self.takes, node) {
             (Takes::Boolean, Node::Boolean(_)) => true,
@@ -375,7 +385,7 @@ impl Element {
             (Takes::Decimal, Node::Integer(_) | Node::Decimal(_)) => true,
             (Takes::Text(format), Node::Text(text)) => {
                 if !text.is_empty() && !format.fits(text) {
-                    return Err(Fault::here(format!("is not written as a {}", self.type_name)));
+                    return Err(Fault::here(format.fault(self.type_name)));
                 }
                 true
             }
@@ -456,7 +466,7 @@ impl std::fmt::Debug for Type {
 impl Fault {
     /// Whether [`Type::mend`] can mend it: the message goes on without what cannot be.
     pub fn can_be_mended(&self) -> bool {
-        self.what == rules::PERIOD
+        [rules::PERIOD, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
     }
 
     fn here(what: impl Into<String>) -> Self {

@@ -1,9 +1,13 @@
 //! How the texts of FHIR's primitives are written. Source: FHIR R4, Data Types (the regular expressions there).
 
+/// What is said of texts that can be mended: see [`super::Type::mend`].
+pub(super) const CONTROLS: &str = "has control characters, or nothing but blanks";
+pub(super) const BLANKS: &str = "is not written as a code: it has blanks around it, or more than one within";
+
 /// The form of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Format {
-    /// Any text.
+    /// Any text that says something and has no control characters, which no record can keep.
     Free,
     Code,
     Id,
@@ -37,10 +41,35 @@ impl Format {
         }
     }
 
+    /// What is wrong with a text that does not fit.
+    pub(super) fn fault(self, type_name: &str) -> String {
+        match self {
+            Self::Free => CONTROLS.to_owned(),
+            Self::Code => BLANKS.to_owned(),
+            _ => format!("is not written as a {type_name}"),
+        }
+    }
+
+    /// A text without what keeps it from fitting, where that can be taken out: empty when nothing is left.
+    pub(super) fn mended(self, text: &str) -> Option<String> {
+        match self {
+            Self::Free => {
+                let kept: String =
+                    text.chars().filter(|c| *c >= ' ' || matches!(c, '\t' | '\n' | '\r')).collect();
+                Some(if kept.trim().is_empty() { String::new() } else { kept })
+            }
+            Self::Code => Some(text.split_whitespace().collect::<Vec<_>>().join(" ")),
+            _ => None,
+        }
+    }
+
     /// Whether a text that is not empty is written so.
     pub(super) fn fits(self, text: &str) -> bool {
         match self {
-            Self::Free => true,
+            Self::Free => {
+                let kept = |byte: u8| byte >= b' ' || matches!(byte, b'\t' | b'\n' | b'\r');
+                text.bytes().all(kept) && !text.trim_start().is_empty()
+            }
             Self::Code => text.split(|c: char| c.is_whitespace()).all(|word| !word.is_empty()),
             Self::Id => {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
@@ -176,11 +205,20 @@ mod tests {
             ("time", "09:30:00|09:30:00.5", "09:30|9:30:00|25:00:00|09:30:00Z|09:30:00."),
             ("base64Binary", "QUI=|QUJD", "QUI|QU I=|Q===|QU!="),
             ("xhtml", "<div>x</div>", "x"),
+            ("string", " any\nthing |x", " |a\u{0}b|\u{b}"),
         ] {
             let format = Format::of(type_name);
             assert!(good.split('|').all(|text| format.fits(text)), "{type_name}: {good}");
             assert!(!bad.split('|').any(|text| format.fits(text)), "{type_name}: {bad}");
         }
+    }
+
+    #[test]
+    fn texts_are_mended_where_they_can_be() {
+        assert_eq!(Format::Free.mended("a\u{0}b\n").unwrap(), "ab\n");
+        assert_eq!(Format::Free.mended(" \u{1}").unwrap(), "");
+        assert_eq!(Format::Code.mended(" a \t b").unwrap(), "a b");
+        assert_eq!(Format::Date.mended("x"), None);
     }
 
     #[test]

@@ -316,6 +316,14 @@ mod tests {
     }
 
     #[test]
+    fn money_keeps_its_digits_and_names_a_currency_only_where_one_was_sent() {
+        check("CP", "Money", "310.50&GBP^UP", r#"{"value":310.50,"currency":"GBP"}"#);
+        check("MO", "Money", "70^usd", r#"{"value":70,"currency":"USD"}"#);
+        check("CP", "Money", "150.00", r#"{"value":150.00}"#);
+        check("CP", "Money", "&GBP", "");
+    }
+
+    #[test]
     fn reference_ranges() {
         check(
             "reference-range",

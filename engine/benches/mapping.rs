@@ -153,6 +153,7 @@ fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) 
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
         zone: jiff::tz::TimeZone::get("Europe/London").unwrap(),
         environment: "test".into(),
+        revision: "sample".into(),
         coverage: false,
     };
     println!(

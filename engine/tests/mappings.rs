@@ -189,9 +189,9 @@ fn routes() -> &'static Routes {
     static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let known = Known {
-            listeners: &names(&["hospital"]),
-            destinations: &names(&["shared-care-record"]),
-            mappings: &shipped().names().map(str::to_owned).collect(),
+            listeners: Some(&names(&["hospital"])),
+            destinations: Some(&names(&["shared-care-record"])),
+            mappings: Some(&shipped().names().map(str::to_owned).collect()),
         };
         let files = walk(&root().join("routes")).into_iter().map(|file| {
             let text = fs::read_to_string(&file).unwrap();
@@ -207,6 +207,7 @@ fn context() -> Context {
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
         zone: TimeZone::get("Europe/London").unwrap(),
         environment: "test".into(),
+        revision: "sample".into(),
         coverage: false,
     }
 }

@@ -4,16 +4,19 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Exit, Place, complain, report, say};
+use super::{
+    Exit, Place, complain,
+    library::{self, Library},
+    say,
+};
 use crate::{
-    config::{self, Config, Environment},
     connector::{Payload, Plugin},
-    hl7::{Message, batch},
-    mapping::{Context, Finding, Limits, Mappings},
-    revision::{self, SAMPLE_RECEIVED, Sample},
+    hl7::Message,
+    mapping::Finding,
+    revision::{SAMPLE_RECEIVED, Sample},
 };
 
 /// Show what a mapping makes of messages.
@@ -35,23 +38,13 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What mappings are told of the instance.
-struct Instance {
-    charset: &'static Encoding,
-    limits: Limits,
-    context: Context,
-}
-
 pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
-    let Instance { charset, limits, context } = instance(arguments, place, plugins);
-    let mappings = config::mappings(&place.home).and_then(|files| Mappings::compile(&files, &limits));
-    let mappings = match mappings {
-        Ok(mappings) => mappings,
-        Err(problems) => {
-            complain(report::rendered(&problems, place.snapshot().ok().as_ref(), report::wants_colour()));
-            return Exit::Wrong;
-        }
+    let mut library = match Library::read(place, plugins, arguments.received) {
+        Ok(library) => library,
+        Err(exit) => return exit,
     };
+    library.context.coverage = arguments.coverage;
+    let Library { mappings, charset, context, .. } = library;
     if !mappings.names().any(|name| name == arguments.mapping) {
         let known: Vec<&str> = mappings.names().collect();
         complain(format_args!(
@@ -63,11 +56,11 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     }
     let mut exit = Exit::Well;
     for file in &arguments.files {
-        let raw = match super::read(file) {
-            Ok(raw) => Bytes::from(raw),
+        let messages = match library::messages(file) {
+            Ok(messages) => messages,
             Err(exit) => return exit,
         };
-        for raw in messages(raw) {
+        for raw in messages {
             let sample = Sample::of(&mappings, &arguments.mapping, raw.clone(), charset, &context);
             if !matches!(sample.result(), "mapped" | "skip") {
                 exit = Exit::Wrong;
@@ -83,37 +76,12 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     exit
 }
 
-/// As `tie.toml` says, if there is one that can be read; else as for trying things out.
-fn instance(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Instance {
-    let file = place.config_file();
-    let config =
-        std::fs::read_to_string(&file).ok().and_then(|text| Config::parse(&file, text.into(), plugins).ok());
-    let zone = || TimeZone::get("Europe/London").unwrap_or(TimeZone::UTC);
-    let listener = config.as_ref().and_then(|config| config.listeners.first());
-    Instance {
-        charset: listener.map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset),
-        limits: config.as_ref().map_or_else(Limits::default, revision::limits),
-        context: Context {
-            received: arguments.received,
-            zone: config.as_ref().map_or_else(zone, |config| config.zone.clone()),
-            environment: config.as_ref().map_or(Environment::Test, |config| config.environment).word().into(),
-            coverage: arguments.coverage,
-        },
-    }
-}
-
-/// The messages of a file; what has none is handed on whole, to be told why.
-fn messages(raw: Bytes) -> Vec<Bytes> {
-    let found = batch::split(&raw).messages;
-    if found.is_empty() { vec![raw] } else { found }
-}
-
 fn remarks(sample: &Sample) {
     for finding in sample.findings() {
         complain(format_args!("look at: {}", told(finding)));
     }
     if let Sample::Done(product) = sample {
-        for (segment, field) in &product.unread {
+        for (segment, field) in product.unread() {
             complain(format_args!("not read: {segment}-{field}"));
         }
     }
@@ -134,7 +102,7 @@ fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, samp
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
         Sample::Done(product) => {
-            product.unread.iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
+            product.unread().iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
         }
         _ => Vec::new(),
     };

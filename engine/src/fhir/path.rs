@@ -27,6 +27,12 @@ pub struct Path {
     shapes: Vec<&'static str>,
 }
 
+impl PartialEq for Path {
+    fn eq(&self, other: &Self) -> bool {
+        self.start.name == other.start.name && self.steps == other.steps
+    }
+}
+
 /// One name on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {

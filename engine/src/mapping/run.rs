@@ -3,18 +3,21 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
 };
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
 
 use super::{
-    Context, Files, Limits, MapError, Mapped, Product,
+    Context, FOLDER, Files, Limits, MapError, Mapped, Override, Product,
     compile::{self, Compiled},
     current::{self, Coverage, Current, Deadline},
     drafts::{self, DraftHandle},
     fault::{Verdict, Words, told},
     handles::{BundleHandle, ResourceHandle},
+    ignored::Ignored,
+    layers::Parts,
     nodes,
     values::MessageHandle,
 };
@@ -35,6 +38,8 @@ pub struct Mappings {
     scripts: BTreeMap<String, Script>,
     tables: Arc<Tables>,
     words: Arc<Words>,
+    overrides: Vec<Override>,
+    parts: BTreeMap<String, Parts>,
     warnings: Vec<Problem>,
     limits: Limits,
 }
@@ -43,16 +48,28 @@ pub struct Mappings {
 pub(super) struct Script {
     pub file: String,
     pub call: AST,
+    /// What it leaves out on purpose.
+    pub ignored: Ignored,
 }
 
 impl Mappings {
-    /// Compiles all scripts and tables.
+    /// Compiles all scripts and tables of `mappings/`.
     ///
     /// # Errors
     /// Everything that is wrong, with its place: all faults of all files, not the first only.
     pub fn compile(files: &Files, limits: &Limits) -> Result<Self, Vec<Problem>> {
-        let Compiled { engine, scripts, tables, words, warnings } = compile::compile(files, limits)?;
-        Ok(Self { engine, scripts, tables, words: Arc::new(words), warnings, limits: limits.clone() })
+        Self::compile_layers(files, &[PathBuf::from(FOLDER)], limits)
+    }
+
+    /// Compiles all scripts and tables of several folders, of which the first wins.
+    ///
+    /// # Errors
+    /// As [`Mappings::compile`].
+    pub fn compile_layers(files: &Files, folders: &[PathBuf], limits: &Limits) -> Result<Self, Vec<Problem>> {
+        let Compiled { engine, scripts, tables, words, overrides, parts, warnings } =
+            compile::compile(files, folders, limits)?;
+        let (words, limits) = (Arc::new(words), limits.clone());
+        Ok(Self { engine, scripts, tables, words, overrides, parts, warnings, limits })
     }
 
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
@@ -63,6 +80,11 @@ impl Mappings {
     /// A code table.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
+    }
+
+    /// What a folder says anew of the folders below it.
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
     }
 
     /// What is worth a look though it may run.
@@ -83,6 +105,7 @@ impl Mappings {
             received: context.received,
             zone: context.zone.clone(),
             environment: context.environment.clone(),
+            revision: context.revision.clone(),
             bundles: Vec::new(),
             drafts: Vec::new(),
             groups: None,
@@ -106,7 +129,7 @@ impl Mappings {
         };
         Ok(Product {
             mapped,
-            unread: current.coverage.unread(message),
+            coverage: current.coverage.told(message, &script.ignored),
             findings: current.findings.into_inner(),
         })
     }
@@ -122,12 +145,24 @@ impl Mappings {
             }
             Err(error) => *error,
         };
-        Ok(Ended::With(match told(error, &script.file, Some(&self.words))? {
+        let verdict =
+            told(error, &script.file, Some(&self.words)).map_err(|error| self.in_its_layer(error))?;
+        Ok(Ended::With(match verdict {
             Verdict::Skip(reason) => Mapped::Skip(reason),
             Verdict::Hold(reason) => Mapped::Hold(reason),
             Verdict::Reject(reason) => Mapped::Reject(reason),
             Verdict::Late => return Err(MapError::new("the mapping ran longer than it may")),
         }))
+    }
+
+    /// The error with the file of the layer that it stands in.
+    fn in_its_layer(&self, mut error: MapError) -> MapError {
+        if let Some(place) = &mut error.place
+            && let Some(parts) = place.file.to_str().and_then(|file| self.parts.get(file))
+        {
+            *place = parts.place(place.line, place.column);
+        }
+        error
     }
 
     /// An error of what the script returned: its place is the script as a whole.

@@ -146,6 +146,7 @@ fn register_message(engine: &mut Engine) {
         .register_get("control_id", header(|current| current.message.control_id()))
         .register_get("version", header(|current| current.message.version()))
         .register_get("environment", header(|current| Cow::Borrowed(&current.environment)))
+        .register_get("revision", header(|current| Cow::Borrowed(&current.revision)))
         .register_get("received", header(|current| Cow::Owned(received(current))))
         .register_get("trigger", |_: &mut MessageHandle| {
             with(|current| {

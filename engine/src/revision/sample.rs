@@ -13,7 +13,7 @@ use bytes::Bytes;
 use encoding_rs::Encoding;
 use jiff::Timestamp;
 
-use super::{Revision, SAMPLE_RECEIVED, route_file};
+use super::{Revision, SAMPLE_RECEIVED, SAMPLE_REVISION, route_file};
 use crate::{
     connector::Payload,
     error::{Place, Problem},
@@ -79,8 +79,8 @@ fn run_test(
     if !Message::parse(raw.clone(), charset).map_or(true, taken) {
         return Some(failure("the route does not take this message: see `accept`".to_owned(), String::new()));
     }
-    let sample =
-        Sample::of(&revision.mappings, &route.map, raw.clone(), charset, &revision.context(received));
+    let context = Context { revision: SAMPLE_REVISION.into(), ..revision.context(received) };
+    let sample = Sample::of(&revision.mappings, &route.map, raw.clone(), charset, &context);
     let expected = String::from_utf8_lossy(expected);
     let difference =
         difference(&comparable(&test.expect, &expected), &comparable(&test.expect, &sample.to_string()))?;

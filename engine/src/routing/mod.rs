@@ -126,15 +126,15 @@ pub struct RouteTest {
     pub line: usize,
 }
 
-/// The names that a route may refer to.
+/// The names that a route may refer to; any name where nothing is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// The listeners in `tie.toml`.
-    pub listeners: &'a BTreeSet<String>,
+    pub listeners: Option<&'a BTreeSet<String>>,
     /// The destinations in `tie.toml`.
-    pub destinations: &'a BTreeSet<String>,
+    pub destinations: Option<&'a BTreeSet<String>>,
     /// The mappings in `mappings/`.
-    pub mappings: &'a BTreeSet<String>,
+    pub mappings: Option<&'a BTreeSet<String>>,
 }
 
 /// What routing looks at in a message.

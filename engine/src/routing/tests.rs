@@ -13,9 +13,9 @@ fn parse(files: &[(&str, &str)]) -> Result<Routes, Vec<Problem>> {
     Routes::parse(
         &files,
         &Known {
-            listeners: &names(&["hospital", "laboratory"]),
-            destinations: &names(&["shared-care-record", "archive"]),
-            mappings: &names(&["adt", "oru"]),
+            listeners: Some(&names(&["hospital", "laboratory"])),
+            destinations: Some(&names(&["shared-care-record", "archive"])),
+            mappings: Some(&names(&["adt", "oru"])),
         },
     )
 }

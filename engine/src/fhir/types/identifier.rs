@@ -116,7 +116,7 @@ pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         Authority::None => Some(local("organization", cx)),
         other => other.system(cx),
     };
-    Node::object([("system", system), ("value", Some(Node::text(value)))]).some()
+    typed(kind.as_deref(), system, &value, cx)
 }
 
 /// XCN (and CNN within NDL) as `Identifier`: XCN.1 under XCN.9; C1234567 is a consultant's, G1234567 a GP's code.
@@ -134,7 +134,16 @@ pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
         (Authority::None, None) => Some(local("person", cx)),
         (other, _) => other.system(cx),
     };
-    Node::object([("system", system), ("value", Some(Node::text(value)))]).some()
+    typed(kind.as_deref(), system, &value, cx)
+}
+
+fn typed(kind: Option<&str>, system: Option<Node>, value: &str, cx: &Cx<'_>) -> Option<Node> {
+    Node::object([
+        ("type", kind.and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        ("system", system),
+        ("value", Some(Node::text(value))),
+    ])
+    .some()
 }
 
 /// HD as `Identifier` of an organisation: an ODS code as such, anything else under a system of the sender.

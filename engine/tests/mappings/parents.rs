@@ -32,73 +32,83 @@ struct Order {
     has_results: bool,
 }
 
-/// Reads the segments as the structure of the message has them.
-fn expected(names: &[&str], results: bool) -> Owners {
-    let mut orders: Vec<Order> = Vec::new();
-    let mut found: Vec<(String, Place, usize)> = Vec::new();
-    let mut place = Place::Head;
-    for (index, name) in names.iter().enumerate() {
-        if matches!(*name, "OBX" | "SPM" | "TQ1") && orders.is_empty() {
-            orders.push(Order { made_up: true, ..Order::default() });
+/// The orders of a message, and each OBX and NTE with its place and the order it stands in.
+#[derive(Default)]
+struct Read {
+    orders: Vec<Order>,
+    found: Vec<(String, Place, usize)>,
+}
+
+impl Read {
+    /// Reads the segments as the structure of the message has them.
+    fn of(names: &[&str]) -> Self {
+        let mut read = Self::default();
+        let mut place = Place::Head;
+        for (index, name) in names.iter().enumerate() {
+            read.begin_order(index, name);
+            place = read.place(index, name, place);
+            let order = read.orders.len().saturating_sub(1);
+            match *name {
+                "OBX" => read.found.push((format!("X{index}"), place, order)),
+                "NTE" => read.found.push((format!("N{index}"), place, order)),
+                _ => {}
+            }
         }
-        match *name {
-            "ORC" => orders.push(Order { orc: Some(index), ..Order::default() }),
-            "OBR" => match orders.last_mut().filter(|last| !last.made_up && last.obr.is_none()) {
-                Some(last) => last.obr = Some(index),
-                None => orders.push(Order { obr: Some(index), ..Order::default() }),
-            },
-            _ => {}
-        }
-        let order = orders.len().saturating_sub(1);
-        place = match (*name, place) {
-            ("ORC" | "OBR" | "TQ1", _) => Place::Order,
-            ("DG1", before) => {
-                if orders.is_empty() {
-                    before
-                } else {
-                    Place::Order
-                }
-            }
-            ("AL1", _) => Place::Head,
-            ("SPM", _) => Place::Specimen(index),
-            ("OBX", Place::Specimen(specimen) | Place::SpecimenResult(specimen, _))
-                if orders[order].has_results =>
-            {
-                Place::SpecimenResult(specimen, index)
-            }
-            ("OBX", _) => {
-                orders[order].has_results = true;
-                Place::Result(index)
-            }
-            (_, before) => before,
-        };
-        match *name {
-            "OBX" => found.push((format!("X{index}"), place, order)),
-            "NTE" => found.push((format!("N{index}"), place, order)),
+        read
+    }
+
+    fn begin_order(&mut self, index: usize, name: &str) {
+        let last = self.orders.last_mut();
+        match (name, last) {
+            ("OBX" | "SPM" | "TQ1", None) => self.orders.push(Order { made_up: true, ..Order::default() }),
+            ("ORC", _) => self.orders.push(Order { orc: Some(index), ..Order::default() }),
+            ("OBR", Some(last)) if !last.made_up && last.obr.is_none() => last.obr = Some(index),
+            ("OBR", _) => self.orders.push(Order { obr: Some(index), ..Order::default() }),
             _ => {}
         }
     }
-    let named = |order: usize| {
-        let order = &orders[order];
+
+    fn place(&mut self, index: usize, name: &str, before: Place) -> Place {
+        match (name, before, self.orders.last_mut()) {
+            ("ORC" | "OBR" | "TQ1", _, _) | ("DG1", _, Some(_)) => Place::Order,
+            ("AL1", _, _) => Place::Head,
+            ("SPM", _, _) => Place::Specimen(index),
+            ("OBX", Place::Specimen(specimen) | Place::SpecimenResult(specimen, _), Some(order))
+                if order.has_results =>
+            {
+                Place::SpecimenResult(specimen, index)
+            }
+            ("OBX", _, Some(order)) => {
+                order.has_results = true;
+                Place::Result(index)
+            }
+            _ => before,
+        }
+    }
+
+    /// The number of an order that has a resource: in results that is one with an OBR.
+    fn named(&self, order: usize, results: bool) -> Option<String> {
+        let order = self.orders.get(order)?;
         let number = if results { order.obr } else { order.obr.or(order.orc) };
         number.map(|number| format!("P{number}"))
+    }
+}
+
+fn expected(names: &[&str], results: bool) -> Owners {
+    let read = Read::of(names);
+    let owner = |what: &str, place: Place, order: usize| match place {
+        Place::Head => None,
+        Place::Result(result) | Place::SpecimenResult(_, result) if what.starts_with('N') => {
+            Some(format!("X{result}"))
+        }
+        Place::Order | Place::Result(_) => read.named(order, results),
+        Place::Specimen(specimen) | Place::SpecimenResult(specimen, _) => {
+            read.named(order, results).map(|_| format!("S{specimen}"))
+        }
     };
+    let found = read.found.iter();
     found
-        .into_iter()
-        .map(|(what, place, order)| {
-            let note = what.starts_with('N');
-            let owner = match place {
-                Place::Head => None,
-                Place::Result(result) | Place::SpecimenResult(_, result) if note => {
-                    Some(format!("X{result}"))
-                }
-                Place::Order | Place::Result(_) => named(order),
-                Place::Specimen(specimen) | Place::SpecimenResult(specimen, _) => {
-                    named(order).map(|_| format!("S{specimen}"))
-                }
-            };
-            (what, owner.into_iter().collect())
-        })
+        .map(|(what, place, order)| (what.clone(), owner(what, *place, *order).into_iter().collect()))
         .collect()
 }
 

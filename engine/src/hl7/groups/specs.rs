@@ -106,8 +106,8 @@ static OUL: Spec = Spec {
                 Spec {
                     name: "ORDER",
                     opens: &["OBR"],
-                    members: &["ORC", "TQ1", "TQ2", "PRT", "ROL", "CTI"],
-                    groups: &[Spec { name: "RESULT", ..OBSERVATION }],
+                    members: &["ORC", "PRT", "ROL", "CTI"],
+                    groups: &[TIMING, Spec { name: "RESULT", ..OBSERVATION }],
                     ..EMPTY
                 },
             ],

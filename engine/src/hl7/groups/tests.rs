@@ -112,6 +112,21 @@ fn every_structure_has_its_groups() {
     );
     check("ADT_A40", "EVN PID:1 MRG:1 PID:2 MRG:2 PV1", "EVN patient(PID1 MRG1) patient(PID2 MRG2 PV1)");
     check(
+        "DFT_P03",
+        "EVN PID PV1 FT1:1 PR1 FT1:2 IN1",
+        "EVN PID PV1 financial(FT11 procedure(PR1)) financial(FT12) insurance(IN1)",
+    );
+    check(
+        "REF_I12",
+        "RF1 PRD:1 CTD PRD:2 PID DG1 OBR OBX NTE PV1",
+        "RF1 PID DG1 PV1 provider_contact(PRD1 CTD) provider_contact(PRD2) observation(OBR results(OBX NTE))",
+    );
+    check("XXX_X01", "PID OBX NTE", "PID OBX NTE");
+}
+
+#[test]
+fn specimens_stand_before_their_orders_or_in_them() {
+    check(
         "OUL_R22",
         "PID SPM OBX:0 SAC OBR:1 ORC OBX:1 OBR:2 OBX:2 SPM:2 OBR:3",
         "patient(PID) specimen(SPM OBX0 container(SAC) order(OBR1 ORC result(OBX1)) order(OBR2 result(OBX2))) specimen(SPM2 order(OBR3))",
@@ -126,17 +141,6 @@ fn every_structure_has_its_groups() {
         "PID PV1 SPM:1 OBX:0 ORC:1 TQ1 OBR:1 OBX:1 PRT NTE ORC:2 OBR:2 SPM:2 ORC:3 OBR:3",
         "patient(PID visit(PV1)) specimen(SPM1 OBX0 order(ORC1 OBR1 timing(TQ1) observation(OBX1 PRT NTE)) order(ORC2 OBR2)) specimen(SPM2 order(ORC3 OBR3))",
     );
-    check(
-        "DFT_P03",
-        "EVN PID PV1 FT1:1 PR1 FT1:2 IN1",
-        "EVN PID PV1 financial(FT11 procedure(PR1)) financial(FT12) insurance(IN1)",
-    );
-    check(
-        "REF_I12",
-        "RF1 PRD:1 CTD PRD:2 PID DG1 OBR OBX NTE PV1",
-        "RF1 PID DG1 PV1 provider_contact(PRD1 CTD) provider_contact(PRD2) observation(OBR results(OBX NTE))",
-    );
-    check("XXX_X01", "PID OBX NTE", "PID OBX NTE");
 }
 
 #[test]

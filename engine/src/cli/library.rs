@@ -14,7 +14,7 @@ use crate::{
     hl7::{Message, batch},
     mapping::{Context, Limits, Mappings},
     revision::{self, SAMPLE_REVISION},
-    routing::{Header, Known, Routes},
+    routing::{Known, Routes},
 };
 
 /// What messages are mapped with: as `tie.toml` says, if there is one that can be read; else as for trying things out.
@@ -67,9 +67,8 @@ fn context(config: Option<&Config>, received: Timestamp) -> Context {
 
 /// The mappings that the routes give a message, whatever its listener.
 pub(super) fn mappings_of<'r>(routes: &'r Routes, message: &Message) -> Vec<&'r str> {
-    let header = Header::of(message);
     let mut found: Vec<&str> = Vec::new();
-    for route in routes.iter().filter(|route| route.accept.takes(&header)) {
+    for route in routes.iter().filter(|route| routes.takes(route, message)) {
         if !found.contains(&route.map.as_str()) {
             found.push(&route.map);
         }

@@ -1,4 +1,4 @@
-//! `tie map`: what a mapping makes of messages. Works where there is no `tie.toml` too.
+//! `tie map`: what a mapping, or each message's own, makes of messages. Works where there is no `tie.toml` too.
 
 use std::path::PathBuf;
 
@@ -17,12 +17,16 @@ use crate::{
     hl7::Message,
     mapping::Finding,
     revision::{SAMPLE_RECEIVED, Sample},
+    routing::Routes,
 };
+
+/// In the place of a mapping: the one that each message's route has.
+const BY_ROUTES: &str = "auto";
 
 /// Show what a mapping makes of messages.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The mapping: `adt` for mappings/adt.rhai.
+    /// The mapping: `adt` for mappings/adt.rhai; `auto` for that of the first route that takes the message.
     mapping: String,
     /// Files with messages: plain, framed or in batches; `-` is stdin.
     #[arg(required = true, value_name = "FILE")]
@@ -44,9 +48,13 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
         Err(exit) => return exit,
     };
     library.context.coverage = arguments.coverage;
-    let Library { mappings, charset, context, .. } = library;
-    if !mappings.names().any(|name| name == arguments.mapping) {
-        let known: Vec<&str> = mappings.names().collect();
+    let routes = match (arguments.mapping == BY_ROUTES).then(|| library.routes(place)).transpose() {
+        Ok(routes) => routes,
+        Err(exit) => return exit,
+    };
+    let Library { mappings, charset, context, .. } = &library;
+    if routes.is_none() && !mappings.names().any(|name| name == arguments.mapping) {
+        let known: Vec<&str> = mappings.names().chain([BY_ROUTES]).collect();
         complain(format_args!(
             "tie: there is no mapping `{}`; known are {}",
             arguments.mapping,
@@ -61,12 +69,19 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
             Err(exit) => return exit,
         };
         for raw in messages {
-            let sample = Sample::of(&mappings, &arguments.mapping, raw.clone(), charset, &context);
+            let name = match routes {
+                Some(routes) => mapping_of(routes, raw.clone(), charset),
+                None => Some(arguments.mapping.as_str()),
+            };
+            let sample = match name {
+                Some(name) => Sample::of(mappings, name, raw.clone(), charset, context),
+                None => Sample::Unrouted,
+            };
             if !matches!(sample.result(), "mapped" | "skip") {
                 exit = Exit::Wrong;
             }
             if arguments.json {
-                say(format_args!("{}\n", as_json(file, &raw, charset, &sample)));
+                say(format_args!("{}\n", as_json(file, &raw, charset, name, &sample)));
             } else {
                 say(&sample);
                 remarks(&sample);
@@ -74,6 +89,14 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
         }
     }
     exit
+}
+
+/// The mapping of the first route that takes a message; any for what is no message, which none can read.
+fn mapping_of<'r>(routes: &'r Routes, raw: Bytes, charset: &'static Encoding) -> Option<&'r str> {
+    match Message::parse(raw, charset) {
+        Ok(message) => library::mappings_of(routes, &message).first().copied(),
+        Err(_) => routes.iter().next().map(|route| route.map.as_str()),
+    }
 }
 
 fn remarks(sample: &Sample) {
@@ -97,7 +120,13 @@ fn told(finding: &Finding) -> String {
 }
 
 /// Written by hand where the outputs stand, so that their numbers keep their digits.
-fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, sample: &Sample) -> String {
+fn as_json(
+    file: &std::path::Path,
+    raw: &Bytes,
+    charset: &'static Encoding,
+    mapping: Option<&str>,
+    sample: &Sample,
+) -> String {
     let message = Message::parse(raw.clone(), charset).ok();
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
@@ -113,6 +142,7 @@ fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, samp
             let trigger = message.trigger();
             format!("{}^{}", trigger.code, trigger.event)
         }),
+        "mapping": mapping,
         "result": sample.result(),
         "reason": sample.reason(),
         "findings": findings,

@@ -27,6 +27,8 @@ use crate::{
 pub enum Sample {
     /// The bytes are no message.
     Unreadable(String),
+    /// No route takes the message.
+    Unrouted,
     /// The mapping ran.
     Done(Product),
     /// The mapping failed.
@@ -115,10 +117,11 @@ impl Sample {
         }
     }
 
-    /// `mapped`, `skip`, `hold`, `reject`, `error` or `unreadable`.
+    /// `mapped`, `skip`, `hold`, `reject`, `error`, `unreadable` or `unrouted`.
     pub fn result(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
+            Self::Unrouted => "unrouted",
             Self::Failed(_) => "error",
             Self::Done(Product { mapped: Mapped::Outputs(_), .. }) => "mapped",
             Self::Done(Product { mapped: Mapped::Skip(_), .. }) => "skip",
@@ -131,6 +134,7 @@ impl Sample {
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Unreadable(reason) => Some(reason.clone()),
+            Self::Unrouted => Some("no route takes it".to_owned()),
             Self::Failed(error) => Some(error.to_string()),
             Self::Done(product) => match &product.mapped {
                 Mapped::Outputs(_) => None,

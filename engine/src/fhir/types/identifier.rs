@@ -12,7 +12,11 @@ use std::borrow::Cow;
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use crate::{
-    fhir::{Node, Row, Table, types::code, types::time},
+    fhir::{
+        Node, Row, Table,
+        elements::{is_oid, is_uuid},
+        types::{code, time},
+    },
     hl7::{
         Part, Value,
         identifier::{self, may_type_nhs, names_nhs, types_nhs},
@@ -188,6 +192,11 @@ fn control_id_system(cx: &Cx<'_>) -> String {
 /// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.
 pub fn visit(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     numbered(part.component(1), Authority::of(part.component(4), Some("VN"), cx), "visit", cx)
+}
+
+/// CX of an account (PID-18, MRG-3) as `Identifier`, in the same way.
+pub fn account(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    numbered(part.component(1), Authority::of(part.component(4), Some("AN"), cx), "account", cx)
 }
 
 /// EI of an order as `Identifier`, as the placer numbered it: without a namespace, under the sending facility.
@@ -372,12 +381,11 @@ fn national_code(value: &str) -> Option<&'static str> {
 }
 
 fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
-    let is_oid = id.contains('.')
-        && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && !id.starts_with('.');
     match scheme.map(upper).as_deref() {
-        Some("ISO") | None if is_oid => Some(format_smolstr!("urn:oid:{id}")),
-        Some("UUID" | "GUID") => Some(format_smolstr!("urn:uuid:{}", id.to_lowercase())),
+        Some("ISO") | None if is_oid(id) => Some(format_smolstr!("urn:oid:{id}")),
+        Some("UUID" | "GUID") if is_uuid(&id.to_lowercase()) => {
+            Some(format_smolstr!("urn:uuid:{}", id.to_lowercase()))
+        }
         Some("URI" | "URL" | "HTTP") if !id.contains(char::is_whitespace) => Some(id.into()),
         _ => None,
     }

@@ -213,7 +213,12 @@ fn bounds(text: &str) -> (Option<SmolStr>, Option<SmolStr>) {
     }
 }
 
+/// Nothing when the low is above the high: then the caller keeps the text.
 fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
+    let number = |digits: &Option<SmolStr>| digits.as_ref()?.parse::<f64>().ok();
+    if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
+        return None;
+    }
     Node::object([("low", low.map(value)), ("high", high.map(value))]).some()
 }
 
@@ -308,6 +313,14 @@ mod tests {
             "5^mL",
             r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
         );
+    }
+
+    #[test]
+    fn money_keeps_its_digits_and_names_a_currency_only_where_one_was_sent() {
+        check("CP", "Money", "310.50&GBP^UP", r#"{"value":310.50,"currency":"GBP"}"#);
+        check("MO", "Money", "70^usd", r#"{"value":70,"currency":"USD"}"#);
+        check("CP", "Money", "150.00", r#"{"value":150.00}"#);
+        check("CP", "Money", "&GBP", "");
     }
 
     #[test]

@@ -194,6 +194,11 @@ pub fn visit(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     numbered(part.component(1), Authority::of(part.component(4), Some("VN"), cx), "visit", cx)
 }
 
+/// CX of an account (PID-18, MRG-3) as `Identifier`, in the same way.
+pub fn account(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    numbered(part.component(1), Authority::of(part.component(4), Some("AN"), cx), "account", cx)
+}
+
 /// EI of an order as `Identifier`, as the placer numbered it: without a namespace, under the sending facility.
 pub fn placer(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     order(part, "placer", cx)

@@ -116,6 +116,7 @@ pub const CONVERTERS: &[Converter] = &[
     converter("HD", "Identifier", identifier::hd),
     converter("HD", "uri", identifier::hd_uri),
     converter("visit-number", "Identifier", identifier::visit),
+    converter("account-number", "Identifier", identifier::account),
     converter("placer-number", "Identifier", identifier::placer),
     converter("filler-number", "Identifier", identifier::filler),
     converter("verification", "Extension", identifier::verification),

@@ -29,10 +29,15 @@ fn made(pid: &str, pv1: &str, then: &str) -> (Vec<String>, String) {
         "{MAPS}fn map(msg) {{ let out = bundle(); let p = out.put(PATIENT, msg[\"PID\"]);\n\
          let e = out.put(VISIT, msg[\"PV1\"], \"v\", \"1\"); e.set(\"status\", \"in-progress\"); {then}; out }}"
     );
-    let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default())
-        .unwrap_or_else(|problems| panic!("{problems:?}"));
+    let mut files = files(&[("mappings/adt.rhai", &script)]);
+    files.insert(
+        "mappings/tables/yes-no.csv".into(),
+        include_str!("../../../../mappings/tables/yes-no.csv").into(),
+    );
+    let mappings =
+        Mappings::compile(&files, &Limits::default()).unwrap_or_else(|problems| panic!("{problems:?}"));
     let text =
-        format!("MSH|^~\\&|A|RXX||||||ADT^A08|1|P|2.4\rPID|1||1^^^RXX||OAK^FREDA|||{pid}\rPV1|1|I|{pv1}\r");
+        format!("MSH|^~\\&|A|RXX|||||ADT^A08|1|P|2.4\rPID|1||1^^^RXX||OAK^FREDA|||{pid}\rPV1|1|I|{pv1}\r");
     let product = mappings.run("adt", &message(&text), &context()).unwrap_or_else(|error| panic!("{error}"));
     let Mapped::Outputs(payloads) = product.mapped else { panic!("{:?}", product.mapped) };
     let plain = payloads[0].without_removals();

@@ -105,6 +105,18 @@ fn h11_a_test_nhs_number_does_not_reach_a_live_record() {
     }
 }
 
+/// The message says CANARY wherever a restricted patient's home, relatives, telephones or GP may be told.
+#[test]
+fn h7_nothing_of_a_restricted_patient_leaks_through_any_segment() {
+    let file = root().join("testdata/adt/a01-restricted-with-everything.hl7");
+    assert!(fs::read_to_string(&file).unwrap().matches("CANARY").count() > 30);
+    let (text, kind) = told(&shipped(), &file);
+    assert_eq!(kind, "json", "{text}");
+    for leak in ["CANARY", "B86012", "G9999984"] {
+        assert!(!text.contains(leak), "{leak} leaks");
+    }
+}
+
 /// Unlisted systems, dead codes and typing errors in tables show up as resources of two patients under one id, or
 /// as one patient under two.
 #[test]

@@ -193,7 +193,7 @@ impl Type {
     }
 
     /// Takes out what a sender's slip puts in and FHIR forbids: the end of a period that ends before it begins, control
-    /// characters, blanks within a code. Returns whether there was any.
+    /// characters, blanks within a code, extensions that say nothing. Returns whether there was any.
     pub fn mend(&self, object: &mut Object) -> bool {
         if self.name == "Period" && self.rules.iter().any(|rule| rules::broken(rule, object).is_some()) {
             return object.remove("end").is_some();
@@ -207,6 +207,11 @@ impl Type {
             };
             for node in nodes {
                 mended |= element.mend(node);
+            }
+            if let ("Extension", Node::Array(nodes)) = (element.type_name, node) {
+                let before = nodes.len();
+                nodes.retain(|node| matches!(node, Node::Object(extension) if rules::says(extension)));
+                mended |= nodes.len() < before;
             }
         }
         mended
@@ -471,7 +476,7 @@ impl std::fmt::Debug for Type {
 impl Fault {
     /// Whether [`Type::mend`] can mend it: the message goes on without what cannot be.
     pub fn can_be_mended(&self) -> bool {
-        [rules::PERIOD, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
+        [rules::PERIOD, rules::EMPTY, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
     }
 
     fn here(what: impl Into<String>) -> Self {

@@ -210,7 +210,9 @@ impl Type {
             }
             if let ("Extension", Node::Array(nodes)) = (element.type_name, node) {
                 let before = nodes.len();
-                nodes.retain(|node| matches!(node, Node::Object(extension) if rules::says(extension)));
+                nodes.retain(|node| {
+                    node.is_removal() || matches!(node, Node::Object(extension) if rules::says(extension))
+                });
                 mended |= nodes.len() < before;
             }
         }

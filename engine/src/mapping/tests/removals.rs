@@ -106,6 +106,10 @@ fn a_script_says_what_is_removed_and_it_is_nothing_for_the_script() {
     assert_eq!(says("e.clear(\"period.end\")").0, ["Encounter.period.end"]);
     assert_eq!(says("p.clear(\"extension(http://x/y)\")").0, ["Patient.extension(http://x/y).extension"]);
     assert_eq!(says("p.clear(\"gender\"); p.remove(\"gender\")").0, [""; 0]);
+    // Also where what FHIR forbids is taken out: here an extension that says nothing.
+    let mended =
+        "p.clear(\"extension(http://x/y)\"); p.add(\"extension\", element(#{ url: \"http://x/z\" }))";
+    assert_eq!(says(mended).0, ["Patient.extension(http://x/y).extension"]);
     let (removed, others) = says("p.clear()");
     assert!(others.contains("OAK") && others.contains("gender"), "what is said stays: {others}");
     for gone in ["address", "telecom", "photo", "deceasedBoolean", "extension"] {

@@ -201,14 +201,14 @@ impl Type {
         let mut mended = false;
         for (name, node) in object.iter_mut() {
             let Some(element) = self.element(name) else { continue };
-            let nodes = match node {
-                Node::Array(nodes) => nodes.as_mut_slice(),
-                node => std::slice::from_mut(node),
+            let Node::Array(nodes) = node else {
+                mended |= element.mend(node);
+                continue;
             };
-            for node in nodes {
+            for node in nodes.iter_mut() {
                 mended |= element.mend(node);
             }
-            if let ("Extension", Node::Array(nodes)) = (element.type_name, node) {
+            if element.type_name == "Extension" {
                 let before = nodes.len();
                 nodes.retain(|node| {
                     node.is_removal() || matches!(node, Node::Object(extension) if rules::says(extension))

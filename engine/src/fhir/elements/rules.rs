@@ -60,7 +60,7 @@ const RULES: &[Rule] = &[
     ("Consent", "ppc-1", Any(&["policy", "policyRule"])),
     ("ContactPoint", "cpt-2", With("value", &["system"])),
     ("Duration", "drt-1", With("code", &["value"])),
-    ("Extension", "ext-1", Told(EMPTY, |it| says(it))),
+    ("Extension", "ext-1", Told(EMPTY, says)),
     ("Extension", "ext-1", Apart("value[x]", "extension")),
     ("FamilyMemberHistory", "fhs-1", Apart("age[x]", "born[x]")),
     ("FamilyMemberHistory", "fhs-2", With("estimatedAge", &["age[x]"])),

@@ -198,6 +198,7 @@ fn shown(file: &Path) -> String {
 
 /// JSON with one element a line; the digits of numbers are not touched.
 fn pretty(payload: &Payload) -> String {
+    let payload = payload.without_removals();
     let text = std::str::from_utf8(payload.bytes()).unwrap();
     let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0, false, false);
     for character in text.chars() {

@@ -210,7 +210,9 @@ impl Type {
             }
             if element.type_name == "Extension" {
                 let before = nodes.len();
-                nodes.retain(|node| matches!(node, Node::Object(extension) if rules::says(extension)));
+                nodes.retain(|node| {
+                    node.is_removal() || matches!(node, Node::Object(extension) if rules::says(extension))
+                });
                 mended |= nodes.len() < before;
             }
         }
@@ -328,6 +330,7 @@ impl Element {
     /// The first fault.
     pub fn check(&self, node: &Node) -> Result<(), Fault> {
         match (self.many, node) {
+            (_, Node::Null) => Ok(()),
             (true, Node::Array(nodes)) => {
                 for (place, node) in nodes.iter().enumerate() {
                     self.check_one(node).map_err(|fault| fault.at_index(place))?;
@@ -349,6 +352,9 @@ impl Element {
             return self.check_primitive(node);
         }
         let Node::Object(object) = node else {
+            if *node == Node::Null {
+                return Ok(());
+            }
             return Err(self.wrong(node));
         };
         if self.takes == Takes::Resource {
@@ -364,8 +370,8 @@ impl Element {
         // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
         match self.kind() {
             Some(found) => found.check(object).or_else(|fault| {
-                // An empty object is not written, so it need not be whole; few are, and looking costs.
-                if node.is_empty() { Ok(()) } else { Err(fault) }
+                // An empty object is not written, so it need not be whole, nor what was removed; few are, and looking costs.
+                if node.is_empty() || node.is_removal() { Ok(()) } else { Err(fault) }
             }),
             None => Ok(()),
         }
@@ -441,6 +447,7 @@ impl Element {
             Node::Integer(_) => "a whole number",
             Node::Boolean(_) => "a truth value",
             Node::Reference(_) => "a reference",
+            Node::Null => "nothing",
         };
         Fault::here(format!("takes a {}, not {found}", self.type_name))
     }

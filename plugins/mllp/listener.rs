@@ -299,7 +299,7 @@ impl Connection {
                     self.began = None;
                     let raw = self.with_its_blocks(raw);
                     match self.inbox.accept(raw, &self.peer).await {
-                        Ok(answer) => self.answer(answer).await,
+                        Ok(reply) => self.answer(reply.acknowledgement).await,
                         // Nothing can be acknowledged any more: the sender keeps the message.
                         Err(_) => return Some(End::Closed),
                     }
@@ -407,8 +407,8 @@ impl Connection {
     }
 
     async fn refuse(&mut self, head: Bytes, refusal: Refusal) -> bool {
-        let answer = self.inbox.refuse(head, refusal, &self.peer).await;
-        self.answer(answer).await
+        let reply = self.inbox.refuse(head, refusal, &self.peer).await;
+        self.answer(reply.acknowledgement).await
     }
 
     /// Sends an answer in one write; false if the peer does not take it.

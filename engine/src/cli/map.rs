@@ -11,7 +11,8 @@ use super::{Exit, Place, complain, report, say};
 use crate::{
     config::{self, Config, Environment},
     connector::{Payload, Plugin},
-    hl7::{Message, batch},
+    hl7::batch,
+    incoming::{Incoming, is_fhir},
     mapping::{Context, Finding, Limits, Mappings},
     revision::{self, SAMPLE_RECEIVED, Sample},
 };
@@ -104,6 +105,9 @@ fn instance(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) ->
 
 /// The messages of a file; what has none is handed on whole, to be told why.
 fn messages(raw: Bytes) -> Vec<Bytes> {
+    if is_fhir(&raw) {
+        return vec![raw];
+    }
     let found = batch::split(&raw).messages;
     if found.is_empty() { vec![raw] } else { found }
 }
@@ -130,7 +134,7 @@ fn told(finding: &Finding) -> String {
 
 /// Written by hand where the outputs stand, so that their numbers keep their digits.
 fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, sample: &Sample) -> String {
-    let message = Message::parse(raw.clone(), charset).ok();
+    let message = Incoming::read(raw.clone(), charset).ok();
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
         Sample::Done(product) => {
@@ -141,10 +145,7 @@ fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, samp
     let head = json!({
         "file": file.display().to_string(),
         "control_id": message.as_ref().map(|message| message.control_id()),
-        "trigger": message.as_ref().map(|message| {
-            let trigger = message.trigger();
-            format!("{}^{}", trigger.code, trigger.event)
-        }),
+        "trigger": message.as_ref().map(|message| format!("{}^{}", message.code(), message.event())),
         "result": sample.result(),
         "reason": sample.reason(),
         "findings": findings,

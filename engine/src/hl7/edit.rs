@@ -112,6 +112,11 @@ impl Draft {
         Self { separators: message.separators(), encoding, original: Some(message.raw().clone()), pieces }
     }
 
+    /// Its separators.
+    pub fn separators(&self) -> Separators {
+        self.separators
+    }
+
     /// Puts something at a place.
     ///
     /// # Errors

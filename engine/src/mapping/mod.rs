@@ -23,9 +23,11 @@ mod named;
 mod nodes;
 mod plan;
 mod preference;
+mod reading;
 mod run;
 mod tokens;
 mod values;
+mod wire;
 
 #[cfg(test)]
 mod tests;

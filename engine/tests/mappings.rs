@@ -24,6 +24,7 @@ use jiff::tz::TimeZone;
 use tie_engine::{
     connector::Payload,
     hl7::{Message, batch},
+    incoming::Incoming,
     mapping::{Context, Files, Limits, Mapped, Mappings},
     routing::{Header, Known, Routes},
 };
@@ -63,7 +64,8 @@ fn every_message_of_testdata_gives_what_stands_beside_it() {
 fn no_expectation_is_left_without_its_message() {
     let orphans: Vec<PathBuf> = walk(&root().join("testdata"))
         .into_iter()
-        .filter(|file| matches!(extension(file), "json" | "expect") && !file.with_extension("hl7").exists())
+        .filter(|file| matches!(extension(file), "json" | "expect"))
+        .filter(|file| !["hl7", "fhir"].iter().any(|kind| file.with_extension(kind).exists()))
         .collect();
     assert!(orphans.is_empty(), "{orphans:?}");
 }
@@ -139,7 +141,7 @@ fn every_adt_and_oru_of_the_corpus_gives_a_bundle_or_a_stated_reason() {
             if !matches!(&*message.trigger().code, "ADT" | "ORU") {
                 continue;
             }
-            let (text, kind) = mapped(&mappings, message);
+            let (text, kind) = mapped(&mappings, &message.into());
             match kind {
                 "json" => bundles += 1,
                 _ if text.starts_with("error") => wrong.push(format!("{}: {text}", file.display())),
@@ -157,16 +159,19 @@ fn every_adt_and_oru_of_the_corpus_gives_a_bundle_or_a_stated_reason() {
 
 fn told(mappings: &Mappings, file: &Path) -> (String, &'static str) {
     let raw = fs::read(file).unwrap();
-    match Message::parse(raw.into(), encoding_rs::WINDOWS_1252) {
-        Ok(message) => mapped(mappings, message),
+    match Incoming::read(raw.into(), encoding_rs::WINDOWS_1252) {
+        Ok(message) => mapped(mappings, &message),
         Err(error) => (format!("parse: {error}\n"), "expect"),
     }
 }
 
-fn mapped(mappings: &Mappings, message: Message) -> (String, &'static str) {
-    let Some(name) = mapping_of(&message) else { return ("no route takes it\n".to_owned(), "expect") };
-    match mappings.run(&name, &Arc::new(message), &context()) {
+fn mapped(mappings: &Mappings, message: &Incoming) -> (String, &'static str) {
+    let Some(name) = mapping_of(message) else { return ("no route takes it\n".to_owned(), "expect") };
+    match mappings.run(&name, message, &context()) {
         Ok(product) => match product.mapped {
+            Mapped::Outputs(payloads) if matches!(payloads.first(), Some(Payload::Hl7(_))) => {
+                (payloads.iter().map(lines).collect(), "expect")
+            }
             Mapped::Outputs(payloads) => (payloads.iter().map(pretty).collect(), "json"),
             Mapped::Skip(reason) => (format!("skip: {reason}\n"), "expect"),
             Mapped::Hold(reason) => (format!("hold: {reason}\n"), "expect"),
@@ -177,8 +182,8 @@ fn mapped(mappings: &Mappings, message: Message) -> (String, &'static str) {
 }
 
 /// The mapping of the first shipped route that takes a message.
-fn mapping_of(message: &Message) -> Option<String> {
-    let header = Header::of(message);
+fn mapping_of(message: &Incoming) -> Option<String> {
+    let header = Header::from(message);
     routes().iter().find(|route| route.accept.takes(&header)).map(|route| route.map.clone())
 }
 
@@ -187,8 +192,8 @@ fn routes() -> &'static Routes {
     static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let known = Known {
-            listeners: &names(&["hospital"]),
-            destinations: &names(&["shared-care-record"]),
+            listeners: &names(&["hospital", "fhir"]),
+            destinations: &names(&["shared-care-record", "epr"]),
             mappings: &shipped().names().map(str::to_owned).collect(),
         };
         let files = walk(&root().join("routes")).into_iter().map(|file| {
@@ -224,7 +229,7 @@ fn shipped() -> Mappings {
 }
 
 fn messages(folder: &Path) -> Vec<PathBuf> {
-    walk(folder).into_iter().filter(|file| extension(file) == "hl7").collect()
+    walk(folder).into_iter().filter(|file| matches!(extension(file), "hl7" | "fhir")).collect()
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {
@@ -250,6 +255,11 @@ fn root() -> PathBuf {
 
 fn shown(file: &Path) -> String {
     file.strip_prefix(root()).unwrap_or(file).display().to_string()
+}
+
+/// A segment a line.
+fn lines(payload: &Payload) -> String {
+    String::from_utf8_lossy(payload.bytes()).trim_end().replace('\r', "\n") + "\n"
 }
 
 /// JSON with one element a line; the digits of numbers are not touched.

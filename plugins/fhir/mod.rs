@@ -5,9 +5,15 @@
 //! each answer means is the table in `table.rs`, which a destination can change by `errors`. Requests are never
 //! compressed, since many servers refuse that. The bearer token is read again when the server does not accept it.
 //! Left to others: queue, retries, time-outs (engine), connections and TLS (client).
+//!
+//! As a listener it takes the same by HTTP: see `listener.rs`.
 
 mod answer;
+mod asked;
+mod listener;
+mod listener_options;
 mod missing;
+mod outcome;
 mod table;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
@@ -34,8 +40,12 @@ use crate::{
 /// The connector.
 pub const PLUGIN: Plugin = Plugin {
     name: "fhir",
-    about: "A FHIR R4 server: transaction Bundles and single resources over REST.",
-    source: None,
+    about: "FHIR R4 over HTTP, both ways: Bundles, messages and single resources as JSON.",
+    source: Some(Role {
+        example: listener_options::EXAMPLE,
+        schema: || schemars::schema_for!(listener_options::ListenerOptions),
+        build: listener::build,
+    }),
     destination: Some(Role { example: EXAMPLE, schema: || schemars::schema_for!(FhirOptions), build }),
     answers: TABLES,
 };

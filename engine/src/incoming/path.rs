@@ -5,14 +5,14 @@
 //! shape that FHIR wants: a sender that writes an object where a list is due is read all the same.
 //! Not here: FHIRPath as a whole; places to write to (`fhir::Path`).
 
-use crate::fhir::Node;
+use crate::fhir::{Node, elements::is_name};
 
 /// Steps of one path.
 const MOST_STEPS: usize = 64;
 
 /// A text that is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a path such as `name[0].family`, `identifier.where(system='…').value` or `value[x]`")]
+#[error("this is not a path such as `name[0].family`, `identifier.where(system='…').value` or `value[x]`, of elements that FHIR has")]
 pub struct PathFault;
 
 /// One step of a path.
@@ -47,13 +47,14 @@ pub fn first<'n>(node: &'n Node, path: &str) -> Result<Option<&'n Node>, PathFau
     Ok(all(node, path)?.into_iter().next())
 }
 
-/// Whether a text is a path.
+/// Whether a text is a path, and of elements that FHIR has.
 ///
 /// # Errors
 /// It is none.
 pub fn check_path(path: &str) -> Result<(), PathFault> {
     steps(path)?.into_iter().try_for_each(|step| match step {
         Step::Where(inner, _) => check_path(inner),
+        Step::Name(name) if !is_name(name.trim_start_matches('_')) => Err(PathFault),
         Step::Name(_) | Step::Nth(_) | Step::Choice(_) => Ok(()),
     })
 }
@@ -193,7 +194,7 @@ mod tests {
     #[test]
     fn what_is_no_path_is_told() {
         for bad in
-            ["", ".a", "a.", "a..b", "a[", "a[x", "a[-1]", "a b", "a.where(b)", "a.where(b=c)", "a(b", "[0]a"]
+            ["", ".a", "a.", "a..b", "a[", "a[x", "a[-1]", "a b", "a.where(b)", "a.where(b=c)", "a(b", "[0]a", "name.famly"]
         {
             assert!(check_path(bad).is_err(), "{bad}");
         }

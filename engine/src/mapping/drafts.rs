@@ -162,6 +162,10 @@ fn append(handle: DraftHandle, name: &str) -> Result<DraftSegment> {
 /// A field goes over as it was sent, in its three states; a text is escaped; `()` empties the place; a list is the
 /// repetitions of a field.
 fn set(handle: DraftHandle, path: &Path, value: Dynamic) -> Result<()> {
+    // A new message gets no separators for what is not there; of a copy the place is emptied.
+    if value.is_unit() && is_empty(handle, path)? {
+        return Ok(());
+    }
     if value.is_array() {
         return repeat(handle, path, value.into_array().unwrap_or_default());
     }
@@ -204,12 +208,19 @@ fn set(handle: DraftHandle, path: &Path, value: Dynamic) -> Result<()> {
     }
 }
 
+fn is_empty(handle: DraftHandle, path: &Path) -> Result<bool> {
+    with(|current| match current.drafts.get(handle.draft) {
+        Some(written) => Ok(written.version.is_some() && !written.draft.holds(path)),
+        None => Err(gone()),
+    })
+}
+
 /// Repetitions, the empty ones left out.
 fn repeat(handle: DraftHandle, path: &Path, values: Array) -> Result<()> {
     if path.component.is_some() || path.repetition != 1 {
         return Err(fault("only a field as a whole takes a list"));
     }
-    change(handle, |draft| draft.set(path, Content::Absent))?;
+    set(handle, path, Dynamic::UNIT)?;
     let mut place = path.clone();
     for value in values {
         let empty = value.is_unit()

@@ -70,6 +70,11 @@ const CONVERTERS: [(&str, Convert); 29] = [
     ("FT", plain),
 ];
 
+/// The data types that FHIR is converted to.
+pub(super) fn data_types() -> impl Iterator<Item = &'static str> {
+    CONVERTERS.iter().map(|(name, _)| *name)
+}
+
 impl WireHandle {
     pub fn wire(&self) -> &Wire {
         &self.0
@@ -448,12 +453,16 @@ fn cwe(node: &Node, current: &Current) -> Option<Wire> {
     Wire(pieces.into_iter().map(one).collect()).some()
 }
 
-/// The same in six components: a text that stands beside a coding without a display takes its place.
+/// The same in six components: the text stands where a display is missing, else as that of the second coding if there is
+/// none.
 fn ce(node: &Node, current: &Current) -> Option<Wire> {
     let mut pieces = triplets(node, current);
     let said = text(node, "text");
     pieces.resize(6, String::new());
-    if let Some(slot) = pieces.get_mut(1).filter(|slot| slot.is_empty()) {
+    let stands = pieces.iter().any(|piece| *piece == said);
+    let free = |place: usize| pieces.get(place).is_some_and(String::is_empty);
+    let place = if free(1) { Some(1) } else { Some(4).filter(|_| free(3) && free(4)) };
+    if let Some(slot) = place.filter(|_| !stands).and_then(|place| pieces.get_mut(place)) {
         *slot = said;
     }
     Wire(pieces.into_iter().map(one).collect()).some()

@@ -119,7 +119,21 @@ fn sing_in_json(value: &mut serde_json::Value, name: &str) {
     use serde_json::Value;
     match value {
         // What a message is found, routed and told by: types, codes, systems, references between its own resources.
-        Value::String(_) if ["resourceType", "type", "system", "status", "url", "reference", "fullUrl", "code", "name", "endpoint", "intent"].contains(&name) => {}
+        Value::String(_)
+            if [
+                "resourceType",
+                "type",
+                "system",
+                "status",
+                "url",
+                "reference",
+                "fullUrl",
+                "code",
+                "name",
+                "endpoint",
+                "intent",
+            ]
+            .contains(&name) => {}
         // Ids are found by, as MSH-10 is.
         Value::String(_) if ["id", "value", "versionId"].contains(&name) => {}
         Value::String(text) => text.push_str(CANARY),

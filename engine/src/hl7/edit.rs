@@ -325,7 +325,9 @@ mod tests {
         assert_eq!((draft.count("PID"), draft.count("OBX")), (1, 0));
         let holds = |at: &str| draft.holds(&path(at));
         assert!(holds("MSH-3.2") && holds("PID-3[2].4.2") && holds("PID-5") && holds("PID-7"));
-        assert!(!holds("MSH-3.1") && !holds("PID-3") && !holds("PID-4") && !holds("PID-50.2") && !holds("OBX-1"));
+        assert!(
+            !holds("MSH-3.1") && !holds("PID-3") && !holds("PID-4") && !holds("PID-50.2") && !holds("OBX-1")
+        );
     }
 
     #[test]

@@ -12,7 +12,9 @@ const MOST_STEPS: usize = 64;
 
 /// A text that is no path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("this is not a path such as `name[0].family`, `identifier.where(system='…').value` or `value[x]`, of elements that FHIR has")]
+#[error(
+    "this is not a path such as `name[0].family`, `identifier.where(system='…').value` or `value[x]`, of elements that FHIR has"
+)]
 pub struct PathFault;
 
 /// One step of a path.
@@ -193,9 +195,21 @@ mod tests {
 
     #[test]
     fn what_is_no_path_is_told() {
-        for bad in
-            ["", ".a", "a.", "a..b", "a[", "a[x", "a[-1]", "a b", "a.where(b)", "a.where(b=c)", "a(b", "[0]a", "name.famly"]
-        {
+        for bad in [
+            "",
+            ".a",
+            "a.",
+            "a..b",
+            "a[",
+            "a[x",
+            "a[-1]",
+            "a b",
+            "a.where(b)",
+            "a.where(b=c)",
+            "a(b",
+            "[0]a",
+            "name.famly",
+        ] {
             assert!(check_path(bad).is_err(), "{bad}");
         }
     }

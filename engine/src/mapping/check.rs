@@ -267,11 +267,15 @@ impl Checker<'_> {
             ("put", Some(_)) => self.named(call.args.first(), "resource", resource_names().collect()),
             ("set" | "add" | "get" | "has", Some((text, position))) => {
                 self.element_path(object, text, position);
-                if call.name == "get" && self.resource_of(object).is_none() && is_element(text) {
+                // A code of a table may look like the name of an element, but hardly like a path.
+                let path = is_element(text) && text.contains(['.', '(']);
+                if call.name == "get" && path && self.resource_of(object).is_none() {
                     self.received_path(text, position);
                 }
             }
-            ("text" | "shape", Some((text, position))) if is_element(text) => self.received_path(text, position),
+            ("text" | "shape", Some((text, position))) if is_element(text) => {
+                self.received_path(text, position)
+            }
             ("segments" | "segment", Some((text, position))) if !is_segment_name(text) => {
                 self.say(format!("`{text}` is not the name of a segment"), position);
             }

@@ -145,7 +145,7 @@ mod tests {
         assert_eq!(field(Some("2.1"), "PID", 3).unwrap().data_type, "CK");
         assert!(newest.required && !field(None, "PID", 4).unwrap().required);
         assert!(
-            !field(Some("2.3"), "ORC", 1).unwrap().repeats && field(Some("2.2"), "ORC", 7).unwrap().required
+            !field(Some("2.3"), "ORC", 1).unwrap().repeats && field(Some("2.3"), "ORC", 7).unwrap().required
         );
         assert_eq!(field(Some("2.4"), "OBX", 3).unwrap().data_type, "CE");
         assert_eq!(field(Some("2.8.2"), "OBX", 3).unwrap().data_type, "CWE");

@@ -165,9 +165,18 @@ fn told(mappings: &Mappings, file: &Path) -> (String, &'static str) {
     }
 }
 
+/// What the first of the shipped routes that take a message makes of it; of a Bundle, the first that does not leave it to
+/// the others.
 fn mapped(mappings: &Mappings, message: &Incoming) -> (String, &'static str) {
-    let Some(name) = mapping_of(message) else { return ("no route takes it\n".to_owned(), "expect") };
-    match mappings.run(&name, message, &context()) {
+    let header = Header::from(message);
+    let names = routes().iter().filter(|route| route.accept.takes(&header)).map(|route| &route.map);
+    let made: Vec<_> = names.map(|name| mapped_by(mappings, name, message)).collect();
+    let own = made.iter().find(|(text, _)| !text.starts_with("skip: there is no "));
+    own.or(made.first()).cloned().unwrap_or(("no route takes it\n".to_owned(), "expect"))
+}
+
+fn mapped_by(mappings: &Mappings, name: &str, message: &Incoming) -> (String, &'static str) {
+    match mappings.run(name, message, &context()) {
         Ok(product) => match product.mapped {
             Mapped::Outputs(payloads) if matches!(payloads.first(), Some(Payload::Hl7(_))) => {
                 (payloads.iter().map(lines).collect(), "expect")
@@ -179,12 +188,6 @@ fn mapped(mappings: &Mappings, message: &Incoming) -> (String, &'static str) {
         },
         Err(error) => (format!("error: {error}\n"), "expect"),
     }
-}
-
-/// The mapping of the first shipped route that takes a message.
-fn mapping_of(message: &Incoming) -> Option<String> {
-    let header = Header::from(message);
-    routes().iter().find(|route| route.accept.takes(&header)).map(|route| route.map.clone())
 }
 
 /// The shipped routes.

@@ -21,7 +21,9 @@ const ADMISSION: &str = "MSH|^~\\&|PAS|RXX|TIE|TIE|20260115093000||ADT^A01^ADT_A
     PD1|||MALTON GP PRACTICE^^Y06601|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP\r\
     NK1|1|OAKLEY^ALBERT^J^^MR^^L|1|29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700900456\r\
     PV1|1|I|MAU^WARD7^BED04^RXX01|21|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP|C9999991^DARWIN^SAMUEL^^^Dr^^^GMC~C9999992^BLACKWELL^ELIZA^^^Dr^^^GMC|300||||19|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC||V0001234^^^VISITID|||||||||||||||||||||||||20260115090000\r\
-    PV2|||||||||20260120\r";
+    PV2|||||||||20260120\r\
+    AL1|1|DA|91936005^Allergy to penicillin^SCT|SV|Rash|19980701\r\
+    DG1|1||J18.9^Pneumonia, unspecified^ICD10||202601150900|A|||||||||1\r";
 
 /// A result of 30 numbers.
 fn results() -> String {
@@ -153,6 +155,7 @@ fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) 
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
         zone: jiff::tz::TimeZone::get("Europe/London").unwrap(),
         environment: "test".into(),
+        revision: "sample".into(),
         coverage: false,
     };
     println!(

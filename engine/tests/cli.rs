@@ -225,6 +225,17 @@ fn map_tells_how_each_message_ended() {
 }
 
 #[test]
+fn map_may_leave_the_mapping_to_the_routes() {
+    let home = Home::new();
+    let ended = home.tie(&["map", "auto", "--json", "testdata/a.hl7"]);
+    let line: Value = serde_json::from_str(ended.out.trim()).unwrap();
+    assert_eq!((&line["mapping"], &line["result"]), (&json!("small"), &json!("mapped")));
+    home.tie_with(&["map", "auto", "-"], "hello").shows(1, &["parse: "]);
+    home.write("routes/adt.toml", &ROUTE.replacen("map =", "accept = { trigger = 'SIU' }\nmap =", 1));
+    home.tie(&["map", "auto", "testdata/a.hl7"]).shows(1, &["unrouted: no route takes it"]);
+}
+
+#[test]
 fn map_needs_no_instance_but_a_mapping_and_a_file() {
     let home = Home::new();
     fs::remove_file(home.0.path().join("tie.toml")).unwrap();

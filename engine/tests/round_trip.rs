@@ -329,6 +329,7 @@ fn context() -> Context {
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
         zone: TimeZone::get("Europe/London").unwrap(),
         environment: "test".into(),
+        revision: "sample".into(),
         coverage: false,
     }
 }

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{Exit, Place, complain, report, say};
-use crate::{connector::Plugin, error::Problem, revision::Revision};
+use crate::{connector::Plugin, error::Problem, mapping::Override, revision::Revision};
 
 /// Check the whole configuration.
 #[derive(Debug, clap::Args)]
@@ -25,7 +25,10 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     };
     if arguments.json {
         let id = sound.map(|revision| &revision.id);
-        say(format_args!("{}\n", json!({ "ok": sound.is_some(), "revision": id, "problems": problems })));
+        let overrides = sound.map(|revision| revision.mappings.overrides());
+        let told =
+            json!({ "ok": sound.is_some(), "revision": id, "problems": problems, "overrides": overrides });
+        say(format_args!("{told}\n"));
     } else {
         complain(report::rendered(problems, snapshot.as_ref().ok(), report::wants_colour()).trim_end());
         summary(sound, problems);
@@ -36,6 +39,9 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
 fn summary(sound: Option<&Revision>, problems: &[Problem]) {
     match sound {
         Some(revision) => {
+            for Override { file, of, what } in revision.mappings.overrides() {
+                say(format_args!("{} goes before {}: {what}\n", file.display(), of.display()));
+            }
             let (routes, mappings) = (revision.routes.iter().count(), revision.mappings.names().count());
             let warnings = match problems.len() {
                 0 => String::new(),

@@ -1,26 +1,32 @@
-//! `tie map`: what a mapping makes of messages. Works where there is no `tie.toml` too.
+//! `tie map`: what a mapping, or each message's own, makes of messages. Works where there is no `tie.toml` too.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{Exit, Place, complain, report, say};
-use crate::{
-    config::{self, Config, Environment},
-    connector::{Payload, Plugin},
-    hl7::batch,
-    incoming::{Incoming, is_fhir},
-    mapping::{Context, Finding, Limits, Mappings},
-    revision::{self, SAMPLE_RECEIVED, Sample},
+use super::{
+    Exit, Place, complain,
+    library::{self, Library},
+    say,
 };
+use crate::{
+    connector::{Payload, Plugin},
+    incoming::Incoming,
+    mapping::Finding,
+    revision::{SAMPLE_RECEIVED, Sample},
+    routing::Routes,
+};
+
+/// In the place of a mapping: the one that each message's route has.
+const BY_ROUTES: &str = "auto";
 
 /// Show what a mapping makes of messages.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The mapping: `adt` for mappings/adt.rhai.
+    /// The mapping: `adt` for mappings/adt.rhai; `auto` for that of the first route that takes the message.
     mapping: String,
     /// Files with messages: plain, framed or in batches; `-` is stdin.
     #[arg(required = true, value_name = "FILE")]
@@ -36,25 +42,19 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What mappings are told of the instance.
-struct Instance {
-    charset: &'static Encoding,
-    limits: Limits,
-    context: Context,
-}
-
 pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
-    let Instance { charset, limits, context } = instance(arguments, place, plugins);
-    let mappings = config::mappings(&place.home).and_then(|files| Mappings::compile(&files, &limits));
-    let mappings = match mappings {
-        Ok(mappings) => mappings,
-        Err(problems) => {
-            complain(report::rendered(&problems, place.snapshot().ok().as_ref(), report::wants_colour()));
-            return Exit::Wrong;
-        }
+    let mut library = match Library::read(place, plugins, arguments.received) {
+        Ok(library) => library,
+        Err(exit) => return exit,
     };
-    if !mappings.names().any(|name| name == arguments.mapping) {
-        let known: Vec<&str> = mappings.names().collect();
+    library.context.coverage = arguments.coverage;
+    let routes = match (arguments.mapping == BY_ROUTES).then(|| library.routes(place)).transpose() {
+        Ok(routes) => routes,
+        Err(exit) => return exit,
+    };
+    let Library { mappings, charset, context, .. } = &library;
+    if routes.is_none() && !mappings.names().any(|name| name == arguments.mapping) {
+        let known: Vec<&str> = mappings.names().chain([BY_ROUTES]).collect();
         complain(format_args!(
             "tie: there is no mapping `{}`; known are {}",
             arguments.mapping,
@@ -64,17 +64,24 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     }
     let mut exit = Exit::Well;
     for file in &arguments.files {
-        let raw = match super::read(file) {
-            Ok(raw) => Bytes::from(raw),
+        let messages = match library::messages(file) {
+            Ok(messages) => messages,
             Err(exit) => return exit,
         };
-        for raw in messages(raw) {
-            let sample = Sample::of(&mappings, &arguments.mapping, raw.clone(), charset, &context);
+        for raw in messages {
+            let name = match routes {
+                Some(routes) => mapping_of(routes, raw.clone(), charset),
+                None => Some(arguments.mapping.as_str()),
+            };
+            let sample = match name {
+                Some(name) => Sample::of(mappings, name, raw.clone(), charset, context),
+                None => Sample::Unrouted,
+            };
             if !matches!(sample.result(), "mapped" | "skip") {
                 exit = Exit::Wrong;
             }
             if arguments.json {
-                say(format_args!("{}\n", as_json(file, &raw, charset, &sample)));
+                say(format_args!("{}\n", as_json(file, &raw, charset, name, &sample)));
             } else {
                 say(&sample);
                 remarks(&sample);
@@ -84,32 +91,12 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
     exit
 }
 
-/// As `tie.toml` says, if there is one that can be read; else as for trying things out.
-fn instance(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Instance {
-    let file = place.config_file();
-    let config =
-        std::fs::read_to_string(&file).ok().and_then(|text| Config::parse(&file, text.into(), plugins).ok());
-    let zone = || TimeZone::get("Europe/London").unwrap_or(TimeZone::UTC);
-    let listener = config.as_ref().and_then(|config| config.listeners.first());
-    Instance {
-        charset: listener.map_or(encoding_rs::WINDOWS_1252, |listener| listener.charset),
-        limits: config.as_ref().map_or_else(Limits::default, revision::limits),
-        context: Context {
-            received: arguments.received,
-            zone: config.as_ref().map_or_else(zone, |config| config.zone.clone()),
-            environment: config.as_ref().map_or(Environment::Test, |config| config.environment).word().into(),
-            coverage: arguments.coverage,
-        },
+/// The mapping of the first route that takes a message; any for what is no message, which none can read.
+fn mapping_of<'r>(routes: &'r Routes, raw: Bytes, charset: &'static Encoding) -> Option<&'r str> {
+    match Incoming::read(raw, charset) {
+        Ok(message) => library::mappings_of(routes, &message).first().copied(),
+        Err(_) => routes.iter().next().map(|route| route.map.as_str()),
     }
-}
-
-/// The messages of a file; what has none is handed on whole, to be told why.
-fn messages(raw: Bytes) -> Vec<Bytes> {
-    if is_fhir(&raw) {
-        return vec![raw];
-    }
-    let found = batch::split(&raw).messages;
-    if found.is_empty() { vec![raw] } else { found }
 }
 
 fn remarks(sample: &Sample) {
@@ -117,7 +104,7 @@ fn remarks(sample: &Sample) {
         complain(format_args!("look at: {}", told(finding)));
     }
     if let Sample::Done(product) = sample {
-        for (segment, field) in &product.unread {
+        for (segment, field) in product.unread() {
             complain(format_args!("not read: {segment}-{field}"));
         }
     }
@@ -133,12 +120,18 @@ fn told(finding: &Finding) -> String {
 }
 
 /// Written by hand where the outputs stand, so that their numbers keep their digits.
-fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, sample: &Sample) -> String {
+fn as_json(
+    file: &std::path::Path,
+    raw: &Bytes,
+    charset: &'static Encoding,
+    mapping: Option<&str>,
+    sample: &Sample,
+) -> String {
     let message = Incoming::read(raw.clone(), charset).ok();
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
         Sample::Done(product) => {
-            product.unread.iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
+            product.unread().iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
         }
         _ => Vec::new(),
     };
@@ -146,6 +139,7 @@ fn as_json(file: &std::path::Path, raw: &Bytes, charset: &'static Encoding, samp
         "file": file.display().to_string(),
         "control_id": message.as_ref().map(|message| message.control_id()),
         "trigger": message.as_ref().map(|message| format!("{}^{}", message.code(), message.event())),
+        "mapping": mapping,
         "result": sample.result(),
         "reason": sample.reason(),
         "findings": findings,

@@ -6,6 +6,7 @@
 mod audit;
 mod check;
 mod client;
+mod coverage;
 mod decide;
 mod demo;
 mod demo_record;
@@ -13,6 +14,7 @@ mod inspect;
 mod inspect_fhir;
 mod journal;
 mod lanes;
+mod library;
 mod logging;
 mod map;
 mod mllp_client;
@@ -101,6 +103,8 @@ enum Command {
     Test(test::Arguments),
     /// Show what a mapping makes of messages.
     Map(map::Arguments),
+    /// Show which fields of messages the mappings read, leave out on purpose, or do not look at.
+    Coverage(coverage::Arguments),
     /// Show the messages of a file as trees, with the names of segments and fields.
     Inspect(inspect::Arguments),
     /// Show what a running engine has live, what waits and what failed.
@@ -143,6 +147,7 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Check(arguments) => check::run(&arguments, &place, plugins),
         Command::Test(arguments) => test::run(&arguments, &place, plugins),
         Command::Map(arguments) => map::run(&arguments, &place, plugins),
+        Command::Coverage(arguments) => coverage::run(&arguments, &place, plugins),
         Command::Inspect(arguments) => inspect::run(&arguments),
         Command::Status(arguments) => status::run(&arguments, &place),
         Command::Search(arguments) => search::run(&arguments, &place),

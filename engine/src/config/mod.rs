@@ -35,7 +35,7 @@ pub use crate::{
     routing::Ages,
 };
 pub use schema::schema;
-pub use snapshot::{Files, Snapshot, mappings, snapshot};
+pub use snapshot::{Files, Library, Snapshot, library, mapping_folders, snapshot};
 
 /// One instance of the engine.
 #[derive(Debug, Clone, PartialEq)]

@@ -1,6 +1,10 @@
 //! From the text of `tie.toml` to a sound [`Config`], or all that is wrong with it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    path::{Component, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use jiff::tz::TimeZone;
 use toml::{Spanned, de::DeTable, de::DeValue};
@@ -54,6 +58,7 @@ pub(super) fn config(document: &Document, plugins: &[Plugin]) -> Result<Config, 
         destination
     };
     let destinations = destinations.into_iter().map(in_zone).collect();
+    reading.mappings(&head.mappings);
     let patients = reading.patients(head.patient);
     let retention = retention(&head.journal.get_ref().retention);
     let journal = reading.journal(head.journal);
@@ -93,6 +98,20 @@ fn retention(table: &RetentionTable) -> RetentionConfig {
 impl Reading<'_> {
     fn fault(&mut self, what: impl Into<String>, offset: usize) {
         self.problems.push(self.document.fault(what, offset));
+    }
+
+    /// Which folders they are is read with the snapshot; here it is only judged.
+    fn mappings(&mut self, folders: &Spanned<Vec<PathBuf>>) {
+        let start = folders.span().start;
+        if folders.get_ref().is_empty() {
+            self.fault("`mappings` names no folder", start);
+        }
+        for folder in folders.get_ref() {
+            if folder.components().any(|part| !matches!(part, Component::Normal(_))) {
+                let what = format!("`{}` is no folder below the configuration directory", folder.display());
+                self.fault(what, start);
+            }
+        }
     }
 
     /// Takes `[listener.*]` or `[destination.*]` out of the tree and reads each with the help of `one`.

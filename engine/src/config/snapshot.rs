@@ -16,7 +16,7 @@ use std::{
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
-use super::git;
+use super::{git, tables::MAPPINGS};
 use crate::{error::Problem, routing};
 
 /// Text files by their place in the configuration directory.
@@ -33,8 +33,10 @@ pub struct Snapshot {
     pub config: Arc<str>,
     /// `routes/*.toml`.
     pub routes: Files,
-    /// `mappings/**`: scripts and tables.
+    /// Scripts and tables of all mapping folders.
     pub mappings: Files,
+    /// The mapping folders, of which the first wins: what `mappings` of `tie.toml` says.
+    pub folders: Vec<PathBuf>,
     /// The files that tests of routes name, as far as they are there.
     pub samples: BTreeMap<PathBuf, Bytes>,
     /// SHA-256 over all of the above, in hexadecimal.
@@ -65,24 +67,54 @@ pub fn snapshot(home: &Path, config_file: Option<&Path>) -> Result<Snapshot, Vec
     let mut reading = Reading::begin(home)?;
     let (config_file, config) = reading.config(home, config_file);
     let routes = reading.texts("routes", &["toml"], 1);
-    let mappings = reading.texts("mappings", &MAPPING_EXTENSIONS, DEPTH);
+    let folders = mapping_folders(&config);
+    let mappings = reading.mappings(&folders);
     let samples = reading.samples(&routes);
     if !reading.problems.is_empty() {
         return Err(reading.problems);
     }
     let revision = revision(&config, &routes, &mappings, &samples);
     let git_commit = git::commit(&reading.root);
-    Ok(Snapshot { home: reading.root, config_file, config, routes, mappings, samples, revision, git_commit })
+    let home = reading.root;
+    Ok(Snapshot { home, config_file, config, routes, mappings, folders, samples, revision, git_commit })
 }
 
-/// Reads `mappings/**` alone: to try a mapping where there is no instance. Blocks on the disk.
+/// Reads routes and mappings alone: to try them where there is no instance. If there is a configuration file, it may
+/// name the mapping folders. Blocks on the disk.
 ///
 /// # Errors
 /// As [`snapshot`].
-pub fn mappings(home: &Path) -> Result<Files, Vec<Problem>> {
+pub fn library(home: &Path, config_file: &Path) -> Result<Library, Vec<Problem>> {
     let mut reading = Reading::begin(home)?;
-    let files = reading.texts("mappings", &MAPPING_EXTENSIONS, DEPTH);
-    if reading.problems.is_empty() { Ok(files) } else { Err(reading.problems) }
+    let folders = mapping_folders(&fs::read_to_string(config_file).unwrap_or_default());
+    let routes = reading.texts("routes", &["toml"], 1);
+    let mappings = reading.mappings(&folders);
+    if reading.problems.is_empty() {
+        Ok(Library { routes, mappings, folders })
+    } else {
+        Err(reading.problems)
+    }
+}
+
+/// The mapping folders that a configuration file names, as far as it can be read.
+pub fn mapping_folders(config: &str) -> Vec<PathBuf> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        mappings: Vec<PathBuf>,
+    }
+    let named = toml::from_str::<Named>(config).map(|named| named.mappings).unwrap_or_default();
+    if named.is_empty() { vec![PathBuf::from(MAPPINGS)] } else { named }
+}
+
+/// What an instance shares with others: see [`Snapshot`].
+#[derive(Debug)]
+pub struct Library {
+    /// `routes/*.toml`.
+    pub routes: Files,
+    /// Scripts and tables of all mapping folders.
+    pub mappings: Files,
+    /// The mapping folders, of which the first wins.
+    pub folders: Vec<PathBuf>,
 }
 
 impl Snapshot {
@@ -126,10 +158,14 @@ impl Reading {
         (named, text.unwrap_or_default())
     }
 
+    fn mappings(&mut self, folders: &[PathBuf]) -> Files {
+        folders.iter().flat_map(|folder| self.texts(folder, &MAPPING_EXTENSIONS, DEPTH)).collect()
+    }
+
     /// The text files of a folder, if the folder is there.
-    fn texts(&mut self, folder: &str, extensions: &[&str], depth: usize) -> Files {
+    fn texts(&mut self, folder: impl AsRef<Path>, extensions: &[&str], depth: usize) -> Files {
         let mut found = Vec::new();
-        let folder = Path::new(folder);
+        let folder = folder.as_ref();
         if self.root.join(folder).exists() {
             self.walk(folder, extensions, depth, &mut found);
         }

@@ -18,6 +18,9 @@ use crate::{
     secret::SecretRef,
 };
 
+/// The folder of mappings unless `tie.toml` names others.
+pub(super) const MAPPINGS: &str = "mappings";
+
 /// One instance of the engine: where it stands, what it listens to and where it delivers.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -28,6 +31,11 @@ pub(super) struct Head {
     #[serde(default = "default_zone")]
     #[schemars(with = "String")]
     pub zone: Spanned<String>,
+    /// The folders of mappings, relative to the configuration directory; what the first says goes before what the
+    /// others say, function by function and row by row.
+    #[serde(default = "default_mappings")]
+    #[schemars(with = "Vec<PathBuf>")]
+    pub mappings: Spanned<Vec<PathBuf>>,
     /// The durable record of every message.
     #[schemars(with = "JournalTable")]
     pub journal: Spanned<JournalTable>,
@@ -252,6 +260,10 @@ fn default_zone() -> Spanned<String> {
     Spanned::new(0..0, "Europe/London".to_owned())
 }
 
+fn default_mappings() -> Spanned<Vec<PathBuf>> {
+    Spanned::new(0..0, vec![PathBuf::from(MAPPINGS)])
+}
+
 fn default_charset() -> Spanned<String> {
     Spanned::new(0..0, "windows-1252".to_owned())
 }
@@ -312,7 +324,7 @@ impl Default for PatientTable {
 impl Default for LimitsTable {
     fn default() -> Self {
         Self {
-            output: ByteSize(16_000_000),
+            output: ByteSize(64_000_000),
             mapping_time: Period::seconds(2),
             mapping_operations: 5_000_000,
             unstored: ByteSize(256 << 20),

@@ -103,6 +103,11 @@ impl Bundle {
         &self.resources
     }
 
+    /// The resources in order, to change their elements.
+    pub fn resources_mut(&mut self) -> &mut [Resource] {
+        &mut self.resources
+    }
+
     /// A resource by its place.
     pub fn resource(&self, place: usize) -> Option<&Resource> {
         self.resources.get(place)

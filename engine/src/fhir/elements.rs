@@ -3,9 +3,12 @@
 //! `elements.txt` is made by `ops/make-r4-elements` from the structure definitions of FHIR 4.0.1; its first
 //! lines tell the format. It is read once, when first asked. Mappings are checked against it when they are
 //! compiled, and what scripts put together at run time is checked again before it leaves.
-//! Not here: profiles, invariants, and value sets that are not required.
+//! Not here: profiles, and value sets that are not required.
 
+mod formats;
 mod read;
+mod references;
+mod rules;
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,7 +17,11 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use self::read::all;
+use self::{formats::Format, read::all, references::type_referred, rules::Rule};
+pub use self::{
+    formats::{is_decimal, is_oid, is_primitive, is_uuid},
+    references::unresolved,
+};
 use super::{Node, Object};
 use crate::error::nearest;
 
@@ -22,7 +29,6 @@ use crate::error::nearest;
 pub type Codes = HashSet<&'static str, RandomState>;
 
 /// A resource, data type or backbone element: `Patient`, `HumanName`, `Patient.contact`.
-#[derive(Debug)]
 pub struct Type {
     /// Its name.
     pub name: &'static str,
@@ -33,6 +39,7 @@ pub struct Type {
     /// Where an element stands in `elements`.
     places: HashMap<&'static str, usize, RandomState>,
     required: Vec<usize>,
+    rules: Vec<&'static Rule>,
 }
 
 /// One element of a type; a choice has one for each shape (`deceasedBoolean`, `deceasedDateTime`).
@@ -66,8 +73,8 @@ enum Takes {
     /// A whole number from this one on.
     From(i64),
     Decimal,
-    /// Text of any kind.
-    Text,
+    /// Text, written so.
+    Text(Format),
     /// Any resource.
     Resource,
     /// A reference to one of the targets, if it has any.
@@ -147,8 +154,11 @@ impl Type {
     pub fn check(&'static self, object: &Object) -> Result<(), Fault> {
         for (name, node) in object.iter() {
             match self.element(name) {
-                Some(element) => element.check(node).map_err(|fault| fault.below(name))?,
-                None => self.check_nameless(name)?,
+                Some(element) => {
+                    element.check(node).map_err(|fault| fault.below(name))?;
+                    self.check_alone(element, object)?;
+                }
+                None => self.check_nameless(name, node)?,
             }
         }
         for place in &self.required {
@@ -158,14 +168,60 @@ impl Type {
                 return Err(Fault::at(name, format!("{} needs `{name}`, which has no value", self.name)));
             }
         }
-        Ok(())
+        match self.rules.iter().find_map(|rule| rules::broken(rule, object)) {
+            Some(what) => Err(Fault::here(what)),
+            None => Ok(()),
+        }
+    }
+
+    /// Of a choice only one shape may stand.
+    fn check_alone(&self, element: &Element, object: &Object) -> Result<(), Fault> {
+        let Some(choice) = element.choice else { return Ok(()) };
+        let stem = choice.trim_end_matches("[x]");
+        let other = object.iter().find(|(name, node)| {
+            rules::is_shape(name, stem)
+                && *name != element.name
+                && !node.is_empty()
+                && self.element(name).is_some_and(|other| other.choice == Some(choice))
+        });
+        match other {
+            Some(_) if object.get(element.name).is_some_and(|node| !node.is_empty()) => {
+                Err(Fault::at(choice, "takes one of its shapes, not two"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Takes out what a sender's slip puts in and FHIR forbids: the end of a period that ends before it begins, control
+    /// characters, blanks within a code. Returns whether there was any.
+    pub fn mend(&self, object: &mut Object) -> bool {
+        if self.name == "Period" && self.rules.iter().any(|rule| rules::broken(rule, object).is_some()) {
+            return object.remove("end").is_some();
+        }
+        let mut mended = false;
+        for (name, node) in object.iter_mut() {
+            let Some(element) = self.element(name) else { continue };
+            let nodes = match node {
+                Node::Array(nodes) => nodes.as_mut_slice(),
+                node => std::slice::from_mut(node),
+            };
+            for node in nodes {
+                mended |= element.mend(node);
+            }
+        }
+        mended
     }
 
     /// What is no element may still stand in an object: the twin of a primitive, and the name of the type.
-    fn check_nameless(&self, name: &str) -> Result<(), Fault> {
+    fn check_nameless(&self, name: &str, node: &Node) -> Result<(), Fault> {
         let base = name.trim_start_matches('_');
-        let is_twin = base.len() < name.len() && self.element(base).is_some();
-        if is_twin || name == "resourceType" && self.is_resource {
+        if base.len() < name.len()
+            && let Some(element) = self.element(base).filter(|element| element.is_primitive())
+        {
+            let twin = Element { many: element.many, ..Element::twin() };
+            return twin.check(node).map_err(|fault| fault.below(name));
+        }
+        if name == "resourceType" && self.is_resource {
             return Ok(());
         }
         Err(Fault::at(base, self.unknown(base)))
@@ -291,7 +347,11 @@ impl Element {
             return Err(self.wrong(node));
         };
         if self.takes == Takes::Resource {
-            return Ok(());
+            let named = object.get("resourceType").and_then(Node::as_text).and_then(type_named);
+            return match named.filter(|found| found.is_resource) {
+                Some(found) => found.check(object),
+                None => Err(Fault::here("takes a resource, and has no `resourceType` of FHIR R4")),
+            };
         }
         if self.takes == Takes::Reference && !self.targets.is_empty() {
             self.check_target(object)?;
@@ -306,13 +366,30 @@ impl Element {
         }
     }
 
+    fn mend(&self, node: &mut Node) -> bool {
+        match (self.takes, node) {
+            (Takes::Text(format), Node::Text(text)) if !text.is_empty() && !format.fits(text) => {
+                let mended = format.mended(text);
+                mended.map(|mended| *text = mended.into()).is_some()
+            }
+            (_, Node::Object(object)) => self.kind().is_some_and(|found| found.mend(object)),
+            _ => false,
+        }
+    }
+
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
         let fits = match (self.takes, node) {
             (Takes::Boolean, Node::Boolean(_)) => true,
             (Takes::Integer, Node::Integer(_)) => true,
             (Takes::From(least), Node::Integer(number)) => *number >= least,
             (Takes::Decimal, Node::Integer(_) | Node::Decimal(_)) => true,
-            (Takes::Text, Node::Text(_) | Node::Reference(_)) => true,
+            (Takes::Text(format), Node::Text(text)) => {
+                if !text.is_empty() && !format.fits(text) {
+                    return Err(Fault::here(format.fault(self.type_name)));
+                }
+                true
+            }
+            (Takes::Text(_), Node::Reference(_)) => true,
             _ => false,
         };
         if !fits {
@@ -327,16 +404,18 @@ impl Element {
     }
 
     fn check_target(&self, object: &Object) -> Result<(), Fault> {
-        match object.get("reference") {
-            Some(Node::Reference(target)) if !self.targets.contains(&target.resource_type.as_str()) => {
-                Err(Fault::here(format!(
-                    "takes a reference to {}, not to {}",
-                    self.targets.join(" or "),
-                    target.resource_type
-                )))
-            }
-            _ => Ok(()),
+        let target = match object.get("reference") {
+            Some(Node::Reference(target)) => target.resource_type.as_str(),
+            Some(Node::Text(text)) => match type_referred(text) {
+                Some(found) => found.name,
+                None => return Ok(()),
+            },
+            _ => return Ok(()),
+        };
+        if self.targets.contains(&target) {
+            return Ok(());
         }
+        Err(Fault::here(format!("takes a reference to {}, not to {target}", self.targets.join(" or "))))
     }
 
     /// The codes of the required binding, for error texts: the first twelve.
@@ -372,13 +451,24 @@ impl Takes {
             "decimal" => Self::Decimal,
             "Resource" => Self::Resource,
             "Reference" => Self::Reference,
-            primitive if is_primitive(primitive) => Self::Text,
+            primitive if is_primitive(primitive) => Self::Text(Format::of(primitive)),
             _ => Self::Object,
         }
     }
 }
 
+impl std::fmt::Debug for Type {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 impl Fault {
+    /// Whether [`Type::mend`] can mend it: the message goes on without what cannot be.
+    pub fn can_be_mended(&self) -> bool {
+        [rules::PERIOD, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
+    }
+
     fn here(what: impl Into<String>) -> Self {
         Self { path: String::new(), what: what.into() }
     }
@@ -398,29 +488,6 @@ impl Fault {
         self.path = format!("{name}{rest}{}", self.path);
         self
     }
-}
-
-/// Whether a type is one of FHIR's primitives.
-pub fn is_primitive(type_name: &str) -> bool {
-    type_name.starts_with(|first: char| first.is_ascii_lowercase())
-}
-
-/// Whether a text is a number as JSON writes it.
-pub fn is_decimal(text: &str) -> bool {
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let (number, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
-        None => (unsigned, None),
-    };
-    let (whole, fraction) = match number.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (number, None),
-    };
-    digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && fraction.is_none_or(digits)
-        && exponent.is_none_or(digits)
 }
 
 #[cfg(test)]
@@ -503,6 +570,79 @@ mod tests {
             String::from_utf8(Node::Object(shaped).to_json()).unwrap(),
             r#"{"valueQuantity":{"value":7.10},"code":{"coding":[{"code":"x"}]}}"#
         );
+    }
+
+    #[test]
+    fn of_a_choice_one_shape_stands() {
+        let both =
+            Node::object([("deceasedBoolean", Some(true.into())), ("deceasedDateTime", Some("2026".into()))]);
+        assert_eq!(fault("Patient", both), "deceased[x]: takes one of its shapes, not two");
+        let empty =
+            Node::object([("deceasedBoolean", Some(true.into())), ("deceasedDateTime", Some("".into()))]);
+        assert_eq!(fault("Patient", empty), "fine");
+    }
+
+    #[test]
+    fn what_stands_within_is_checked_too() {
+        let contained = |node| Node::object([("contained", Some(vec![node].into()))]);
+        let inner = Node::object([("resourceType", Some("Patient".into())), ("gender", Some("x".into()))]);
+        assert_eq!(
+            fault("Patient", contained(inner)),
+            "contained[0].gender: takes one of female, male, other, unknown"
+        );
+        let nothing = "contained[0]: takes a resource, and has no `resourceType` of FHIR R4";
+        assert_eq!(fault("Patient", contained(Node::object([("id", Some("x".into()))]))), nothing);
+        let twin = Node::object([("_birthDate", Some(Node::object([("x", Some("y".into()))])))]);
+        assert_eq!(fault("Patient", twin), "_birthDate.x: Element has no element `x`");
+        assert_eq!(
+            fault("Patient", Node::object([("id", Some("a_b".into()))])),
+            "id: is not written as a string"
+        );
+        assert_eq!(
+            fault("Patient", Node::object([("birthDate", Some("2026-02-30".into()))])),
+            "birthDate: is not written as a date"
+        );
+    }
+
+    #[test]
+    fn references_lead_to_what_they_may() {
+        let encounter = |reference: &'static str| {
+            let class = Node::object([("code", Some("IMP".into()))]);
+            let subject = Node::object([("reference", Some(reference.into()))]);
+            fault(
+                "Encounter",
+                Node::object([
+                    ("status", Some("finished".into())),
+                    ("class", Some(class)),
+                    ("subject", Some(subject)),
+                ]),
+            )
+        };
+        for good in [
+            "Patient/1",
+            "Patient?identifier=a|b/c",
+            "https://x.example/fhir/Patient/1/_history/2",
+            "urn:uuid:1",
+            "#p",
+        ] {
+            assert_eq!(encounter(good), "fine", "{good}");
+        }
+        for bad in ["Location/1", "Location?identifier=a|b/c", "https://x.example/fhir/Location/1"] {
+            assert_eq!(
+                encounter(bad),
+                "subject: takes a reference to Patient or Group, not to Location",
+                "{bad}"
+            );
+        }
+        let entry = |url: &'static str, reference: &'static str| {
+            Node::object([
+                ("fullUrl", Some(url.into())),
+                ("subject", Some(Node::object([("reference", Some(reference.into()))]))),
+            ])
+        };
+        assert_eq!(unresolved(&entry("urn:uuid:1", "urn:uuid:1")), None);
+        assert!(unresolved(&entry("urn:uuid:1", "urn:uuid:2")).is_some());
+        assert!(unresolved(&entry("urn:uuid:1", "#2")).is_some());
     }
 
     #[test]

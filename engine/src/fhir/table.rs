@@ -107,6 +107,17 @@ impl Table {
         if problems.is_empty() { Ok(table) } else { Err(problems) }
     }
 
+    /// Puts the rows of another table over these, by code; gives how many were here before.
+    ///
+    /// # Errors
+    /// The columns differ.
+    pub fn overlay(&mut self, other: Self) -> Result<usize, String> {
+        if other.columns != self.columns {
+            return Err(format!("the table below has the columns {}", self.columns.join(",")));
+        }
+        Ok(other.rows.into_iter().filter_map(|(key, row)| self.rows.insert(key, row)).count())
+    }
+
     /// The name: the file's stem.
     pub fn name(&self) -> &str {
         &self.name

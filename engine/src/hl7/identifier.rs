@@ -25,6 +25,16 @@ pub fn spelled(text: &str) -> String {
     text.replace('\0', "").split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
+/// What senders write where they know no number: patients who have nothing else in common would be one.
+const FILLERS: [&str; 9] = ["unknown", "not known", "unk", "none", "nil", "null", "n/a", "tba", "tbc"];
+
+/// Whether a number, as [`spelled`], names nobody: it is a word for that, or a row of one character, which is what a
+/// mandatory field is filled with.
+pub fn names_nobody(spelled: &str) -> bool {
+    let Some(first) = spelled.chars().next() else { return true };
+    spelled.chars().count() > 1 && spelled.chars().all(|one| one == first) || FILLERS.contains(&spelled)
+}
+
 /// Whether an assigning authority of this name or universal id gives NHS numbers and nothing else.
 pub fn names_nhs(authority: &str) -> bool {
     let plain = || {
@@ -83,6 +93,12 @@ mod tests {
         assert!(!is_nhs_number("0000000000") && !is_nhs_number("6666666666"), "all digits equal");
         // 11 - (sum mod 11) = 10 is no check digit at all
         assert!((0..10).all(|check| !is_nhs_number(&format!("100000001{check}")) || check != 10));
+    }
+
+    #[test]
+    fn a_number_that_is_a_filler_names_nobody() {
+        assert!(["", "unknown", "n/a", "000000", "xx"].iter().all(|one| names_nobody(one)));
+        assert!(!["7", "0001", "x1"].iter().any(|one| names_nobody(one)));
     }
 
     #[test]

@@ -7,11 +7,8 @@ use std::borrow::Cow;
 use super::patient::PatientKey;
 use crate::hl7::{
     Part, Value,
-    identifier::{NHS, may_type_nhs, names_nhs, spelled, types_nhs},
+    identifier::{NHS, may_type_nhs, names_nhs, names_nobody, spelled, types_nhs},
 };
-
-/// What senders write where they know no number: patients who have nothing else in common would share a lane.
-const FILLERS: [&str; 9] = ["unknown", "not known", "unk", "none", "nil", "null", "n/a", "tba", "tbc"];
 
 /// One repetition of a CX field.
 pub(super) struct Identifier {
@@ -31,10 +28,8 @@ impl Identifier {
         let text = |value: Value<'_>| value.text().map(|text| spelled(&text)).unwrap_or_default();
         let sent = part.component(1).text().map(Cow::into_owned).unwrap_or_default();
         let identifier = spelled(&sent);
-        // A row of one character is what senders fill a mandatory field with: thousands would share one lane.
-        let first = identifier.chars().next()?;
-        let is_row = identifier.chars().count() > 1 && identifier.chars().all(|one| one == first);
-        if is_row || FILLERS.contains(&identifier.as_str()) {
+        // Thousands would share one lane.
+        if names_nobody(&identifier) {
             return None;
         }
         let named = part.component(4);

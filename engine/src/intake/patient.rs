@@ -400,6 +400,10 @@ mod tests {
         // What belongs to a stay, an account or an insurance is shared with others.
         check("PID|1||A^^^RXX^MR~7^^^RXX^AN~8^^^RXX^VN~9^^^INS^MB", &["rxx|a"]);
         check("PID|1||7^^^RXX^AN", &["rxx|7"]);
+        // A type that is nobody's but the sender's: the first is taken by the mappings, and only where nothing else will do.
+        check("PID|1||7^^^RYY^HOUSE~8^^^RYY^BED", &["ryy|7"]);
+        check("PID|1||UNKNOWN^^^RXX^MR~8^^^^HOUSE", &["rxx|8"]);
+        check("PID|1||9991001069^^^NHS~8^^^RYY^HOUSE", &["nhs|9991001069", "ryy|8"]);
         check("PID|1||A^^^RXX^MR~UNKNOWN^^^LAB^PI~n/a", &["rxx|a"]);
     }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt};
 use smol_str::SmolStr;
 
-use super::{compile::Unit, engine::functions, fault::Words, handles::PlanHandle, wire};
+use super::{engine::functions, fault::Words, handles::PlanHandle, units::Unit, wire};
 use crate::{
     error::{Problem, Severity},
     fhir::{
@@ -21,16 +21,16 @@ use crate::{
 /// The functions of each script: name and numbers of arguments.
 pub(super) type Signatures = BTreeMap<String, BTreeMap<String, BTreeSet<usize>>>;
 
-/// Where the rows of a segment map stand: for each row its own place, then those of its cells.
+/// Where the rows of segment maps and other lists stand: for each row its own place, then those of its cells.
 pub(super) type MapPlaces = BTreeMap<Position, Vec<Vec<Position>>>;
 
-/// Finds the places of all segment maps.
+/// Finds the places of all lists of rows that constants are made of.
 pub(super) fn map_places(ast: &AST) -> MapPlaces {
     let mut places = MapPlaces::new();
     ast.walk(&mut |path| {
         if let Some((call, position)) = call(path.last())
-            && call.name == "segment_map"
-            && let Some(Expr::Array(rows, _)) = call.args.get(2)
+            && let Some(place) = rows_of(&call.name)
+            && let Some(Expr::Array(rows, _)) = call.args.get(place)
         {
             let cells = |row: &Expr| match row {
                 Expr::Array(cells, position) => {
@@ -43,6 +43,15 @@ pub(super) fn map_places(ast: &AST) -> MapPlaces {
         true
     });
     places
+}
+
+/// Which argument of a function that makes a constant is its list of rows.
+fn rows_of(function: &str) -> Option<usize> {
+    match function {
+        "segment_map" => Some(2),
+        "ignored" | "with" => Some(0),
+        _ => None,
+    }
 }
 
 /// Notes the texts and the names that stand in a script.
@@ -162,11 +171,10 @@ impl Checker<'_> {
         if call.is_qualified() {
             return self.imported(call, position);
         }
-        if call.name == "segment_map" && !in_constant(path) {
-            self.say(
-                "a segment map is a constant: `const PATIENT = segment_map(…);` at the top of the script",
-                position,
-            );
+        if matches!(call.name.as_str(), "segment_map" | "ignored") && !in_constant(path) {
+            let what =
+                format!("`{0}` makes a constant: `const NAME = {0}(…);` at the top of the script", call.name);
+            self.say(what, position);
         }
         if call.name == "table" {
             self.named(call.args.first(), "table", self.tables.names().collect());

@@ -7,8 +7,8 @@
 
 use std::{
     cell::RefCell,
-    collections::{BTreeMap, BTreeSet},
-    path::{Component, Path},
+    collections::BTreeMap,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -19,20 +19,23 @@ use rhai::{
 };
 
 use super::{
-    Files, Limits, check,
+    Files, Limits, Override, check,
     engine::build,
     fault::{self, Words, told},
     handles::PlanHandle,
+    ignored::{self, Ignored, IgnoredHandle},
+    layers::{Parts, stacked},
     nodes,
     plan::{Cell, Plan, PlanFault},
     preference,
     run::Script,
-    tokens::{self, Functions, Renames},
+    tokens::{self, Renames},
+    units::{Unit, at, ordered, read_tables, read_units},
     values::MessageHandle,
 };
 use crate::{
     error::{Problem, Severity},
-    fhir::{Node, Table, Tables},
+    fhir::{Node, Tables},
 };
 
 /// A revision's mappings, ready to run.
@@ -41,33 +44,11 @@ pub(super) struct Compiled {
     pub scripts: BTreeMap<String, Script>,
     pub tables: Arc<Tables>,
     pub words: Words,
+    /// What a folder says anew of the folders below it.
+    pub overrides: Vec<Override>,
+    /// The layers of each script, by the file that stands for it.
+    pub parts: BTreeMap<String, Parts>,
     pub warnings: Vec<Problem>,
-}
-
-/// A script on its way through the compiler.
-pub(super) struct Unit {
-    /// What imports say: `adt`, `lib/patient`.
-    pub name: String,
-    /// `mappings/lib/patient.rhai`
-    pub file: String,
-    text: Arc<str>,
-    /// As written, not optimised: every place is in it.
-    pub ast: AST,
-    /// Alias, path, place.
-    pub imports: Vec<(String, String, Position)>,
-    functions: Functions,
-}
-
-impl Unit {
-    /// A fault in this script.
-    pub fn problem(&self, what: impl Into<String>, position: Position) -> Problem {
-        at(Problem::error(what), &self.file, position)
-    }
-
-    /// Whether it is a mapping of its own, not part of a library.
-    pub fn is_mapping(&self) -> bool {
-        !self.name.contains('/')
-    }
 }
 
 /// Modules that are ready to be imported.
@@ -88,13 +69,19 @@ impl ModuleResolver for Ready {
 }
 
 thread_local! {
-    /// What plans complain of while the constants of a script are made.
+    /// What is wrong with the constants of a script while they are made, by the place of the call.
     static FAULTS: RefCell<Vec<(Position, PlanFault)>> = RefCell::default();
 }
 
-pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Problem>> {
+/// Tells that a constant is wrong, by the place of the call that makes it.
+pub(super) fn complain(call: Position, fault: PlanFault) {
+    FAULTS.with_borrow_mut(|found| found.push((call, fault)));
+}
+
+pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Result<Compiled, Vec<Problem>> {
     let mut problems = Vec::new();
-    let tables = Arc::new(read_tables(files, &mut problems));
+    let mut overrides = Vec::new();
+    let tables = Arc::new(read_tables(&stacked(files, folders, "csv"), &mut overrides, &mut problems));
     let ready = Ready::default();
     let mut engine = build(limits);
     engine.set_module_resolver(ready.clone());
@@ -103,19 +90,25 @@ pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Pr
     loader.set_strict_variables(false).set_optimization_level(OptimizationLevel::None);
     register_plans(&mut loader, tables.clone());
     preference::register_constant(&mut loader);
+    ignored::register_constant(&mut loader);
 
-    let units = ordered(read_units(files, &loader, &mut problems), &mut problems);
+    let units = read_units(stacked(files, folders, "rhai"), &loader, &mut overrides, &mut problems);
+    let units = ordered(units, &mut problems);
     let mut signatures = check::Signatures::default();
+    let mut ignored = BTreeMap::new();
     let mut done = Compiled {
         engine,
         scripts: BTreeMap::new(),
         tables: tables.clone(),
         words: Words::default(),
+        overrides,
+        parts: units.iter().map(|unit| (unit.parts.file().to_owned(), unit.parts.clone())).collect(),
         warnings: Vec::new(),
     };
     for unit in &units {
         let whole = unit.imports.iter().all(|(_, path, _)| ready.0.read().contains_key(path));
         let constants = if whole { constants(unit, &loader, &mut problems) } else { Scope::new() };
+        ignored.insert(unit.name.clone(), ignored_by(unit, &constants, &ignored));
         check::collect(unit, &mut done.words);
         check::check(unit, &constants, &tables, &mut signatures, &mut problems);
         if !whole {
@@ -128,7 +121,7 @@ pub(super) fn compile(files: &Files, limits: &Limits) -> Result<Compiled, Vec<Pr
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(link(&units, &ready, &mut done));
+    problems.extend(link(&units, &ready, &mut ignored, &mut done));
     // One cause may be found by several passes: tell it once, in the order of the files.
     problems.sort_by(|one, other| key(one).cmp(&key(other)));
     problems.dedup_by(|one, other| one.place == other.place && one.place.is_some());
@@ -150,127 +143,6 @@ fn key(problem: &Problem) -> (&Path, usize, usize) {
     problem.place.as_ref().map_or((Path::new(""), 0, 0), |place| (&place.file, place.line, place.column))
 }
 
-fn at(problem: Problem, file: &str, position: Position) -> Problem {
-    problem.at(file, position.line().unwrap_or(0), position.position().unwrap_or(0))
-}
-
-fn read_tables(files: &Files, problems: &mut Vec<Problem>) -> Tables {
-    let mut tables = Tables::default();
-    for (path, text) in
-        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "csv"))
-    {
-        let name = path.file_stem().unwrap_or_default().to_string_lossy();
-        match Table::parse(&name, path, text) {
-            Ok(table) => tables.insert(table),
-            Err(found) => problems.extend(found),
-        }
-    }
-    tables
-}
-
-fn read_units(files: &Files, loader: &Engine, problems: &mut Vec<Problem>) -> Vec<Unit> {
-    let mut units = Vec::new();
-    for (path, text) in
-        files.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rhai"))
-    {
-        let file = path.to_string_lossy().into_owned();
-        let below: Vec<_> = path.with_extension("").components().skip(1).filter_map(name_of).collect();
-        tokens::begin(Renames::default());
-        match loader.compile(text.as_ref()) {
-            Ok(mut ast) => {
-                ast.set_source(file.as_str());
-                let names = ast.iter_functions().map(|function| function.name.to_owned()).collect();
-                let functions = Functions { names, mark: units.len() };
-                let mut unit = Unit {
-                    name: below.join("/"),
-                    file,
-                    text: text.clone(),
-                    ast,
-                    imports: Vec::new(),
-                    functions,
-                };
-                read_top(&mut unit, problems);
-                units.push(unit);
-            }
-            Err(error) => {
-                problems.push(at(Problem::error(error.err_type().to_string()), &file, error.position()))
-            }
-        }
-    }
-    units
-}
-
-fn name_of(component: Component<'_>) -> Option<String> {
-    match component {
-        Component::Normal(name) => Some(name.to_string_lossy().into_owned()),
-        _ => None,
-    }
-}
-
-/// Notes the imports, and holds the rule of what may stand at the top of a script.
-fn read_top(unit: &mut Unit, problems: &mut Vec<Problem>) {
-    let mut imports = Vec::new();
-    for statement in unit.ast.statements() {
-        match statement {
-            Stmt::Import(import, position) => {
-                match import.0.get_literal_value(None).and_then(|path| path.into_string().ok()) {
-                    Some(path) if !import.1.name.is_empty() => {
-                        imports.push((import.1.name.to_string(), path, *position))
-                    }
-                    _ => problems.push(unit.problem(
-                        "an import names its file and an alias: `import \"lib/patient\" as patient;`",
-                        *position,
-                    )),
-                }
-            }
-            Stmt::Var(_, flags, position) if !flags.contains(rhai::ASTFlags::CONSTANT) => {
-                problems.push(
-                    unit.problem("a variable cannot stand outside of a function: make it `const`", *position),
-                );
-            }
-            Stmt::Var(..) | Stmt::Noop(_) => {}
-            other => {
-                problems.push(unit.problem(
-                    "only `import`, `const` and `fn` stand at the top of a script",
-                    other.position(),
-                ))
-            }
-        }
-    }
-    unit.imports = imports;
-}
-
-/// The scripts so that each comes after what it imports.
-fn ordered(mut units: Vec<Unit>, problems: &mut Vec<Problem>) -> Vec<Unit> {
-    let known: BTreeSet<String> = units.iter().map(|unit| unit.name.clone()).collect();
-    for unit in &units {
-        for (_, path, position) in unit.imports.iter().filter(|(_, path, _)| !known.contains(path)) {
-            let problem =
-                unit.problem(format!("there is no script `mappings/{path}.rhai` to import"), *position);
-            problems.push(problem.did_you_mean(path, known.iter().map(String::as_str)));
-        }
-    }
-    let mut done: BTreeSet<String> = BTreeSet::new();
-    let mut out = Vec::with_capacity(units.len());
-    while !units.is_empty() {
-        let ready = |unit: &Unit| {
-            unit.imports.iter().all(|(_, path, _)| done.contains(path) || !known.contains(path))
-        };
-        let (now, later): (Vec<_>, Vec<_>) = units.into_iter().partition(ready);
-        if now.is_empty() {
-            for unit in &later {
-                let position = unit.imports.first().map_or(Position::NONE, |(_, _, position)| *position);
-                problems.push(unit.problem("these imports go round in a circle", position));
-            }
-            break;
-        }
-        done.extend(now.iter().map(|unit| unit.name.clone()));
-        out.extend(now);
-        units = later;
-    }
-    out
-}
-
 /// Makes the constants of a script.
 fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope<'static> {
     let mut scope = Scope::new();
@@ -288,7 +160,7 @@ fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope
     }
     if let Err(error) = made {
         let position = error.position();
-        let what = told(*error, &unit.file, None)
+        let what = told(*error, unit.parts.file(), None)
             .err()
             .map_or_else(|| "the constants cannot be made".to_owned(), |error| error.what);
         problems.push(unit.problem(what, position));
@@ -299,6 +171,13 @@ fn constants(unit: &Unit, loader: &Engine, problems: &mut Vec<Problem>) -> Scope
         constants.push_constant_dynamic(name.to_owned(), value);
     }
     constants
+}
+
+/// What a script and all that it imports leave out on purpose.
+fn ignored_by(unit: &Unit, constants: &Scope<'_>, known: &BTreeMap<String, Ignored>) -> Ignored {
+    let imported = unit.imports.iter().filter_map(|(_, path, _)| known.get(path)).cloned();
+    let own = constants.iter().filter_map(|(_, _, value)| value.try_cast::<IgnoredHandle>());
+    imported.chain(own.map(|own| own.as_ref().clone())).flatten().collect()
 }
 
 /// What the script may call by names that are given anew.
@@ -312,20 +191,24 @@ fn renames(unit: &Unit, units: &[Unit]) -> Renames {
 
 /// Compiles the script with its constants in scope, into a module that others can import.
 fn module(unit: &Unit, renames: &Renames, constants: &Scope<'_>, engine: &Engine) -> Result<Module, Problem> {
-    tokens::begin(renames.clone());
-    let mut ast = engine.compile_with_scope(constants, unit.text.as_ref()).map_err(|error| {
-        let problem = at(Problem::error(error.err_type().to_string()), &unit.file, error.position());
-        match error.err_type() {
-            rhai::ParseErrorType::VariableUndefined(name) => {
-                problem.did_you_mean(name, constants.iter().map(|(name, ..)| name).collect::<Vec<_>>())
+    let mut ast = AST::empty();
+    for text in unit.parts.sources() {
+        tokens::begin(renames.clone());
+        let part = engine.compile_with_scope(constants, text).map_err(|error| {
+            let problem = at(Problem::error(error.err_type().to_string()), &unit.parts, error.position());
+            match error.err_type() {
+                rhai::ParseErrorType::VariableUndefined(name) => {
+                    problem.did_you_mean(name, constants.iter().map(|(name, ..)| name).collect::<Vec<_>>())
+                }
+                _ => problem,
             }
-            _ => problem,
-        }
-    })?;
+        })?;
+        ast.combine(part);
+    }
     let imports: Vec<Stmt> =
         ast.statements().iter().filter(|statement| matches!(statement, Stmt::Import(..))).cloned().collect();
     ast = AST::new(imports, ast.shared_lib().clone());
-    ast.set_source(unit.file.as_str());
+    ast.set_source(unit.parts.file());
     let mut module = Module::eval_ast_as_new(Scope::new(), &ast, engine).map_err(|error| {
         let position = error.position();
         unit.problem("its imports cannot be loaded", position)
@@ -338,13 +221,18 @@ fn module(unit: &Unit, renames: &Renames, constants: &Scope<'_>, engine: &Engine
 }
 
 /// Gives each mapping a call of its `map`.
-fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
+fn link(
+    units: &[Unit],
+    ready: &Ready,
+    ignored: &mut BTreeMap<String, Ignored>,
+    done: &mut Compiled,
+) -> Vec<Problem> {
     let mut problems = Vec::new();
     let mut scope = Scope::new();
     scope.push_constant("msg", MessageHandle);
     for (number, unit) in units.iter().enumerate().filter(|(_, unit)| unit.is_mapping()) {
         if !unit.ast.iter_functions().any(|function| function.name == "map" && function.params.len() == 1) {
-            let problem = Problem::error("a mapping needs `fn map(msg)`").at(&unit.file, 0, 0);
+            let problem = Problem::error("a mapping needs `fn map(msg)`").at(unit.parts.file(), 0, 0);
             problems.push(problem.help("put what only other scripts use into mappings/lib/"));
             continue;
         }
@@ -356,16 +244,22 @@ fn link(units: &[Unit], ready: &Ready, done: &mut Compiled) -> Vec<Problem> {
             .compile_with_scope(&scope, format!("m{number}::{}(msg)", unit.functions.inside("map")))
         {
             Ok(call) => {
-                drop(done.scripts.insert(unit.name.clone(), Script { file: unit.file.clone(), call }))
+                let ignored = ignored.remove(&unit.name).unwrap_or_default();
+                let script = Script { file: unit.parts.file().to_owned(), call, ignored };
+                drop(done.scripts.insert(unit.name.clone(), script));
             }
-            Err(error) => problems.push(Problem::error(error.to_string()).at(&unit.file, 0, 0)),
+            Err(error) => problems.push(Problem::error(error.to_string()).at(unit.parts.file(), 0, 0)),
         }
     }
     problems
 }
 
-/// `segment_map`, which exists only while constants are made.
+/// `segment_map`, and `with` and `without` of one, which exist only while constants are made.
 fn register_plans(loader: &mut Engine, tables: Arc<Tables>) {
+    let tell = |context: &NativeCallContext<'_>, faults: Vec<PlanFault>| {
+        faults.into_iter().for_each(|fault| complain(context.call_position(), fault));
+    };
+    let own = tables.clone();
     loader.register_fn(
         "segment_map",
         move |context: NativeCallContext<'_>,
@@ -374,15 +268,34 @@ fn register_plans(loader: &mut Engine, tables: Arc<Tables>) {
               rows: Array|
               -> Result<PlanHandle, Box<EvalAltResult>> {
             let rows = rows.into_iter().map(cells).collect::<Result<Vec<_>, _>>()?;
-            let (plan, faults) = Plan::compile(&segment, &target, &rows, &tables);
-            let call = context.call_position();
-            FAULTS.with_borrow_mut(|found| found.extend(faults.into_iter().map(|fault| (call, fault))));
+            let (plan, faults) = Plan::compile(&segment, &target, &rows, &own);
+            tell(&context, faults);
             match plan {
                 Some(plan) => Ok(Arc::new(plan)),
                 None => Err(fault::fault("the segment map cannot be made")),
             }
         },
     );
+    loader.register_fn(
+        "with",
+        move |context: NativeCallContext<'_>,
+              plan: PlanHandle,
+              rows: Array|
+              -> Result<PlanHandle, Box<EvalAltResult>> {
+            let rows = rows.into_iter().map(cells).collect::<Result<Vec<_>, _>>()?;
+            let (plan, faults) = plan.with(&rows, &tables);
+            tell(&context, faults);
+            Ok(Arc::new(plan))
+        },
+    );
+    loader.register_fn("without", |plan: PlanHandle, fields: Array| {
+        let fields = fields.into_iter().map(Dynamic::into_string).collect::<Result<Vec<_>, _>>();
+        let fields = fields.map_err(|_| fault::fault("`without` takes a list of fields: `[\"PID-6\"]`"))?;
+        match plan.without(&fields) {
+            Ok(plan) => Ok(Arc::new(plan)),
+            Err(field) => Err(fault::fault(format!("the segment map has no row of `{field}`"))),
+        }
+    });
 }
 
 fn cells(row: Dynamic) -> Result<Vec<Cell>, Box<EvalAltResult>> {

@@ -18,9 +18,11 @@ use rustix::time::{ClockId, clock_gettime};
 use smol_str::SmolStr;
 
 use super::{
+    Covered, Fate,
     drafts::Written,
     fault::{Words, fault},
     groups::Tree,
+    ignored::{self, Ignored},
 };
 use crate::{
     fhir::{self, Bundle, Node, Tables, types::Cx, types::Finding},
@@ -38,6 +40,7 @@ pub(super) struct Current {
     pub received: Timestamp,
     pub zone: TimeZone,
     pub environment: SmolStr,
+    pub revision: SmolStr,
     pub bundles: Vec<Bundle>,
     pub drafts: Vec<Written>,
     pub groups: Option<Arc<Tree>>,
@@ -199,20 +202,19 @@ impl Coverage {
         self.mark(segment, bit(field));
     }
 
-    /// The fields that have a value and were not read, each once, in the order of the message.
-    pub fn unread(&self, message: &Message) -> Vec<(SmolStr, usize)> {
+    /// What became of each field that has a value, in the order of the message.
+    pub fn told(&self, message: &Message, ignored: &Ignored) -> Vec<Covered> {
         let mut found = Vec::new();
         for (segment, read) in message.segments().zip(self.read.iter().flatten()) {
-            for field in 1..=segment.len().min(127) {
-                if read.get() & bit(field) == 0
-                    && !taken_for_granted(segment, field)
-                    && has_value(segment, field)
+            for field in (1..=segment.len()).filter(|field| has_value(segment, *field)) {
+                let fate = if field > 127 || read.get() & bit(field) != 0 || taken_for_granted(segment, field)
                 {
-                    let name = (SmolStr::new(segment.name()), field);
-                    if !found.contains(&name) {
-                        found.push(name);
-                    }
-                }
+                    Fate::Read
+                } else {
+                    ignored::reason(ignored, segment.name(), field)
+                        .map_or(Fate::Unread, |why| Fate::Ignored(why.into()))
+                };
+                found.push(Covered { segment: segment.name().into(), field, fate });
             }
         }
         found

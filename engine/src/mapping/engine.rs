@@ -88,9 +88,16 @@ pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
             found.entry(function.name).or_default().insert(function.num_params);
         }
         // Words that Rhai's engine itself answers, and ours that exist only while constants are made.
-        for (name, count) in
-            [("type_of", 1), ("is_shared", 1), ("is_def_var", 1), ("segment_map", 3), ("preference", 1)]
-        {
+        for (name, count) in [
+            ("type_of", 1),
+            ("is_shared", 1),
+            ("is_def_var", 1),
+            ("segment_map", 3),
+            ("with", 2),
+            ("without", 2),
+            ("preference", 1),
+            ("ignored", 1),
+        ] {
             found.entry(name.into()).or_default().insert(count);
         }
         for name in WITHHELD {

@@ -327,6 +327,15 @@ fn put_new(out: BundleHandle, resource_type: &str, system: &str, value: &str) ->
     with(|current| put(current, out, found, resource))
 }
 
+/// Puts a resource that native code made.
+pub(super) fn put_resource(
+    current: &mut Current,
+    out: BundleHandle,
+    resource: Resource,
+) -> Result<ResourceHandle> {
+    put(current, out, resource_named(&resource.resource_type)?, resource)
+}
+
 fn put(
     current: &mut Current,
     out: BundleHandle,

@@ -18,6 +18,8 @@ mod engine;
 mod fault;
 mod groups;
 mod handles;
+mod ignored;
+mod layers;
 mod lookups;
 mod named;
 mod nodes;
@@ -26,6 +28,7 @@ mod preference;
 mod reading;
 mod run;
 mod tokens;
+mod units;
 mod values;
 mod wire;
 
@@ -39,6 +42,7 @@ use smol_str::SmolStr;
 
 pub(crate) use current::processor_time;
 pub use fault::MapError;
+pub use layers::Override;
 pub use run::Mappings;
 
 use crate::connector::Payload;
@@ -47,6 +51,9 @@ pub use crate::fhir::types::Finding;
 /// The texts of all scripts and tables, by path: `mappings/adt.rhai`, `mappings/lib/patient.rhai`,
 /// `mappings/tables/administrative-sex.csv`.
 pub type Files = BTreeMap<PathBuf, Arc<str>>;
+
+/// Where mappings are unless the configuration names folders.
+pub const FOLDER: &str = "mappings";
 
 /// What a mapping may use up. At a bound it ends with an error.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,7 +94,9 @@ pub struct Context {
     pub zone: TimeZone,
     /// `live`, `test`, `training`.
     pub environment: SmolStr,
-    /// Whether to report the fields that were not read.
+    /// The revision of the configuration, to be told in what is made.
+    pub revision: SmolStr,
+    /// Whether to tell which fields were read.
     pub coverage: bool,
 }
 
@@ -98,9 +107,43 @@ pub struct Product {
     pub mapped: Mapped,
     /// What a person should look at: codes without a row, doubtful values.
     pub findings: Vec<Finding>,
-    /// Fields that have a value and were not read, in the order of the message: `("PID", 22)`. Empty unless
-    /// [`Context::coverage`] asks for it.
-    pub unread: Vec<(SmolStr, usize)>,
+    /// Every field that has a value, in the order of the message. Empty unless [`Context::coverage`] asks for it.
+    pub coverage: Vec<Covered>,
+}
+
+/// A field that has a value in one segment of a message, and whether the mapping looked at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Covered {
+    /// Its segment: `PID`.
+    pub segment: SmolStr,
+    /// Its number.
+    pub field: usize,
+    /// What became of it.
+    pub fate: Fate,
+}
+
+/// What became of a field that has a value.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// The mapping read it.
+    Read,
+    /// It is left out on purpose, for this reason.
+    Ignored(SmolStr),
+    /// Nobody looked at it.
+    Unread,
+}
+
+impl Product {
+    /// The fields that nobody looked at, each once, in the order of the message.
+    pub fn unread(&self) -> Vec<(&str, usize)> {
+        let mut found = Vec::new();
+        for one in self.coverage.iter().filter(|one| one.fate == Fate::Unread) {
+            if !found.contains(&(one.segment.as_str(), one.field)) {
+                found.push((one.segment.as_str(), one.field));
+            }
+        }
+        found
+    }
 }
 
 /// What becomes of a message.

@@ -6,11 +6,11 @@ use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
 use super::{
     current::with,
     fault::fault,
-    handles::{BundleHandle, NodeHandle},
+    handles::{BundleHandle, NodeHandle, put_resource},
     plan::references,
     values::FieldHandle,
 };
-use crate::fhir::types::resources::NAMED;
+use crate::fhir::types::resources::{self, NAMED};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
@@ -20,6 +20,19 @@ pub(super) fn register(engine: &mut Engine) {
         .register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
             let mut found = refer(*out, &data_type, &[value])?;
             Ok::<_, Box<EvalAltResult>>(found.pop().unwrap_or(Dynamic::UNIT))
+        })
+        .register_fn("put_named", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
+            let data_type = known(&data_type)?;
+            with(|current| {
+                let message = current.message.clone();
+                let Some(part) = value.in_text(message.text()).part() else { return Ok(Dynamic::UNIT) };
+                let named = resources::named(data_type, &[part], &current.cx(None)).unwrap_or_default();
+                let mut last = Dynamic::UNIT;
+                for resource in named.into_iter().flat_map(|one| one.resources) {
+                    last = Dynamic::from(put_resource(current, *out, resource)?);
+                }
+                Ok(last)
+            })
         })
         .register_fn(
             "refer_all",
@@ -31,13 +44,16 @@ pub(super) fn register(engine: &mut Engine) {
 }
 
 fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<rhai::Array> {
-    let Some((data_type, _)) = NAMED.iter().find(|(name, _)| *name == data_type) else {
-        return Err(fault("this data type names no resource: XCN, XON, HD and PL do"));
-    };
+    let data_type = known(data_type)?;
     with(|current| {
         let message = current.message.clone();
         let parts: Vec<_> = values.iter().filter_map(|value| value.in_text(message.text()).part()).collect();
         let found = references(data_type, &parts, current, out.bundle);
         Ok(found.into_iter().map(NodeHandle::wrap).collect())
     })
+}
+
+fn known(data_type: &str) -> Result<&'static str> {
+    let found = NAMED.iter().find(|(name, _)| *name == data_type).map(|(name, _)| *name);
+    found.ok_or_else(|| fault("this data type names no resource: XCN, XON, HD and PL do"))
 }

@@ -2,7 +2,9 @@
 //!
 //! A preference is a constant, `preference([["MR", "MRN"], ["PI"]])`: lists of identifier types (CX.5), the best
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
-//! other type or without a named authority never counts.
+//! other type or without a named authority never counts, nor one that is only a filler. A last list `["*"]` is for senders
+//! who name no authority: such a number is then the sender's own, and where nothing else will do the first number that is
+//! of no type in HL7 table 0203 counts (intake names that one too).
 
 use std::sync::Arc;
 
@@ -17,9 +19,12 @@ use super::{
 use crate::{
     fhir::{
         Node,
-        types::{NHS_NUMBER, identifier_of_cx},
+        types::{Cx, NHS_NUMBER, identifier_of_cx, own_number},
     },
-    hl7::Value,
+    hl7::{
+        Value,
+        identifier::{may_type_nhs, names_nobody, spelled},
+    },
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -53,15 +58,26 @@ pub(super) fn register_constant(loader: &mut Engine) {
 /// The number of the field that is preferred, with its system; `()` when none will do.
 fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) -> Result<Dynamic> {
     let path = path(at)?;
+    let any = preference.iter().any(|types| types.iter().any(|name| name == "*"));
+    let convert = if any { own_number } else { identifier_of_cx };
     with(|current| {
+        let cx = current.cx(None);
         let mut best: Option<(usize, Node)> = None;
         let mut nhs: Option<Node> = None;
+        let mut first = true;
         for part in repetitions(segment, &path, current)?.filter_map(Value::part) {
+            if part.component(1).text().is_none_or(|number| names_nobody(&spelled(&number))) {
+                continue;
+            }
             let kind = part.component(5).text().unwrap_or_default();
-            let own = preference.iter().position(|types| types.iter().any(|name| *name == kind));
-            let Some(found) = identifier_of_cx(part, &current.cx(None)) else { continue };
+            let Some(found) = convert(part, &cx) else { continue };
+            let listed = preference.iter().position(|types| types.iter().any(|name| *name == kind));
             let rank = match found.get("system").and_then(Node::as_text) {
-                None => continue,
+                // Of what has no system, only a number that is meant for the NHS's is passed over.
+                None => {
+                    first &= may_type_nhs(&kind);
+                    continue;
+                }
                 Some(NHS_NUMBER) => {
                     if nhs.as_ref().is_some_and(|known| known.get("value") != found.get("value")) {
                         let reason = format!("{path} has two different NHS numbers");
@@ -70,7 +86,10 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                     nhs = Some(found.clone());
                     preference.len()
                 }
-                Some(_) => own.unwrap_or(usize::MAX),
+                Some(_) => {
+                    let last_resort = any && std::mem::take(&mut first) && is_local_word(&kind, &cx);
+                    listed.unwrap_or(if last_resort { preference.len() + 1 } else { usize::MAX })
+                }
             };
             if rank < best.as_ref().map_or(usize::MAX, |(rank, _)| *rank) {
                 best = Some((rank, found));
@@ -78,4 +97,9 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
         }
         Ok(best.map_or(Dynamic::UNIT, |(_, found)| NodeHandle::wrap(found)))
     })
+}
+
+/// Whether a type is none of HL7's, which would say that the number is an account's, a stay's or an insurer's.
+fn is_local_word(kind: &str, cx: &Cx<'_>) -> bool {
+    cx.tables.get("identifier-type").is_none_or(|types| types.get(&kind.trim().to_uppercase()).is_none())
 }

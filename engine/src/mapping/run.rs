@@ -3,18 +3,21 @@
 use std::{
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
     sync::Arc,
 };
 
 use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
 
 use super::{
-    Context, Files, Limits, MapError, Mapped, Product,
+    Context, FOLDER, Files, Finding, Limits, MapError, Mapped, Override, Product,
     compile::{self, Compiled},
     current::{self, Coverage, Current, Deadline},
     drafts::{self, DraftHandle},
     fault::{Verdict, Words, told},
     handles::{BundleHandle, ResourceHandle},
+    ignored::Ignored,
+    layers::Parts,
     nodes,
     values::MessageHandle,
 };
@@ -23,7 +26,7 @@ use crate::{
     error::{Place, Problem},
     fhir::{
         Bundle, Node, Resource, Table, Tables,
-        elements::{is_primitive, type_named},
+        elements::{self, Fault, is_primitive, type_named},
         write_resource,
     },
     hl7::Message,
@@ -36,6 +39,8 @@ pub struct Mappings {
     scripts: BTreeMap<String, Script>,
     tables: Arc<Tables>,
     words: Arc<Words>,
+    overrides: Vec<Override>,
+    parts: BTreeMap<String, Parts>,
     warnings: Vec<Problem>,
     limits: Limits,
 }
@@ -44,16 +49,28 @@ pub struct Mappings {
 pub(super) struct Script {
     pub file: String,
     pub call: AST,
+    /// What it leaves out on purpose.
+    pub ignored: Ignored,
 }
 
 impl Mappings {
-    /// Compiles all scripts and tables.
+    /// Compiles all scripts and tables of `mappings/`.
     ///
     /// # Errors
     /// Everything that is wrong, with its place: all faults of all files, not the first only.
     pub fn compile(files: &Files, limits: &Limits) -> Result<Self, Vec<Problem>> {
-        let Compiled { engine, scripts, tables, words, warnings } = compile::compile(files, limits)?;
-        Ok(Self { engine, scripts, tables, words: Arc::new(words), warnings, limits: limits.clone() })
+        Self::compile_layers(files, &[PathBuf::from(FOLDER)], limits)
+    }
+
+    /// Compiles all scripts and tables of several folders, of which the first wins.
+    ///
+    /// # Errors
+    /// As [`Mappings::compile`].
+    pub fn compile_layers(files: &Files, folders: &[PathBuf], limits: &Limits) -> Result<Self, Vec<Problem>> {
+        let Compiled { engine, scripts, tables, words, overrides, parts, warnings } =
+            compile::compile(files, folders, limits)?;
+        let (words, limits) = (Arc::new(words), limits.clone());
+        Ok(Self { engine, scripts, tables, words, overrides, parts, warnings, limits })
     }
 
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
@@ -64,6 +81,11 @@ impl Mappings {
     /// A code table.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
+    }
+
+    /// What a folder says anew of the folders below it.
+    pub fn overrides(&self) -> &[Override] {
+        &self.overrides
     }
 
     /// What is worth a look though it may run.
@@ -94,6 +116,7 @@ impl Mappings {
             received: context.received,
             zone: context.zone.clone(),
             environment: context.environment.clone(),
+            revision: context.revision.clone(),
             bundles: Vec::new(),
             drafts: Vec::new(),
             groups: None,
@@ -108,16 +131,21 @@ impl Mappings {
         let caught = catch_unwind(AssertUnwindSafe(|| current::run(current, || self.evaluate(script))));
         let (done, current) = caught
             .map_err(|_| MapError::new("the mapping failed inside the engine (a panic: please report it)"))?;
-        let current = current.ok_or_else(|| MapError::new("the mapping lost its state"))?;
+        let mut current = current.ok_or_else(|| MapError::new("the mapping lost its state"))?;
         let mapped = match done? {
             Ended::With(mapped) => mapped,
-            Ended::Value(value) => {
-                self.outputs(&value, &current).map_err(|error| self.told(error, script))?
+            Ended::Value(mut value) => {
+                let outputs = match self.outputs(&value, &current) {
+                    // Mending looks at all there is, so it is done only where it must be.
+                    Err(Unsent::Mendable) if mend(&mut value, &mut current) => self.outputs(&value, &current),
+                    outputs => outputs,
+                };
+                outputs.map_err(|unsent| self.told(unsent.into(), script))?
             }
         };
         Ok(Product {
             mapped,
-            unread: current.coverage.unread(&message),
+            coverage: current.coverage.told(&message, &script.ignored),
             findings: current.findings.into_inner(),
         })
     }
@@ -133,12 +161,24 @@ impl Mappings {
             }
             Err(error) => *error,
         };
-        Ok(Ended::With(match told(error, &script.file, Some(&self.words))? {
+        let verdict =
+            told(error, &script.file, Some(&self.words)).map_err(|error| self.in_its_layer(error))?;
+        Ok(Ended::With(match verdict {
             Verdict::Skip(reason) => Mapped::Skip(reason),
             Verdict::Hold(reason) => Mapped::Hold(reason),
             Verdict::Reject(reason) => Mapped::Reject(reason),
             Verdict::Late => return Err(MapError::new("the mapping ran longer than it may")),
         }))
+    }
+
+    /// The error with the file of the layer that it stands in.
+    fn in_its_layer(&self, mut error: MapError) -> MapError {
+        if let Some(place) = &mut error.place
+            && let Some(parts) = place.file.to_str().and_then(|file| self.parts.get(file))
+        {
+            *place = parts.place(place.line, place.column);
+        }
+        error
     }
 
     /// An error of what the script returned: its place is the script as a whole.
@@ -148,11 +188,11 @@ impl Mappings {
         MapError { place: Some(place), what: self.words.safe(&error.what) }
     }
 
-    fn outputs(&self, value: &Value, current: &Current) -> Result<Mapped, MapError> {
+    fn outputs(&self, value: &Value, current: &Current) -> Result<Mapped, Unsent> {
         let mut payloads = Vec::new();
         value.write(current, &mut payloads)?;
         if payloads.iter().map(|payload| payload.bytes().len()).sum::<usize>() > self.limits.output_bytes {
-            return Err(MapError::new("the output is larger than it may be"));
+            return Err(MapError::new("the output is larger than it may be").into());
         }
         Ok(Mapped::Outputs(payloads))
     }
@@ -182,7 +222,61 @@ enum Value {
     List(Vec<Value>),
 }
 
+/// Why what was made cannot be sent.
+enum Unsent {
+    Wrong(MapError),
+    /// A sender's slip that can be taken out: see [`elements::Type::mend`].
+    Mendable,
+}
+
+impl From<MapError> for Unsent {
+    fn from(error: MapError) -> Self {
+        Self::Wrong(error)
+    }
+}
+
+impl From<Unsent> for MapError {
+    fn from(unsent: Unsent) -> Self {
+        match unsent {
+            Unsent::Wrong(error) => error,
+            Unsent::Mendable => Self::new("what FHIR forbids cannot be taken out"),
+        }
+    }
+}
+
+/// Takes out what senders' slips put in, for these must not cost the message.
+fn mend(value: &mut Value, current: &mut Current) -> bool {
+    let mut mended = false;
+    for bundle in &mut current.bundles {
+        for resource in bundle.resources_mut() {
+            let found = type_named(&resource.resource_type);
+            mended |= found.is_some_and(|found| found.mend(&mut resource.elements));
+        }
+    }
+    mended |= value.mend();
+    if mended {
+        let finding = "what FHIR forbids was left out: control characters, blanks in a code, or an end before its beginning";
+        current.findings.get_mut().push(Finding::Doubtful(finding));
+    }
+    mended
+}
+
 impl Value {
+    /// As [`mend`], for what scripts wrote as plain maps.
+    fn mend(&mut self) -> bool {
+        match self {
+            Self::Plain(node) => {
+                let found = node.get("resourceType").and_then(Node::as_text).and_then(type_named);
+                match (found, node) {
+                    (Some(found), Node::Object(object)) => found.mend(object),
+                    _ => false,
+                }
+            }
+            Self::List(values) => values.iter_mut().fold(false, |mended, value| value.mend() | mended),
+            Self::Bundle(_) | Self::Resource(_) | Self::Hl7(_) => false,
+        }
+    }
+
     fn read(value: Dynamic) -> Result<Self, MapError> {
         if let Some(bundle) = value.clone().try_cast::<BundleHandle>() {
             return Ok(Self::Bundle(bundle));
@@ -207,7 +301,7 @@ impl Value {
         ))
     }
 
-    fn write(&self, current: &Current, out: &mut Vec<Payload>) -> Result<(), MapError> {
+    fn write(&self, current: &Current, out: &mut Vec<Payload>) -> Result<(), Unsent> {
         match self {
             Self::Bundle(handle) => {
                 let bundle =
@@ -241,42 +335,50 @@ impl Value {
     }
 }
 
-fn write_bundle(bundle: &Bundle) -> Result<Payload, MapError> {
+fn write_bundle(bundle: &Bundle) -> Result<Payload, Unsent> {
     if bundle.resources().is_empty() {
-        return Err(MapError::new("the bundle is empty: put a resource in, or say `skip(reason)`"));
+        return Err(MapError::new("the bundle is empty: put a resource in, or say `skip(reason)`").into());
     }
     bundle.resources().iter().try_for_each(check)?;
     Ok(Payload::FhirBundle(bundle.write()))
 }
 
 /// Checks a resource against the elements of its type.
-fn check(resource: &Resource) -> Result<(), MapError> {
+fn check(resource: &Resource) -> Result<(), Unsent> {
     let Some(found) = type_named(&resource.resource_type) else {
-        return Err(MapError::new("a resource of no known type"));
+        return Err(MapError::new("a resource of no known type").into());
     };
-    found
-        .check(&resource.elements)
-        .map_err(|fault| MapError::new(format!("`{}.{}`: {}", found.name, fault.path, fault.what)))
+    found.check(&resource.elements).map_err(|fault| unsent(found.name, &fault))
+}
+
+fn unsent(type_name: &str, fault: &Fault) -> Unsent {
+    if fault.can_be_mended() {
+        return Unsent::Mendable;
+    }
+    let below = if fault.path.is_empty() { "" } else { "." };
+    MapError::new(format!("`{type_name}{below}{}`: {}", fault.path, fault.what)).into()
 }
 
 /// A resource or bundle that a script wrote as a plain map.
-fn plain(node: &Node) -> Result<Payload, MapError> {
+fn plain(node: &Node) -> Result<Payload, Unsent> {
     let named = node.get("resourceType").and_then(Node::as_text).unwrap_or_default();
     let found = type_named(named).filter(|found| found.is_resource && !is_primitive(named));
     let found =
         found.ok_or_else(|| MapError::new("the map that `map` returns has no `resourceType` of FHIR R4"))?;
-    let Node::Object(object) = node.clone() else { return Err(MapError::new("a resource is a map")) };
+    let Node::Object(object) = node.clone() else { return Err(MapError::new("a resource is a map").into()) };
     let object = found.shaped(object);
-    found
-        .check(&object)
-        .map_err(|fault| MapError::new(format!("`{}.{}`: {}", found.name, fault.path, fault.what)))?;
+    found.check(&object).map_err(|fault| unsent(found.name, &fault))?;
     let id = object.get("id").and_then(Node::as_text).unwrap_or_default().to_owned();
-    let json = Node::Object(object).to_json().into();
+    let node = Node::Object(object);
+    if let Some(lost) = elements::unresolved(&node) {
+        return Err(MapError::new(format!("`{named}`: {lost}")).into());
+    }
+    let json = node.to_json().into();
     if named == "Bundle" {
         return Ok(Payload::FhirBundle(json));
     }
     if id.is_empty() {
-        return Err(MapError::new(format!("the {named} that `map` returns has no `id`")));
+        return Err(MapError::new(format!("the {named} that `map` returns has no `id`")).into());
     }
     Ok(Payload::FhirResource { resource_type: named.to_owned(), id, json })
 }

@@ -12,7 +12,7 @@ use super::{
     handles::NodeHandle,
 };
 use crate::{
-    fhir::types::{CONVERTERS, Converter, document, result},
+    fhir::types::{CONVERTERS, Converter, document, result, time},
     hl7::{Part, Path, Segment, Separators, Value},
 };
 
@@ -149,6 +149,7 @@ fn register_message(engine: &mut Engine) {
         )
         .register_get("version", header(|current| current.message.version()))
         .register_get("environment", header(|current| Cow::Borrowed(&current.environment)))
+        .register_get("revision", header(|current| Cow::Borrowed(&current.revision)))
         .register_get("received", header(|current| Cow::Owned(received(current))))
         .register_get("trigger", |_: &mut MessageHandle| {
             with(|current| {
@@ -248,6 +249,12 @@ fn register_documents(engine: &mut Engine) {
                 let node = document::joined(&parts, &current.cx(None));
                 Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
             })
+        })
+        .register_fn("attachment", |text: ImmutableString| {
+            document::of_text(&text).map_or(Dynamic::UNIT, NodeHandle::wrap)
+        })
+        .register_fn("later", |instant: ImmutableString, minutes: INT| {
+            time::later(&instant, minutes).map_or(Dynamic::UNIT, |text| ImmutableString::from(text).into())
         })
         .register_fn("lines", |values: Array| {
             let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();

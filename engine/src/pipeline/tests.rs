@@ -59,6 +59,7 @@ fn revision(lab: &str, authorities: &str, order: &str) -> Arc<Revision> {
             ("mappings/name.rhai", SCRIPT),
             ("mappings/tables/assigning-authorities.csv", &table),
         ]),
+        folders: vec![PathBuf::from("mappings")],
         samples: BTreeMap::new(),
         revision: "r1".to_owned(),
         git_commit: None,

@@ -11,7 +11,7 @@ mod sample;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::Arc,
 };
 
@@ -31,6 +31,8 @@ pub use sample::{Sample, TestFailure, difference, pretty};
 
 /// The moment of receipt of test messages: fixed, so that expected outputs can be kept in files.
 pub const SAMPLE_RECEIVED: &str = "2026-01-15T09:30:01Z";
+/// The revision that test messages are told of, for the same reason.
+pub const SAMPLE_REVISION: &str = "sample";
 
 /// A whole configuration, ready to run.
 pub struct Revision {
@@ -63,7 +65,7 @@ impl Revision {
         let mut problems = Vec::new();
         let config = Config::parse(&snapshot.config_file, snapshot.config.clone(), plugins);
         let limits = config.as_ref().map_or_else(|_| Limits::default(), limits);
-        let mappings = Mappings::compile(&snapshot.mappings, &limits);
+        let mappings = Mappings::compile_layers(&snapshot.mappings, &snapshot.folders, &limits);
         let mapping_names = match &mappings {
             Ok(mappings) => mappings.names().map(str::to_owned).collect(),
             Err(more) => {
@@ -130,6 +132,7 @@ impl Revision {
             received,
             zone: self.config.zone.clone(),
             environment: self.config.environment.word().into(),
+            revision: self.short().into(),
             coverage: false,
         }
     }
@@ -158,7 +161,8 @@ pub fn limits(config: &Config) -> Limits {
 /// So that a mapping that does not compile is not also unknown to the routes.
 fn names_of_files(snapshot: &Snapshot) -> BTreeSet<String> {
     let scripts = snapshot.mappings.keys().filter(|file| {
-        file.parent() == Some(Path::new("mappings")) && file.extension().is_some_and(|end| end == "rhai")
+        file.parent().is_some_and(|folder| snapshot.folders.iter().any(|known| known == folder))
+            && file.extension().is_some_and(|end| end == "rhai")
     });
     scripts.filter_map(|file| Some(file.file_stem()?.to_str()?.to_owned())).collect()
 }
@@ -166,7 +170,10 @@ fn names_of_files(snapshot: &Snapshot) -> BTreeSet<String> {
 fn routes(snapshot: &Snapshot, config: &Config, mappings: &BTreeSet<String>) -> Result<Routes, Vec<Problem>> {
     let listeners = config.listeners.iter().map(|listener| listener.name.clone()).collect();
     let destinations = config.destinations.iter().map(|destination| destination.name.clone()).collect();
-    Routes::parse(&snapshot.routes, &Known { listeners: &listeners, destinations: &destinations, mappings })
+    Routes::parse(
+        &snapshot.routes,
+        &Known { listeners: Some(&listeners), destinations: Some(&destinations), mappings: Some(mappings) },
+    )
 }
 
 /// Builds every connector once: its own faults show only then.

@@ -12,13 +12,13 @@ use bytes::Bytes;
 use encoding_rs::Encoding;
 use jiff::Timestamp;
 
-use super::{Revision, SAMPLE_RECEIVED, route_file};
+use super::{Revision, SAMPLE_RECEIVED, SAMPLE_REVISION, route_file};
 use crate::{
     connector::Payload,
     error::{Place, Problem},
     incoming::Incoming,
     mapping::{Context, Finding, MapError, Mapped, Mappings, Product},
-    routing::{Header, Route, RouteTest},
+    routing::{Route, RouteTest},
 };
 
 /// What became of one message.
@@ -26,6 +26,8 @@ use crate::{
 pub enum Sample {
     /// The bytes are no message.
     Unreadable(String),
+    /// No route takes the message.
+    Unrouted,
     /// The mapping ran.
     Done(Product),
     /// The mapping failed.
@@ -74,12 +76,12 @@ fn run_test(
         return Some(failure("a file of the test is not there".to_owned(), String::new()));
     };
     let charset = charset_of(revision, route);
-    let taken = |message: Incoming| route.accept.takes(&Header::from(&message));
+    let taken = |message: Incoming| revision.routes.takes(route, &message);
     if !Incoming::read(raw.clone(), charset).map_or(true, taken) {
         return Some(failure("the route does not take this message: see `accept`".to_owned(), String::new()));
     }
-    let sample =
-        Sample::of(&revision.mappings, &route.map, raw.clone(), charset, &revision.context(received));
+    let context = Context { revision: SAMPLE_REVISION.into(), ..revision.context(received) };
+    let sample = Sample::of(&revision.mappings, &route.map, raw.clone(), charset, &context);
     let expected = String::from_utf8_lossy(expected);
     let difference =
         difference(&comparable(&test.expect, &expected), &comparable(&test.expect, &sample.to_string()))?;
@@ -114,10 +116,11 @@ impl Sample {
         }
     }
 
-    /// `mapped`, `skip`, `hold`, `reject`, `error` or `unreadable`.
+    /// `mapped`, `skip`, `hold`, `reject`, `error`, `unreadable` or `unrouted`.
     pub fn result(&self) -> &'static str {
         match self {
             Self::Unreadable(_) => "unreadable",
+            Self::Unrouted => "unrouted",
             Self::Failed(_) => "error",
             Self::Done(Product { mapped: Mapped::Outputs(_), .. }) => "mapped",
             Self::Done(Product { mapped: Mapped::Skip(_), .. }) => "skip",
@@ -130,6 +133,7 @@ impl Sample {
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Unreadable(reason) => Some(reason.clone()),
+            Self::Unrouted => Some("no route takes it".to_owned()),
             Self::Failed(error) => Some(error.to_string()),
             Self::Done(product) => match &product.mapped {
                 Mapped::Outputs(_) => None,

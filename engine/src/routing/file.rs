@@ -65,6 +65,8 @@ pub(super) struct AcceptTable {
     pub receiving_application: OneOrMany,
     /// MSH-6, first component.
     pub receiving_facility: OneOrMany,
+    /// Takes only what no other route of the listener takes.
+    pub otherwise: bool,
 }
 
 /// How long messages of a route are kept. One that several routes take is kept as long as any of them says.

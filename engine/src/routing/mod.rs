@@ -67,6 +67,8 @@ pub struct Accept {
     pub receiving_application: Vec<Pattern>,
     /// MSH-6, first component.
     pub receiving_facility: Vec<Pattern>,
+    /// Only what no route of the same listener takes that does not say so.
+    pub otherwise: bool,
 }
 
 /// How long messages are kept, from their receipt on.
@@ -125,32 +127,32 @@ pub struct RouteTest {
     pub line: usize,
 }
 
-/// The names that a route may refer to.
+/// The names that a route may refer to; any name where nothing is known.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// The listeners in `tie.toml`.
-    pub listeners: &'a BTreeSet<String>,
+    pub listeners: Option<&'a BTreeSet<String>>,
     /// The destinations in `tie.toml`.
-    pub destinations: &'a BTreeSet<String>,
+    pub destinations: Option<&'a BTreeSet<String>>,
     /// The mappings in `mappings/`.
-    pub mappings: &'a BTreeSet<String>,
+    pub mappings: Option<&'a BTreeSet<String>>,
 }
 
 /// What routing looks at in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Header<'m> {
+struct Header<'m> {
     /// MSH-9.1: `ADT`.
-    pub code: Cow<'m, str>,
+    code: Cow<'m, str>,
     /// MSH-9.1 and MSH-9.2: `ADT^A01`.
-    pub trigger: Cow<'m, str>,
+    trigger: Cow<'m, str>,
     /// MSH-3, first component.
-    pub sending_application: Cow<'m, str>,
+    sending_application: Cow<'m, str>,
     /// MSH-4, first component.
-    pub sending_facility: Cow<'m, str>,
+    sending_facility: Cow<'m, str>,
     /// MSH-5, first component.
-    pub receiving_application: Cow<'m, str>,
+    receiving_application: Cow<'m, str>,
     /// MSH-6, first component.
-    pub receiving_facility: Cow<'m, str>,
+    receiving_facility: Cow<'m, str>,
 }
 
 /// All routes of a revision, in the order of their names.
@@ -180,14 +182,21 @@ impl Routes {
         Self { routes, by_listener }
     }
 
-    /// The routes that take a message, in the order of their names.
+    /// The routes that take a message, in the order of their names. Those with `otherwise` do where no other does.
     pub fn matching<'a>(
         &'a self,
         listener: &str,
         message: impl Into<Header<'a>>,
     ) -> impl Iterator<Item = &'a Route> {
         let header = message.into();
-        self.from(listener).filter(move |route| route.accept.takes(&header))
+        let taken = self.from(listener).any(|route| !route.accept.otherwise && route.accept.matches(&header));
+        self.from(listener)
+            .filter(move |route| route.accept.otherwise != taken && route.accept.matches(&header))
+    }
+
+    /// Whether a route takes a message from any of its listeners.
+    pub fn takes(&self, route: &Route, message: &Incoming) -> bool {
+        route.from.iter().any(|from| self.matching(from, message).any(|one| one.name == route.name))
     }
 
     /// The routes that take messages of a listener, whatever their header.
@@ -210,8 +219,8 @@ impl Routes {
 }
 
 impl Accept {
-    /// Whether a message with this header is taken.
-    pub fn takes(&self, header: &Header<'_>) -> bool {
+    /// Whether the patterns match this header.
+    fn matches(&self, header: &Header<'_>) -> bool {
         any_trigger(&self.trigger, header)
             && any(&self.sending_application, &header.sending_application)
             && any(&self.sending_facility, &header.sending_facility)
@@ -222,7 +231,7 @@ impl Accept {
 
 impl<'m> Header<'m> {
     /// The header of a message; what is not there is empty.
-    pub fn of(message: &'m Message) -> Self {
+    fn of(message: &'m Message) -> Self {
         let field = |number| message.header(number).text().unwrap_or_default();
         let trigger = message.trigger();
         Self {

@@ -114,8 +114,8 @@ impl Reading<'_> {
         }
     }
 
-    fn known_as(&mut self, noun: &str, name: Spanned<String>, known: &BTreeSet<String>) -> String {
-        if !known.contains(name.get_ref()) {
+    fn known_as(&mut self, noun: &str, name: Spanned<String>, known: Option<&BTreeSet<String>>) -> String {
+        if let Some(known) = known.filter(|known| !known.contains(name.get_ref())) {
             let problem =
                 self.document.fault(format!("unknown {noun} `{}`", name.get_ref()), name.span().start);
             let problem = problem.did_you_mean(name.get_ref(), known.iter().map(String::as_str));
@@ -215,6 +215,7 @@ fn accept(table: AcceptTable) -> Accept {
         sending_facility: patterns(table.sending_facility),
         receiving_application: patterns(table.receiving_application),
         receiving_facility: patterns(table.receiving_facility),
+        otherwise: table.otherwise,
     }
 }
 

@@ -13,9 +13,9 @@ fn parse(files: &[(&str, &str)]) -> Result<Routes, Vec<Problem>> {
     Routes::parse(
         &files,
         &Known {
-            listeners: &names(&["hospital", "laboratory"]),
-            destinations: &names(&["shared-care-record", "archive"]),
-            mappings: &names(&["adt", "oru"]),
+            listeners: Some(&names(&["hospital", "laboratory"])),
+            destinations: Some(&names(&["shared-care-record", "archive"])),
+            mappings: Some(&names(&["adt", "oru"])),
         },
     )
 }
@@ -239,13 +239,15 @@ fn header<'a>(trigger: &'a str, application: &'a str, facility: &'a str) -> Head
 fn a_route_takes_what_all_its_patterns_match() {
     let routes = parse(&[("routes/adt.toml", FULL)]).unwrap();
     let accept = &routes.get("adt").unwrap().accept;
-    assert!(accept.takes(&header("ADT^A01", "LORENZO", "RXX")));
-    assert!(accept.takes(&header("ADT^A40", "LORENZO", "RXX")));
-    assert!(!accept.takes(&header("ADT^A11", "LORENZO", "RXX")));
-    assert!(!accept.takes(&header("ADT^A01", "CERNER", "RXX")));
-    assert!(!accept.takes(&header("ADT^A01", "LORENZO", "RX")));
+    assert!(accept.matches(&header("ADT^A01", "LORENZO", "RXX")));
+    assert!(accept.matches(&header("ADT^A40", "LORENZO", "RXX")));
+    assert!(!accept.matches(&header("ADT^A11", "LORENZO", "RXX")));
+    assert!(!accept.matches(&header("ADT^A01", "CERNER", "RXX")));
+    assert!(!accept.matches(&header("ADT^A01", "LORENZO", "RX")));
     let whole_code = Accept { trigger: vec![Pattern::new("ADT")], ..Accept::default() };
-    assert!(whole_code.takes(&header("ADT^A01", "", "")) && !whole_code.takes(&header("ORU^R01", "", "")));
+    assert!(
+        whole_code.matches(&header("ADT^A01", "", "")) && !whole_code.matches(&header("ORU^R01", "", ""))
+    );
 }
 
 #[test]
@@ -262,6 +264,21 @@ fn a_message_goes_to_every_route_of_its_listener_that_takes_it() {
     assert_eq!(taken("laboratory", "MSH|^~\\&|LORENZO|RXX|||||ADT^A01|1\r"), ["other"]);
     assert_eq!(taken("hospital", "MSH|^~\\&|LORENZO|RXX|||||ORU^R01|1\r"), [""; 0]);
     assert_eq!(taken("hospital", "MSH|^~\\&|\r"), [""; 0]);
+}
+
+#[test]
+fn what_no_other_route_takes_goes_to_the_one_that_says_otherwise() {
+    let rest = "from = ['hospital', 'laboratory']\nmap = 'oru'\naccept = { otherwise = true, sending_facility = 'RXX' }\n[[to]]\ndestination = 'archive'";
+    let routes = parse(&[("routes/adt.toml", FULL), ("routes/rest.toml", rest)]).unwrap();
+    let taken = |listener: &str, text: &'static str| {
+        let message = Message::parse(text.into(), encoding_rs::UTF_8).unwrap();
+        routes.matching(listener, &message).map(|route| route.name.clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(taken("hospital", "MSH|^~\\&|LORENZO|RXX|||||ADT^A01|1\r"), ["adt"]);
+    assert_eq!(taken("hospital", "MSH|^~\\&|LORENZO|RXX|||||ORU^R01|1\r"), ["rest"]);
+    assert_eq!(taken("hospital", "MSH|^~\\&|LORENZO|RYY|||||ORU^R01|1\r"), [""; 0]);
+    // Another listener's routes do not count.
+    assert_eq!(taken("laboratory", "MSH|^~\\&|LORENZO|RXX|||||ADT^A01|1\r"), ["rest"]);
 }
 
 #[test]

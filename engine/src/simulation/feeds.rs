@@ -107,6 +107,7 @@ fn build(variant: Variant) -> Revision {
         config: Arc::from(config),
         routes: files(routes),
         mappings: files(mappings.iter().map(|(name, text)| (name.as_str(), text.clone())).collect()),
+        folders: vec![PathBuf::from("mappings")],
         samples: BTreeMap::new(),
         revision: format!("{variant:?}"),
         git_commit: None,

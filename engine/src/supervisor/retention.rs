@@ -83,7 +83,11 @@ mod tests {
         let text = format!("environment = 'test'\n[journal]\npath = 'journal'\n{instance}");
         let config = Config::parse(Path::new("tie.toml"), text.into(), &[]).unwrap();
         let names = |name: &str| BTreeSet::from([name.to_owned()]);
-        let known = Known { listeners: &names("a"), destinations: &names("b"), mappings: &names("m") };
+        let known = Known {
+            listeners: Some(&names("a")),
+            destinations: Some(&names("b")),
+            mappings: Some(&names("m")),
+        };
         let text = format!("from = 'a'\nmap = 'm'\n{route}\n[[to]]\ndestination = 'b'\n");
         let files = BTreeMap::from([(PathBuf::from("routes/adt.toml"), text.into())]);
         policy(&config, &Routes::parse(&files, &known).unwrap())

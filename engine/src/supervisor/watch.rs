@@ -6,11 +6,15 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
 use notify::{EventKind, RecursiveMode, Watcher as _};
+use parking_lot::RwLock;
 use tokio::{sync::mpsc, time::Instant};
+
+use crate::config;
 
 /// The files are left alone for so long before they are read.
 const QUIET: Duration = Duration::from_millis(200);
@@ -18,13 +22,15 @@ const QUIET: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(5);
 /// A git command that holds the index is waited for so long: it may have died and left its lock.
 const GIT_PATIENCE: Duration = Duration::from_secs(30);
-/// The folders of a configuration.
-const FOLDERS: [&str; 3] = ["routes", "mappings", "testdata"];
+/// The folders of every configuration; those of the mappings are named in `tie.toml`.
+const FOLDERS: [&str; 2] = ["routes", "testdata"];
 
 /// Watches one configuration directory.
 pub struct Watch {
     home: PathBuf,
-    config_folder: PathBuf,
+    config_file: PathBuf,
+    /// As `tie.toml` names them.
+    folders: Arc<RwLock<Vec<PathBuf>>>,
     watcher: notify::RecommendedWatcher,
     changes: mpsc::Receiver<()>,
 }
@@ -39,8 +45,9 @@ impl Watch {
         let (tell, changes) = mpsc::channel(1);
         let home = std::path::absolute(home)?;
         let config_file = std::path::absolute(home.join(config_file))?;
-        let config_folder = config_file.parent().map_or_else(|| home.clone(), Path::to_owned);
-        let scope = Scope { home: home.clone(), config_file };
+        let folders = Arc::default();
+        let scope =
+            Scope { home: home.clone(), config_file: config_file.clone(), folders: Arc::clone(&folders) };
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error is an overflow: something changed, nobody knows what.
             if event.is_ok_and(|event| !scope.concerns(&event)) {
@@ -48,7 +55,7 @@ impl Watch {
             }
             let _ = tell.try_send(());
         })?;
-        let mut watch = Self { home, config_folder, watcher, changes };
+        let mut watch = Self { home, config_file, folders, watcher, changes };
         watch.arm()?;
         Ok(watch)
     }
@@ -90,15 +97,15 @@ impl Watch {
 
     fn arm(&mut self) -> notify::Result<()> {
         let mut places = vec![(self.home.clone(), RecursiveMode::NonRecursive)];
-        if self.config_folder != self.home {
-            places.push((self.config_folder.clone(), RecursiveMode::NonRecursive));
+        if let Some(folder) = self.config_file.parent().filter(|folder| **folder != *self.home) {
+            places.push((folder.to_owned(), RecursiveMode::NonRecursive));
         }
-        places.extend(
-            FOLDERS
-                .iter()
-                .map(|folder| (self.home.join(folder), RecursiveMode::Recursive))
-                .filter(|(folder, _)| folder.is_dir()),
-        );
+        let text = std::fs::read_to_string(&self.config_file).unwrap_or_default();
+        let folders: Vec<PathBuf> =
+            FOLDERS.iter().map(PathBuf::from).chain(config::mapping_folders(&text)).collect();
+        let whole = |folder: &PathBuf| (self.home.join(folder), RecursiveMode::Recursive);
+        places.extend(folders.iter().map(whole).filter(|(folder, _)| folder.is_dir()));
+        *self.folders.write() = folders;
         for (place, mode) in places {
             let _ = self.watcher.unwatch(&place);
             self.watcher.watch(&place, mode)?;
@@ -111,6 +118,7 @@ impl Watch {
 struct Scope {
     home: PathBuf,
     config_file: PathBuf,
+    folders: Arc<RwLock<Vec<PathBuf>>>,
 }
 
 impl Scope {
@@ -119,7 +127,7 @@ impl Scope {
     }
 
     fn holds(&self, path: &Path) -> bool {
-        let in_folder = |below: &Path| FOLDERS.iter().any(|folder| below.starts_with(folder));
+        let in_folder = |below: &Path| self.folders.read().iter().any(|folder| below.starts_with(folder));
         // Kubernetes swaps the link `..data` that the file itself is a link into.
         path == self.config_file
             || path.file_name().is_some_and(|name| name == "..data")

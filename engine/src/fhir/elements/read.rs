@@ -7,7 +7,7 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Codes, Element, Takes, Type};
+use super::{Codes, Element, Takes, Type, rules};
 
 /// All types by name.
 pub(super) fn all() -> &'static HashMap<&'static str, Type, RandomState> {
@@ -33,14 +33,20 @@ fn read(text: &'static str) -> HashMap<&'static str, Type, RandomState> {
         if let Some((name, base)) = line.split_once(':') {
             current = name;
             blocks.insert(name, Block { base, elements: Vec::new() });
-        } else if let (Some(block), Some(element)) = (blocks.get_mut(current), read_element(line, sets)) {
+        } else if let (Some(block), Some(element)) =
+            (blocks.get_mut(current), read_element(line, current, sets))
+        {
             block.elements.push(element);
         }
     }
     blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
 }
 
-fn read_element(line: &'static str, sets: &'static HashMap<&'static str, Codes>) -> Option<Element> {
+fn read_element(
+    line: &'static str,
+    owner: &str,
+    sets: &'static HashMap<&'static str, Codes>,
+) -> Option<Element> {
     let mut words = line.split(' ');
     let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
     let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {
@@ -56,7 +62,12 @@ fn read_element(line: &'static str, sets: &'static HashMap<&'static str, Codes>)
         targets,
         codes: None,
         choice: None,
-        takes: Takes::of(type_name),
+        // The id of a resource: its definition says string, and its text tells the form.
+        takes: if owner.ends_with("Resource") && name == "id" {
+            Takes::of("id")
+        } else {
+            Takes::of(type_name)
+        },
         kind: OnceLock::new(),
     };
     for word in words {
@@ -71,9 +82,10 @@ fn read_element(line: &'static str, sets: &'static HashMap<&'static str, Codes>)
 /// A type with the elements of its bases.
 fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
     let mut elements: Vec<Element> = Vec::new();
-    let (mut next, mut is_resource) = (name, false);
+    let (mut next, mut is_resource, mut own_rules) = (name, false, Vec::new());
     while let Some(block) = blocks.get(next) {
         is_resource |= next == "Resource";
+        own_rules.extend(rules::of(next));
         for element in &block.elements {
             if !elements.iter().any(|known| known.name == element.name) {
                 elements.push(element.clone());
@@ -90,5 +102,5 @@ fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
         }
     }
     let places = elements.iter().enumerate().map(|(place, element)| (element.name, place)).collect();
-    Type { name, is_resource, elements, places, required }
+    Type { name, is_resource, elements, places, required, rules: own_rules }
 }

@@ -162,7 +162,9 @@ pub(super) fn system_uri(name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
         Some(digits) if digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
             format_smolstr!("http://terminology.hl7.org/CodeSystem/v2-{digits}")
         }
-        _ if name.starts_with("http://") || name.starts_with("https://") || name.starts_with("urn:") => {
+        _ if ["http://", "https://", "urn:"].iter().any(|start| name.starts_with(start))
+            && !name.contains(char::is_whitespace) =>
+        {
             name.into()
         }
         _ => local_uri("codes", Some(name), cx),

@@ -53,6 +53,15 @@ pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     Some(object.into())
 }
 
+/// A text as `Attachment`; nothing when it is empty.
+pub fn of_text(text: &str) -> Option<Node> {
+    let mut object = Object::with_capacity(3);
+    object.put("contentType", Some("text/plain; charset=utf-8".into()));
+    object.put("data", Some(Node::text(BASE64.encode(text))));
+    object.put("size", i64::try_from(text.len()).ok().map(Node::Integer));
+    (!text.is_empty()).then(|| object.into())
+}
+
 /// Whether a piece begins a document of its own rather than going on with the one before.
 pub fn begins_document(piece: Part<'_>) -> bool {
     let data = piece.component(5).part().map(Part::raw).unwrap_or_default();

@@ -12,7 +12,11 @@ use std::borrow::Cow;
 use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 
 use crate::{
-    fhir::{Node, Row, Table, types::code, types::time},
+    fhir::{
+        Node, Row, Table,
+        elements::{is_oid, is_uuid},
+        types::{code, time},
+    },
     hl7::{
         Part, Value,
         identifier::{self, may_type_nhs, names_nhs, types_nhs},
@@ -37,6 +41,19 @@ const GMP: &str = "https://fhir.hl7.org.uk/Id/gmp-number";
 
 /// CX as `Identifier`: number, check digit or trace status, authority, type, validity.
 pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    of_cx(part, None, cx)
+}
+
+/// CX as `Identifier`: a number without authority is the sender's own, under a system of its facility (MSH-4) and
+/// application (MSH-3), so that no other sender's number is taken for it.
+pub fn own(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let application = cx.message.header(3).text().filter(|name| !name.trim().is_empty());
+    let named =
+        application.is_some() || cx.message.header(4).text().is_some_and(|name| !name.trim().is_empty());
+    of_cx(part, named.then(|| local_uri("number", application.as_deref(), cx)), cx)
+}
+
+fn of_cx(part: Part<'_>, own: Option<SmolStr>, cx: &Cx<'_>) -> Option<Node> {
     let [value, digit, _, authority, kind, _, from, to] = part.first();
     let kind = trimmed(kind);
     let authority = Authority::of(authority, kind.as_deref(), cx);
@@ -46,7 +63,7 @@ pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     if authority.is_nhs(kind.as_deref()) {
         return Some(nhs_number(digit, &value, cx));
     }
-    let system = authority.system(cx);
+    let system = authority.system(cx).or_else(|| own.map(Node::Text));
     let unassigned = system.is_none();
     let identifier = Node::object([
         ("extension", trimmed(digit).map(|digit| vec![check_digit(&digit)].into())),
@@ -103,7 +120,7 @@ pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         Authority::None => Some(local("organization", cx)),
         other => other.system(cx),
     };
-    Node::object([("system", system), ("value", Some(Node::text(value)))]).some()
+    typed(kind.as_deref(), system, &value, cx)
 }
 
 /// XCN (and CNN within NDL) as `Identifier`: XCN.1 under XCN.9; C1234567 is a consultant's, G1234567 a GP's code.
@@ -121,7 +138,16 @@ pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
         (Authority::None, None) => Some(local("person", cx)),
         (other, _) => other.system(cx),
     };
-    Node::object([("system", system), ("value", Some(Node::text(value)))]).some()
+    typed(kind.as_deref(), system, &value, cx)
+}
+
+fn typed(kind: Option<&str>, system: Option<Node>, value: &str, cx: &Cx<'_>) -> Option<Node> {
+    Node::object([
+        ("type", kind.and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        ("system", system),
+        ("value", Some(Node::text(value))),
+    ])
+    .some()
 }
 
 /// HD as `Identifier` of an organisation: an ODS code as such, anything else under a system of the sender.
@@ -166,6 +192,11 @@ fn control_id_system(cx: &Cx<'_>) -> String {
 /// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.
 pub fn visit(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     numbered(part.component(1), Authority::of(part.component(4), Some("VN"), cx), "visit", cx)
+}
+
+/// CX of an account (PID-18, MRG-3) as `Identifier`, in the same way.
+pub fn account(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    numbered(part.component(1), Authority::of(part.component(4), Some("AN"), cx), "account", cx)
 }
 
 /// EI of an order as `Identifier`, as the placer numbered it: without a namespace, under the sending facility.
@@ -350,12 +381,11 @@ fn national_code(value: &str) -> Option<&'static str> {
 }
 
 fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
-    let is_oid = id.contains('.')
-        && id.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')
-        && !id.starts_with('.');
     match scheme.map(upper).as_deref() {
-        Some("ISO") | None if is_oid => Some(format_smolstr!("urn:oid:{id}")),
-        Some("UUID" | "GUID") => Some(format_smolstr!("urn:uuid:{}", id.to_lowercase())),
+        Some("ISO") | None if is_oid(id) => Some(format_smolstr!("urn:oid:{id}")),
+        Some("UUID" | "GUID") if is_uuid(&id.to_lowercase()) => {
+            Some(format_smolstr!("urn:uuid:{}", id.to_lowercase()))
+        }
         Some("URI" | "URL" | "HTTP") if !id.contains(char::is_whitespace) => Some(id.into()),
         _ => None,
     }

@@ -16,14 +16,14 @@ pub mod resources;
 pub mod result;
 mod telecom;
 mod text;
-mod time;
+pub mod time;
 
 use std::{borrow::Cow, cell::RefCell};
 
 use jiff::tz::TimeZone;
 use smol_str::SmolStr;
 
-pub use identifier::{NHS_NUMBER, ODS_ORGANIZATION, cx as identifier_of_cx, is_ods_code};
+pub use identifier::{NHS_NUMBER, ODS_ORGANIZATION, cx as identifier_of_cx, is_ods_code, own as own_number};
 
 use super::{Node, Row, Table, Tables};
 use crate::hl7::{Message, Part, Segment};
@@ -109,12 +109,14 @@ const fn converter(name: &'static str, to: &'static str, convert: Convert) -> Co
 /// All converters. A mapping names one; when several share a name, the type of the element decides.
 pub const CONVERTERS: &[Converter] = &[
     converter("CX", "Identifier", identifier::cx),
+    converter("own-number", "Identifier", identifier::own),
     converter("assigned-number", "Identifier", identifier::assigned),
     converter("EI", "Identifier", identifier::ei),
     converter("EIP", "Identifier", identifier::eip),
     converter("HD", "Identifier", identifier::hd),
     converter("HD", "uri", identifier::hd_uri),
     converter("visit-number", "Identifier", identifier::visit),
+    converter("account-number", "Identifier", identifier::account),
     converter("placer-number", "Identifier", identifier::placer),
     converter("filler-number", "Identifier", identifier::filler),
     converter("verification", "Extension", identifier::verification),
@@ -169,6 +171,8 @@ pub const CONVERTERS: &[Converter] = &[
     converter("SN", "Ratio", quantity::sn_ratio),
     converter("SN", "string", quantity::sn_text),
     converter("CQ", "Quantity", quantity::cq),
+    converter("MO", "Money", quantity::money),
+    converter("CP", "Money", quantity::money),
     converter("NR", "Range", quantity::nr),
     converter("units", "Quantity", quantity::units),
     converter("reference-range", "Observation.referenceRange", result::reference_range),

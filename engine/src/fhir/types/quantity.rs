@@ -97,6 +97,17 @@ pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     Some(quantity.into())
 }
 
+/// MO and CP as `Money`: the amount with its digits, and the currency where one is named.
+pub fn money(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
+    let amount = part.component(1);
+    let named = [amount.subcomponent(2), part.component(2)].into_iter().filter_map(trimmed);
+    let currency = named
+        .map(|name| name.to_uppercase())
+        .find(|name| name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase()));
+    let value = decimal(&amount.subcomponent(1).text()?)?;
+    Some(Node::object([("value", Some(Node::Decimal(value))), ("currency", currency.map(Node::text))]))
+}
+
 /// NR as `Range`.
 pub fn nr(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let number = |n| part.component(n).text().and_then(|text| decimal(&text));
@@ -202,7 +213,12 @@ fn bounds(text: &str) -> (Option<SmolStr>, Option<SmolStr>) {
     }
 }
 
+/// Nothing when the low is above the high: then the caller keeps the text.
 fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
+    let number = |digits: &Option<SmolStr>| digits.as_ref()?.parse::<f64>().ok();
+    if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
+        return None;
+    }
     Node::object([("low", low.map(value)), ("high", high.map(value))]).some()
 }
 
@@ -297,6 +313,14 @@ mod tests {
             "5^mL",
             r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
         );
+    }
+
+    #[test]
+    fn money_keeps_its_digits_and_names_a_currency_only_where_one_was_sent() {
+        check("CP", "Money", "310.50&GBP^UP", r#"{"value":310.50,"currency":"GBP"}"#);
+        check("MO", "Money", "70^usd", r#"{"value":70,"currency":"USD"}"#);
+        check("CP", "Money", "150.00", r#"{"value":150.00}"#);
+        check("CP", "Money", "&GBP", "");
     }
 
     #[test]

@@ -11,6 +11,7 @@ use smol_str::SmolStr;
 use super::{
     Cx,
     text::{trimmed, upper},
+    time,
 };
 use crate::{fhir::Node, hl7::Part};
 
@@ -42,6 +43,7 @@ pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         ("value", Some(Node::text(value))),
         ("use", used_as.map(Node::Text)),
         ("rank", rank.map(Node::Integer)),
+        ("period", time::period_of(part.component(13), part.component(14), cx)),
     ]))
 }
 

@@ -5,7 +5,7 @@
 //!           reported, never guessed. How times without a zone are read is said in `hl7::time`.
 //! Decided:  the offset of MSH-7 holds for the times of the message that have none.
 
-use jiff::tz::TimeZone;
+use jiff::{SignedDuration, fmt::strtime::BrokenDownTime, tz::TimeZone};
 
 use super::{Cx, Finding};
 use crate::{
@@ -16,6 +16,8 @@ use crate::{
     },
 };
 
+/// Minutes: a year or so, the longest that anything is booked for.
+const BOUND: i64 = 600_000;
 const BIRTH_TIME: &str = "http://hl7.org/fhir/StructureDefinition/patient-birthTime";
 
 /// DTM as `dateTime`, as precise as it was sent.
@@ -31,6 +33,18 @@ pub fn date(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// DTM as `instant`: nothing unless it has a time of day.
 pub fn instant(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     read(part, cx)?.instant().map(Node::text)
+}
+
+/// An instant so many minutes later, with the same offset; nothing for a text that is none.
+pub fn later(instant: &str, minutes: i64) -> Option<String> {
+    let form = "%Y-%m-%dT%H:%M:%S%.f%:z";
+    let read = BrokenDownTime::parse(form, instant).ok()?;
+    let then = read
+        .to_timestamp()
+        .ok()?
+        .checked_add(SignedDuration::from_mins(minutes.clamp(-BOUND, BOUND)))
+        .ok()?;
+    Some(then.to_zoned(TimeZone::fixed(read.offset()?)).strftime(form).to_string())
 }
 
 /// TM as `time`: seconds are put where they were not sent, as FHIR wants them.
@@ -123,6 +137,15 @@ mod tests {
     fn a_time_that_cannot_be_read_is_left_out_and_reported() {
         check("DTM", "dateTime", "yesterday", "");
         assert_eq!(findings_of("DTM", "dateTime", "20261315"), ["a time could not be read and was left out"]);
+    }
+
+    #[test]
+    fn an_end_is_a_start_and_a_duration() {
+        let later = |instant, minutes| super::later(instant, minutes);
+        assert_eq!(later("2026-02-03T23:50:00+00:00", 20).as_deref(), Some("2026-02-04T00:10:00+00:00"));
+        assert_eq!(later("2026-07-03T10:00:00.5+01:00", -60).as_deref(), Some("2026-07-03T09:00:00.5+01:00"));
+        assert_eq!(later("2026-02-03", 20), None);
+        assert_eq!(later("9999-12-31T23:50:00+00:00", 20), None);
     }
 
     #[test]

@@ -7,7 +7,7 @@
 //!           before it; a note is in the group of the segment before it.
 //! Decided:  - A PID behind orders begins another patient; a PV1 that comes late still joins its patient.
 //!           - Orders, patients and specimens that were not announced are made up: an OBX without an OBR has an
-//!             order without an OBR.
+//!             order without an OBR, and the OBR that follows is another order's.
 //!           - In a result, OBX behind an SPM belong to the specimen only if the order had its own OBX before;
 //!             some laboratories send the specimen first, and an order without results makes no sense.
 //! Source:   HL7 v2.8.2 message structures (chapters 3, 4, 4A, 7, 9, 10, 11, 12, 13).
@@ -168,7 +168,7 @@ impl<'m> Placer<'m> {
         };
         let opens = |child: &&'static Spec| child.opens.contains(&name) && !(child.once && has(child));
         if let Some(child) = spec.groups.iter().find(opens) {
-            return self.open_for(at, child, name);
+            return self.waiting(at, child, name).or_else(|| self.open_for(at, child, name));
         }
         let latest = node.children.clone();
         for child in latest.into_iter().rev() {
@@ -188,11 +188,23 @@ impl<'m> Placer<'m> {
         if implied.once && present { None } else { self.open_for(at, implied, name) }
     }
 
-    /// Opens a group in which a segment will stand, and the groups between.
+    /// The last group of a kind, when it has begun and this segment goes on with it: the OBR of an ORC, whatever of
+    /// the patient stands between.
+    fn waiting(&self, parent: usize, spec: &'static Spec, name: &str) -> Option<usize> {
+        let place = spec.opens.iter().position(|open| *open == name)?;
+        let children = self.nodes.get(parent)?.children.iter().rev();
+        let mut same = children.filter_map(|at| Some((*at, self.nodes.get(*at)?)));
+        let (last, node) = same.find(|(_, node)| std::ptr::eq(node.spec, spec))?;
+        (node.opened > 0 && node.opened <= place).then_some(last)
+    }
+
+    /// Opens a group in which a segment will stand, and the groups between. Those that it makes up are closed to what
+    /// would have begun them: an OBR does not become the order of the OBX before it.
     fn open_for(&mut self, parent: usize, spec: &'static Spec, name: &str) -> Option<usize> {
         let mut at = self.open(parent, spec)?;
         let mut spec = spec;
         while !spec.opens.contains(&name) {
+            self.nodes.get_mut(at)?.opened = spec.opens.len();
             let next = spec.groups.iter().find(|child| child.opens.contains(&name));
             spec = next.or_else(|| spec.groups.iter().find(|child| can_begin(child, name)))?;
             at = self.open(at, spec)?;

@@ -12,13 +12,16 @@ fn known(code: &str, event: &str) -> Option<&'static Spec> {
     Some(match (code, event) {
         ("ORU" | "ORF", _) => &ORU,
         ("OUL", "R21") => &ORU,
+        ("OUL", "R24") => &OUL_R24,
         ("OUL", _) => &OUL,
+        ("OML", "O33" | "O35") | ("ORL", "O34" | "O36") => &SPECIMEN_ORDERS,
         ("ORM" | "OMG" | "OML" | "OMI" | "OMD" | "OMS" | "OMN" | "OMP" | "OMB", _) => &ORDERS,
         ("ORR" | "ORG" | "ORL" | "ORI" | "RRE" | "RRD" | "RRG" | "RRA" | "ORP", _) => &ORDERS,
         ("RDE" | "RDS" | "RAS" | "RGV", _) => &ORDERS,
         ("VXU" | "VXR", _) => &VXU,
         ("SIU" | "SRM" | "SRR", _) => &SIU,
         ("MDM", _) => &MDM,
+        ("PPR" | "PGL", _) => &PROBLEMS,
         ("ADT", "A17" | "A24" | "A37" | "A39" | "A40" | "A43" | "A44" | "A45") => &ADT_MANY,
         (
             "ADT",
@@ -59,7 +62,7 @@ const PATIENT: Spec = Spec {
 };
 
 const OBSERVATION: Spec =
-    Spec { name: "OBSERVATION", opens: &["OBX"], members: &["TCD", "SID", "INV"], ..EMPTY };
+    Spec { name: "OBSERVATION", opens: &["OBX"], members: &["PRT", "TCD", "SID", "INV"], ..EMPTY };
 
 const TIMING: Spec = Spec { name: "TIMING", opens: &["TQ1"], members: &["TQ2"], ..EMPTY };
 
@@ -103,14 +106,60 @@ static OUL: Spec = Spec {
                 Spec {
                     name: "ORDER",
                     opens: &["OBR"],
-                    members: &["ORC", "TQ1", "TQ2", "PRT", "ROL", "CTI"],
-                    groups: &[Spec { name: "RESULT", ..OBSERVATION }],
+                    members: &["ORC", "PRT", "ROL", "CTI"],
+                    groups: &[TIMING, Spec { name: "RESULT", ..OBSERVATION }],
                     ..EMPTY
                 },
             ],
             ..EMPTY
         },
     ],
+    ..EMPTY
+};
+
+/// The order stands first, its specimens in it; ORC follows OBR.
+static OUL_R24: Spec = Spec {
+    name: "OUL_R24",
+    members: HEAD,
+    groups: &[
+        PATIENT,
+        Spec {
+            name: "ORDER",
+            opens: &["OBR"],
+            members: &["ORC", "PRT", "ROL", "CTI"],
+            groups: &[
+                TIMING,
+                Spec { name: "RESULT", ..OBSERVATION },
+                Spec { after: Some(("OBX", "RESULT")), ..SPECIMEN },
+            ],
+            ..EMPTY
+        },
+    ],
+    ..EMPTY
+};
+
+/// The specimens stand first, with what is ordered of each.
+static SPECIMEN_ORDERS: Spec = Spec {
+    name: "OML_O33",
+    members: HEAD,
+    groups: &[
+        PATIENT,
+        Spec {
+            name: "SPECIMEN",
+            opens: &["SPM"],
+            members: &["OBX", "PRT"],
+            groups: &[CONTAINER, ORDER_OF_SPECIMEN],
+            ..EMPTY
+        },
+    ],
+    ..EMPTY
+};
+
+const ORDER_OF_SPECIMEN: Spec = Spec {
+    name: "ORDER",
+    opens: &["ORC", "OBR"],
+    members: &["PRT", "ROL", "CTD", "DG1", "FT1", "CTI", "BLG", "TCD"],
+    groups: &[TIMING, OBSERVATION],
     ..EMPTY
 };
 
@@ -161,6 +210,38 @@ static SIU: Spec = Spec {
                 Spec { name: "LOCATION_RESOURCE", opens: &["AIL"], members: &["APR"], ..EMPTY },
                 Spec { name: "PERSONNEL_RESOURCE", opens: &["AIP"], members: &["APR"], ..EMPTY },
             ],
+            ..EMPTY
+        },
+    ],
+    ..EMPTY
+};
+
+const GOAL: Spec = Spec {
+    name: "GOAL",
+    opens: &["GOL"],
+    members: &["VAR", "ROL", "PRT", "PTH"],
+    groups: &[OBSERVATION, ORDER],
+    ..EMPTY
+};
+
+/// Problems and goals: a goal behind a problem is one of it, and the other way about (PGL).
+static PROBLEMS: Spec = Spec {
+    name: "PPR_PC1",
+    members: HEAD,
+    groups: &[
+        PATIENT,
+        Spec {
+            name: "PROBLEM",
+            opens: &["PRB"],
+            members: &["VAR", "ROL", "PRT", "PTH"],
+            groups: &[OBSERVATION, ORDER, GOAL],
+            ..EMPTY
+        },
+        Spec {
+            name: "GOAL",
+            opens: &["GOL"],
+            members: &["VAR", "ROL", "PRT", "PTH"],
+            groups: &[OBSERVATION, ORDER],
             ..EMPTY
         },
     ],

@@ -61,6 +61,11 @@ fn odd_order_is_forgiven() {
         "patient_result(order_observation(OBR1 observation(OBX1) observation(OBX2 ZZZ)) patient(PID visit(PV1)))",
     );
     check("ORU_R01", "NTE:0 PID", "NTE0 patient_result(patient(PID))");
+    check(
+        "ORU_R01",
+        "PID OBX:0 ORC:1 AL1 OBR:1 OBX:1",
+        "patient_result(patient(PID AL1) order_observation(observation(OBX0)) order_observation(ORC1 OBR1 observation(OBX1)))",
+    );
 }
 
 #[test]
@@ -86,6 +91,11 @@ fn every_structure_has_its_groups() {
         "patient(PID NK1) order(ORC1 RXA1 RXR observation(OBX1) observation(OBX2)) order(ORC2 RXA2 observation(OBX3))",
     );
     check(
+        "PPR_PC1",
+        "PID PV1 PRB:1 NTE ROL OBX:1 GOL:1 OBX:2 ORC OBR OBX:3 PRB:2",
+        "patient(PID visit(PV1)) problem(PRB1 NTE ROL observation(OBX1) goal(GOL1 observation(OBX2) order(ORC OBR observation(OBX3)))) problem(PRB2)",
+    );
+    check(
         "SIU_S12",
         "SCH NTE PID PV1 RGS AIS NTE:x AIL AIP RGS:2 AIG",
         "SCH NTE patient(PID visit(PV1)) resources(RGS service(AIS NTEx) location_resource(AIL) personnel_resource(AIP)) resources(RGS2 general_resource(AIG))",
@@ -102,11 +112,6 @@ fn every_structure_has_its_groups() {
     );
     check("ADT_A40", "EVN PID:1 MRG:1 PID:2 MRG:2 PV1", "EVN patient(PID1 MRG1) patient(PID2 MRG2 PV1)");
     check(
-        "OUL_R22",
-        "PID SPM OBX:0 SAC OBR:1 ORC OBX:1 OBR:2 OBX:2 SPM:2 OBR:3",
-        "patient(PID) specimen(SPM OBX0 container(SAC) order(OBR1 ORC result(OBX1)) order(OBR2 result(OBX2))) specimen(SPM2 order(OBR3))",
-    );
-    check(
         "DFT_P03",
         "EVN PID PV1 FT1:1 PR1 FT1:2 IN1",
         "EVN PID PV1 financial(FT11 procedure(PR1)) financial(FT12) insurance(IN1)",
@@ -117,6 +122,25 @@ fn every_structure_has_its_groups() {
         "RF1 PID DG1 PV1 provider_contact(PRD1 CTD) provider_contact(PRD2) observation(OBR results(OBX NTE))",
     );
     check("XXX_X01", "PID OBX NTE", "PID OBX NTE");
+}
+
+#[test]
+fn specimens_stand_before_their_orders_or_in_them() {
+    check(
+        "OUL_R22",
+        "PID SPM OBX:0 SAC OBR:1 ORC OBX:1 OBR:2 OBX:2 SPM:2 OBR:3",
+        "patient(PID) specimen(SPM OBX0 container(SAC) order(OBR1 ORC result(OBX1)) order(OBR2 result(OBX2))) specimen(SPM2 order(OBR3))",
+    );
+    check(
+        "OUL_R24",
+        "PID OBR:1 ORC:1 TQ1 SPM:1 SAC OBX:1 OBR:2 ORC:2 OBX:2 SPM:2 OBX:3",
+        "patient(PID) order(OBR1 ORC1 timing(TQ1) specimen(SPM1 container(SAC)) result(OBX1)) order(OBR2 ORC2 result(OBX2) specimen(SPM2 OBX3))",
+    );
+    check(
+        "OML_O33",
+        "PID PV1 SPM:1 OBX:0 ORC:1 TQ1 OBR:1 OBX:1 PRT NTE ORC:2 OBR:2 SPM:2 ORC:3 OBR:3",
+        "patient(PID visit(PV1)) specimen(SPM1 OBX0 order(ORC1 OBR1 timing(TQ1) observation(OBX1 PRT NTE)) order(ORC2 OBR2)) specimen(SPM2 order(ORC3 OBR3))",
+    );
 }
 
 #[test]

@@ -25,10 +25,10 @@ use crate::{
     hl7::{Part, Path, Segment, Value},
 };
 
-pub(super) use rows::fits;
+pub(super) use rows::{check_name, fits};
 
 /// A compiled segment map.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Plan {
     /// The segment that it reads.
     pub segment: SmolStr,
@@ -38,7 +38,7 @@ pub(super) struct Plan {
     reads: u128,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 struct Row {
     source: Source,
     element: ElementPath,
@@ -60,6 +60,7 @@ enum Put {
     Item,
 }
 
+#[derive(Clone)]
 enum Source {
     Field(Field),
     /// What OBX-5 says, by OBX-2.
@@ -67,6 +68,7 @@ enum Source {
     Constant(Node),
 }
 
+#[derive(Clone)]
 struct Field {
     path: Path,
     /// Each repetition gives a value.
@@ -122,20 +124,56 @@ impl Plan {
             let what = format!("FHIR R4 has no type `{target}`");
             return (None, vec![PlanFault { row: None, cell: None, what, help }]);
         };
-        let mut faults = Vec::new();
         let mut plan = Self { segment: segment.into(), target: target_type, rows: Vec::new(), reads: 0 };
+        let (rows, faults) = plan.read(rows, tables);
+        plan.set(rows);
+        (Some(plan), faults)
+    }
+
+    /// The same map with other rows: each in place of those that feed its element from its field, all before the rest, so
+    /// that they win where one value is asked for.
+    pub fn with(&self, rows: &[Vec<Cell>], tables: &Tables) -> (Self, Vec<PlanFault>) {
+        let (mut rows, faults) = self.read(rows, tables);
+        let anew = |old: &Row| {
+            rows.iter().any(|row| row.element == old.element && row.source.path() == old.source.path())
+        };
+        let kept: Vec<Row> = self.rows.iter().filter(|old| !anew(old)).cloned().collect();
+        rows.extend(kept);
+        let mut plan = self.clone();
+        plan.set(rows);
+        (plan, faults)
+    }
+
+    /// The same map without the rows of these fields; or a field that it has no row of.
+    pub fn without(&self, fields: &[String]) -> Result<Self, String> {
+        let named = |row: &Row, field: &str| row.source.path().is_some_and(|path| path.to_string() == field);
+        let unknown = fields.iter().find(|field| !self.rows.iter().any(|row| named(row, field)));
+        if let Some(unknown) = unknown {
+            return Err(unknown.clone());
+        }
+        let mut plan = self.clone();
+        plan.set(
+            self.rows.iter().filter(|row| !fields.iter().any(|field| named(row, field))).cloned().collect(),
+        );
+        Ok(plan)
+    }
+
+    fn read(&self, rows: &[Vec<Cell>], tables: &Tables) -> (Vec<Row>, Vec<PlanFault>) {
+        let (mut sound, mut faults) = (Vec::new(), Vec::new());
         for (number, cells) in rows.iter().enumerate() {
-            match rows::row(&plan, cells, tables) {
-                Ok(row) => {
-                    plan.reads |= row.source.reads();
-                    plan.rows.push(row);
-                }
+            match rows::row(self, cells, tables) {
+                Ok(row) => sound.push(row),
                 Err((cell, what, help)) => {
                     faults.push(PlanFault { row: Some(number), cell: Some(cell), what, help })
                 }
             }
         }
-        (Some(plan), faults)
+        (sound, faults)
+    }
+
+    fn set(&mut self, rows: Vec<Row>) {
+        self.reads = rows.iter().fold(0, |reads, row| reads | row.source.reads());
+        self.rows = rows;
     }
 
     /// Puts what the segment has into the object. An element that already has a value keeps it.
@@ -149,15 +187,19 @@ impl Plan {
     /// The fields that feed an element, for error texts.
     pub fn fields_of(&self, element: &str) -> Vec<String> {
         let rows = self.rows.iter().filter(|row| row.element.first() == element);
-        rows.filter_map(|row| match &row.source {
-            Source::Field(Field { path, .. }) | Source::Observed(path) => Some(path.to_string()),
-            Source::Constant(_) => None,
-        })
-        .collect()
+        rows.filter_map(|row| row.source.path()).map(ToString::to_string).collect()
     }
 }
 
 impl Source {
+    /// The field, if it is one.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Self::Field(Field { path, .. }) | Self::Observed(path) => Some(path),
+            Self::Constant(_) => None,
+        }
+    }
+
     /// The fields that it reads, as bits.
     fn reads(&self) -> u128 {
         match self {

@@ -159,16 +159,7 @@ fn converter(data_type: &str, element: &Element) -> Result<Convert, Wrong> {
 /// a field that a site adds to a standard segment can be read by a script.
 fn check_field(path: &Path, data_type: &str) -> Result<(), Wrong> {
     let segment = path.segment_name();
-    if segment.starts_with('Z') {
-        return Ok(());
-    }
-    if !dictionary::has_segment(segment) {
-        return Err(wrong(0, format!("HL7 v2 has no segment `{segment}`")));
-    }
-    let Some(field) = dictionary::field(None, segment, path.field) else {
-        let last = dictionary::fields(None, segment).last().map_or(0, |field| field.number);
-        return Err(wrong(0, format!("{segment} has no field {}: the last is {segment}-{last}", path.field)));
-    };
+    let Some(field) = check_name(segment, path.field).map_err(|what| wrong(0, what))? else { return Ok(()) };
     let mut types: Vec<&str> = VERSIONS
         .iter()
         .filter_map(|version| dictionary::field(Some(version), segment, path.field))
@@ -201,6 +192,27 @@ fn check_field(path: &Path, data_type: &str) -> Result<(), Wrong> {
         2,
         format!("{path} is {} in the standard, not {data_type}", types.last().unwrap_or(&"something else")),
     ))
+}
+
+/// The field of a segment in the standard; none in a Z segment, or for the segment as a whole (0).
+pub(in super::super) fn check_name(
+    segment: &str,
+    number: usize,
+) -> Result<Option<dictionary::Member>, String> {
+    if segment.starts_with('Z') {
+        return Ok(None);
+    }
+    if !dictionary::has_segment(segment) {
+        return Err(format!("HL7 v2 has no segment `{segment}`"));
+    }
+    if number == 0 {
+        return Ok(None);
+    }
+    let found = dictionary::field(None, segment, number);
+    found.map(Some).ok_or_else(|| {
+        let last = dictionary::fields(None, segment).last().map_or(0, |field| field.number);
+        format!("{segment} has no field {number}: the last is {segment}-{last}")
+    })
 }
 
 /// Whether a converter's name reads a data type of the standard. Plain texts and numbers read everything.

@@ -170,11 +170,34 @@ fn fields_that_were_not_read_are_told() {
         "{PATIENT}fn map(msg) {{ let out = bundle(); out.put(PATIENT, msg[\"PID\"]); msg[\"PV1\"][2]; msg.all(\"PV1-7\"); for s in msg.segments(\"NK1\") {{ s[\"NK1-2\"]; }} out }}"
     );
     let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default()).unwrap();
-    let run =
-        |coverage| mappings.run("adt", &message(ADT), &Context { coverage, ..context() }).unwrap().unread;
-    let told: Vec<_> = run(true).iter().map(|(segment, field)| format!("{segment}-{field}")).collect();
-    assert_eq!(told, ["MSH-7", "EVN-2", "PID-30", "PV1-3", "PV1-4"]);
-    assert!(run(false).is_empty());
+    let run = |coverage| mappings.run("adt", &message(ADT), &Context { coverage, ..context() }).unwrap();
+    assert_eq!(run(true).unread(), [("MSH", 7), ("EVN", 2), ("PID", 30), ("PV1", 3), ("PV1", 4)]);
+    assert!(run(false).coverage.is_empty());
+}
+
+#[test]
+fn fields_left_out_on_purpose_are_told_with_their_reason() {
+    let library =
+        r#"const NOT_MAPPED = ignored([["PV1-3", "PV1-4", "the bed is of no use here"]]); fn f() {}"#;
+    let script = r#"
+        import "lib/visit" as visit;
+        const HERE = ignored([["EVN", "said by MSH already"]]);
+        fn map(msg) { msg["MSH-7"]; msg["PV1-2"]; msg["PV1-7"]; skip("enough") }
+    "#;
+    let scripts = [("mappings/lib/visit.rhai", library), ("mappings/adt.rhai", script)];
+    let mappings = Mappings::compile(&files(&scripts), &Limits::default()).unwrap();
+    let product = mappings.run("adt", &message(ADT), &Context { coverage: true, ..context() }).unwrap();
+    assert_eq!(product.unread(), [("PID", 3), ("PID", 5), ("PID", 7), ("PID", 8), ("PID", 30), ("NK1", 2)]);
+    let reasons: Vec<_> = product
+        .coverage
+        .iter()
+        .filter_map(|one| match &one.fate {
+            Fate::Ignored(reason) => Some((one.segment.as_str(), one.field, reason.as_str())),
+            Fate::Read | Fate::Unread => None,
+        })
+        .collect();
+    let bed = "the bed is of no use here";
+    assert_eq!(reasons, [("EVN", 2, "said by MSH already"), ("PV1", 3, bed), ("PV1", 4, bed)]);
 }
 
 #[test]

@@ -39,6 +39,24 @@ fn map(msg) { bundle() }"#,
 }
 
 #[test]
+fn faults_of_what_is_left_out_have_their_place() {
+    check(
+        r#"const X = ignored([["PID-99", "never sent by anyone"],
+    ["PID-12", "PID-3.1", "goes too deep"], ["PID-12"], ["PDI", "no such segment"],
+    ["ZPI-3", "local, and free to be left out"], ["PID-13", ""]]);
+fn map(msg) { ignored([]); bundle() }"#,
+        expect![[r#"
+            mappings/adt.rhai:8:21: PID has no field 99: the last is PID-40
+            mappings/adt.rhai:9:16: `PID-3.1` goes below a field: fields and segments can be left out
+            mappings/adt.rhai:9:46: a row of `ignored` names fields or segments, then says why: `["PID-12", "why"]`
+            mappings/adt.rhai:9:58: HL7 v2 has no segment `PDI`
+            mappings/adt.rhai:10:61: a row of `ignored` names fields or segments, then says why: `["PID-12", "why"]`
+            mappings/adt.rhai:11:15: `ignored` makes a constant: `const NAME = ignored(…);` at the top of the script
+        "#]],
+    );
+}
+
+#[test]
 fn fields_are_checked_against_the_standard() {
     check(
         r#"const X = segment_map("PID", "Patient", [["PID-99", "identifier", "CX"],
@@ -120,7 +138,7 @@ fn map(msg) {
             mappings/adt.rhai:24:21: there is no data type `CZ` (did you mean `CX`?)
             mappings/adt.rhai:25:5: there is no function `exit` (did you mean `text`?)
             mappings/adt.rhai:26:5: there is no function `print`
-            mappings/adt.rhai:27:5: a segment map is a constant: `const PATIENT = segment_map(…);` at the top of the script
+            mappings/adt.rhai:27:5: `segment_map` makes a constant: `const NAME = segment_map(…);` at the top of the script
         "#]],
     );
 }
@@ -329,4 +347,97 @@ fn every_function_of_the_reference_exists() {
         }
     }
     assert!(seen > 30, "the table was found: {seen}");
+}
+
+/// A trust's own folder over the shipped one.
+mod layers {
+    use super::*;
+
+    const BELOW: [(&str, &str); 3] = [
+        (
+            "mappings/lib/person.rhai",
+            "const PATIENT = segment_map(\"PID\", \"Patient\", [\n    [\"PID-5\", \"name\", \"XPN\"],\n    \
+             [\"PID-8\", \"gender\", \"code\", \"administrative-sex\"],\n]);\n\
+             fn make(out, msg) { let p = out.put(PATIENT, msg[\"PID\"], \"urn:x\", \"1\"); finish(p); p }\n\
+             fn finish(p) { p.set(\"active\", true); }\n",
+        ),
+        (
+            "mappings/adt.rhai",
+            "import \"lib/person\" as person;\nfn map(msg) { let out = bundle(); person::make(out, msg); out }",
+        ),
+        ("mappings/tables/administrative-sex.csv", SEX),
+    ];
+
+    fn compiled(above: &[(&str, &str)]) -> Result<Mappings, String> {
+        let files: Files =
+            BELOW.iter().chain(above).map(|(path, text)| (PathBuf::from(path), Arc::from(*text))).collect();
+        let folders = [PathBuf::from("trust"), PathBuf::from(FOLDER)];
+        Mappings::compile_layers(&files, &folders, &Limits::default())
+            .map_err(|problems| problems.iter().map(|problem| format!("{problem}\n")).collect())
+    }
+
+    fn given(above: &[(&str, &str)]) -> String {
+        compiled(above).map_or_else(|problems| problems, |mappings| told(&mappings, ADT))
+    }
+
+    #[test]
+    fn one_function_one_map_or_one_row_is_said_anew() {
+        assert!(given(&[]).contains("\"active\": true"));
+        let off = given(&[("trust/lib/person.rhai", "fn finish(p) { p.set(\"active\", false); }")]);
+        assert!(off.contains("\"active\": false") && off.contains("\"gender\": \"female\""), "{off}");
+        let map =
+            "const PATIENT = PATIENT.without([\"PID-5\"]).with([[\"PID-7\", \"birthDate\", \"date\"]]);";
+        let more = given(&[("trust/lib/person.rhai", map)]);
+        assert!(more.contains("\"birthDate\": \"1965-12-13\"") && !more.contains("\"name\""), "{more}");
+        let row = "from,code,system,display\nF,other,,\n";
+        let other = given(&[("trust/tables/administrative-sex.csv", row)]);
+        assert!(other.contains("\"gender\": \"other\""), "{other}");
+    }
+
+    #[test]
+    fn what_is_said_anew_is_listed() {
+        let mappings = compiled(&[
+            (
+                "trust/lib/person.rhai",
+                "const PATIENT = PATIENT.without([\"PID-8\"]);\nfn finish(p) {}\nfn own() {}",
+            ),
+            ("trust/tables/administrative-sex.csv", "from,code,system,display\nF,other,,\nX,unknown,,\n"),
+        ])
+        .unwrap();
+        let listed: Vec<String> = mappings
+            .overrides()
+            .iter()
+            .map(|Override { file, of, what }| format!("{} > {}: {what}\n", file.display(), of.display()))
+            .collect();
+        expect![[r#"
+            trust/tables/administrative-sex.csv > mappings/tables/administrative-sex.csv: 1 rows anew, 1 more
+            trust/lib/person.rhai > mappings/lib/person.rhai: const PATIENT
+            trust/lib/person.rhai > mappings/lib/person.rhai: fn finish(p)
+        "#]]
+        .assert_eq(&listed.concat());
+    }
+
+    #[test]
+    fn faults_stand_in_the_layer_that_has_them() {
+        let person = "\nfn finish(p) {\n    p.set(\"activ\", true);\n    p.set(\"active\", nobody);\n}";
+        let table = "from,code\nF,other\n";
+        let said =
+            given(&[("trust/lib/person.rhai", person), ("trust/tables/administrative-sex.csv", table)]);
+        expect![[r#"
+            trust/lib/person.rhai:3:11: Patient has no element `activ`; did you mean `active`?
+            trust/lib/person.rhai:4:21: Undefined variable: nobody
+            trust/tables/administrative-sex.csv:1:1: the table below has the columns from,code,system,display
+        "#]]
+        .assert_eq(&said);
+        let late = "\n\nfn finish(p) { p.set(\"activ\", true); }";
+        expect![[r#"
+            trust/lib/person.rhai:3:22: Patient has no element `activ`; did you mean `active`?
+        "#]]
+        .assert_eq(&given(&[("trust/lib/person.rhai", late)]));
+        let map = "const PATIENT = PATIENT.without([\"PID-9\"]);\nconst X = PATIENT.with([[\"PID-9\", \"nam\", \"XPN\"]]);";
+        expect![[r#"
+            trust/lib/person.rhai:1:25: the segment map has no row of `PID-9`
+        "#]]
+        .assert_eq(&given(&[("trust/lib/person.rhai", map)]));
+    }
 }

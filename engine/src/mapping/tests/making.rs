@@ -46,6 +46,48 @@ e"#,
 }
 
 #[test]
+fn a_sender_s_slip_is_taken_out_and_does_not_cost_the_message() {
+    let slip = r#"p.set("name", [#{ family: "x\x00y" }]); p.set("maritalStatus", #{ coding: [#{ code: "a  b" }] }); out"#;
+    let given = body(slip);
+    assert!(given.contains(r#""family": "xy""#) && given.contains(r#""code": "a b""#), "{given}");
+    for script in [
+        r#"p.set("name", [#{ family: "x", period: #{ start: "2026-02-01", end: "2026-01-01" } }]); out"#,
+        r#"#{ resourceType: "Patient", id: "p", name: [#{ period: #{ start: "2026-02-01", end: "2026-01-01" } }] }"#,
+    ] {
+        let given = body(script);
+        assert!(given.contains(r#""start": "2026-02-01""#) && !given.contains("2026-01-01"), "{given}");
+        assert!(given.contains("what FHIR forbids was left out: "), "{given}");
+    }
+}
+
+#[test]
+fn texts_become_attachments_times_move_and_places_can_be_written() {
+    let script = r#"fn map(msg) {
+    let out = bundle();
+    let d = out.put("DocumentReference", "urn:x", "1");
+    d.set("status", "current");
+    d.set("content", [#{ attachment: attachment("a\nb") }]);
+    d.set("description", later(msg["EVN-2"].to("DTM", "instant"), 20));
+    if attachment("") != () || later("2026", 5) != () || out.put_named("PL", msg["PV1-6"]) != () { fail("something of nothing"); }
+    out.put_named("PL", msg["PV1-3"]).set("description", "ward");
+    out
+}"#;
+    let json = run_with(&[("mappings/adt.rhai", script)], ADT, &Limits::default());
+    for part in
+        [r#""data": "YQpi""#, r#""description": "2026-01-15T09:50:00+00:00""#, r#""description": "ward""#]
+    {
+        assert!(json.contains(part), "{part} in {json}");
+    }
+}
+
+#[test]
+fn references_within_a_map_lead_somewhere() {
+    let script =
+        r#"#{ resourceType: "Patient", id: "p", managingOrganization: #{ reference: "urn:uuid:1" } }"#;
+    assert!(body(script).contains("`Patient`: a reference by urn: leads to no entry of the bundle"));
+}
+
+#[test]
 fn what_does_not_fit_is_refused_at_its_place() {
     for (script, what) in [
         (r#"p.set("gender", "F")"#, "adt.rhai:9:3: `gender` takes one of female, male, other, unknown"),

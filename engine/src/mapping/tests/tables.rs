@@ -147,6 +147,36 @@ fn map(msg) { let found = msg["PID"].preferred("PID-3", KEPT_UNDER); bundle() }"
 }
 
 #[test]
+fn p4_a_number_without_authority_is_the_sender_s_own_where_a_mapping_says_so() {
+    let kept = |header: &str, pid: &str| {
+        let script = r#"
+const KEPT = preference([["MR"], ["", "PT"], ["*"]]);
+fn map(msg) { let found = msg["PID"].preferred("PID-3", KEPT); if found == () { reject("none") } out(found) }
+fn out(found) { let out = bundle(); out.put("Patient", found["system"], found["value"]).set("identifier", [found]); out }"#;
+        let message = format!("MSH|^~\\&|{header}\rPID|||{pid}\r");
+        let told = run_with(&[("mappings/adt.rhai", script)], &message, &Limits::default());
+        let line = |name: &str| {
+            told.lines().find_map(|line| {
+                Some(line.trim().strip_prefix(name)?.trim_matches([' ', '"', ',', ':']).to_owned())
+            })
+        };
+        match (line("\"system\""), line("\"value\"")) {
+            (Some(system), Some(value)) => format!("{system} {value}"),
+            _ => told,
+        }
+    };
+    assert_eq!(kept("PAS|RXX", "7"), "urn:tie:number:RXX:PAS 7");
+    assert_eq!(kept("LAB|RXX", "7^^^^PT"), "urn:tie:number:RXX:LAB 7");
+    assert_eq!(kept("|RXX", "7~8^^^^MR"), "urn:tie:number:RXX 8");
+    assert_eq!(kept("PAS|RXX", "UNKNOWN^^^RXX^MR~000000~8^^^RYY^PT"), "urn:tie:authority:RXX:RYY 8");
+    assert_eq!(kept("PAS|RXX", "8^^^RYY^HOUSE"), "urn:tie:authority:RXX:RYY 8");
+    // Nobody has sent it; a type that says it is no patient's; a local word that does not stand first.
+    for refused in [("|", "7"), ("PAS|RXX", "7^^^RXX^AN"), ("PAS|RXX", "7^^^RXX^AN~8^^^RXX^HOUSE")] {
+        assert!(kept(refused.0, refused.1).starts_with("Reject(\"none\")\n"), "{refused:?}");
+    }
+}
+
+#[test]
 fn faults_of_what_is_set_besides_have_their_place() {
     check(
         r#"const X = segment_map("PID", "Patient", [

@@ -1,0 +1,231 @@
+//! How the texts of FHIR's primitives are written. Source: FHIR R4, Data Types (the regular expressions there).
+
+/// What is said of texts that can be mended: see [`super::Type::mend`].
+pub(super) const CONTROLS: &str = "has control characters, or nothing but blanks";
+pub(super) const BLANKS: &str = "is not written as a code: it has blanks around it, or more than one within";
+
+/// The form of a text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Format {
+    /// Any text that says something and has no control characters, which no record can keep.
+    Free,
+    Code,
+    Id,
+    Uri,
+    Oid,
+    Uuid,
+    Date,
+    DateTime,
+    Instant,
+    Time,
+    Base64,
+    Xhtml,
+}
+
+impl Format {
+    /// The form that a primitive type asks for.
+    pub(super) fn of(type_name: &str) -> Self {
+        match type_name {
+            "code" => Self::Code,
+            "id" => Self::Id,
+            "uri" | "url" | "canonical" => Self::Uri,
+            "oid" => Self::Oid,
+            "uuid" => Self::Uuid,
+            "date" => Self::Date,
+            "dateTime" => Self::DateTime,
+            "instant" => Self::Instant,
+            "time" => Self::Time,
+            "base64Binary" => Self::Base64,
+            "xhtml" => Self::Xhtml,
+            _ => Self::Free,
+        }
+    }
+
+    /// What is wrong with a text that does not fit.
+    pub(super) fn fault(self, type_name: &str) -> String {
+        match self {
+            Self::Free => CONTROLS.to_owned(),
+            Self::Code => BLANKS.to_owned(),
+            _ => format!("is not written as a {type_name}"),
+        }
+    }
+
+    /// A text without what keeps it from fitting, where that can be taken out: empty when nothing is left.
+    pub(super) fn mended(self, text: &str) -> Option<String> {
+        match self {
+            Self::Free => {
+                let kept: String =
+                    text.chars().filter(|c| *c >= ' ' || matches!(c, '\t' | '\n' | '\r')).collect();
+                Some(if kept.trim().is_empty() { String::new() } else { kept })
+            }
+            Self::Code => Some(text.split_whitespace().collect::<Vec<_>>().join(" ")),
+            _ => None,
+        }
+    }
+
+    /// Whether a text that is not empty is written so.
+    pub(super) fn fits(self, text: &str) -> bool {
+        match self {
+            Self::Free => {
+                let kept = |byte: u8| byte >= b' ' || matches!(byte, b'\t' | b'\n' | b'\r');
+                text.bytes().all(kept) && !text.trim_start().is_empty()
+            }
+            Self::Code => text.split(|c: char| c.is_whitespace()).all(|word| !word.is_empty()),
+            Self::Id => {
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
+                text.len() <= 64 && text.bytes().all(plain)
+            }
+            Self::Uri => !text.contains(char::is_whitespace),
+            Self::Oid => text.strip_prefix("urn:oid:").is_some_and(is_oid),
+            Self::Uuid => text.strip_prefix("urn:uuid:").is_some_and(is_uuid),
+            Self::Date => is_date(text),
+            Self::DateTime => is_date(text) || is_instant(text),
+            Self::Instant => is_instant(text),
+            Self::Time => is_time(text),
+            Self::Base64 => {
+                let digits = text.trim_end_matches('=');
+                let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/');
+                text.len().is_multiple_of(4) && text.len() - digits.len() <= 2 && digits.bytes().all(plain)
+            }
+            Self::Xhtml => text.starts_with("<div") && text.ends_with("</div>"),
+        }
+    }
+}
+
+/// An object identifier: numbers without leading zeros between points, the first 0, 1 or 2.
+pub fn is_oid(text: &str) -> bool {
+    let number = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+    };
+    text.contains('.') && text.starts_with(['0', '1', '2']) && text.split('.').all(number)
+}
+
+/// A UUID as FHIR writes it: 36 characters in lower case.
+pub fn is_uuid(text: &str) -> bool {
+    text.len() == 36
+        && text.bytes().enumerate().all(|(place, byte)| match place {
+            8 | 13 | 18 | 23 => byte == b'-',
+            _ => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+        })
+}
+
+/// A year, month or day that there is.
+fn is_date(text: &str) -> bool {
+    match text.len() {
+        4 => number(text).is_some_and(|year| year > 0),
+        7 => format!("{text}-01").parse::<jiff::civil::Date>().is_ok() && !text.starts_with("0000"),
+        10 => text.parse::<jiff::civil::Date>().is_ok() && !text.starts_with("0000"),
+        _ => false,
+    }
+}
+
+/// A day, a time of day to the second, and an offset.
+fn is_instant(text: &str) -> bool {
+    let Some((date, rest)) = text.split_once('T') else { return false };
+    let zulu = rest.strip_suffix('Z').map(|time| (time, "+00:00"));
+    let Some((time, offset)) = zulu.or_else(|| rest.split_at_checked(rest.len().checked_sub(6)?)) else {
+        return false;
+    };
+    let offset = offset.strip_prefix(['+', '-']).filter(|offset| *offset <= "14:00");
+    date.len() == 10
+        && is_date(date)
+        && is_time(time)
+        && offset.is_some_and(|it| is_time(&format!("{it}:00")))
+}
+
+fn is_time(text: &str) -> bool {
+    let (clock, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let mut parts = clock.split(':');
+    let mut below = |bound: u32| {
+        parts.next().is_some_and(|part| part.len() == 2 && number(part).is_some_and(|number| number < bound))
+    };
+    below(24) && below(60) && below(61) && parts.next().is_none() && number(fraction).is_some()
+}
+
+/// Digits and nothing else, as a number (of the first nine).
+fn number(text: &str) -> Option<u32> {
+    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    digits.then(|| text.get(..9).unwrap_or(text).parse().ok()).flatten()
+}
+
+/// Whether one date or time is after another, as far as both say; `false` when they cannot be compared.
+pub(super) fn is_after(one: &str, other: &str) -> bool {
+    if let (Ok(one), Ok(other)) = (one.parse::<jiff::Timestamp>(), other.parse::<jiff::Timestamp>()) {
+        return one > other;
+    }
+    let common = one.len().min(other.len()).min(10);
+    one.get(..common) > other.get(..common)
+}
+
+/// Whether a type is one of FHIR's primitives.
+pub fn is_primitive(type_name: &str) -> bool {
+    type_name.starts_with(|first: char| first.is_ascii_lowercase())
+}
+
+/// Whether a text is a number as JSON writes it.
+pub fn is_decimal(text: &str) -> bool {
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let unsigned = text.strip_prefix('-').unwrap_or(text);
+    let (number, exponent) = match unsigned.split_once(['e', 'E']) {
+        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
+        None => (unsigned, None),
+    };
+    let (whole, fraction) = match number.split_once('.') {
+        Some((whole, fraction)) => (whole, Some(fraction)),
+        None => (number, None),
+    };
+    digits(whole)
+        && (whole == "0" || !whole.starts_with('0'))
+        && fraction.is_none_or(digits)
+        && exponent.is_none_or(digits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_written_as_their_type_asks() {
+        for (type_name, good, bad) in [
+            ("code", "a|a b|x-1", " a|a |a  b|a\t b"),
+            ("id", "a-1.B", "a_b|a b"),
+            ("uri", "urn:x|http://a/%20", "a b|http://a /"),
+            ("oid", "urn:oid:2.16.840", "2.16|urn:oid:2..1|urn:oid:2.016|urn:oid:3.1"),
+            ("uuid", "urn:uuid:00000000-0000-0000-0000-00000000000a", "urn:uuid:x"),
+            ("date", "2024|2024-02|2024-02-29", "0000|24|2024-13|2023-02-29|2024-2-1|2024-01-01T00:00:00Z"),
+            (
+                "dateTime",
+                "2024|2024-02-29T09:30:00Z",
+                "2024-02-29T09:30:00|2024-02-29T09:30Z|2024-02-29 09:30:00Z",
+            ),
+            ("dateTime", "2024-02-29T09:30:00.123+01:00", "2024-02-29T24:00:00Z|2024-02-29T09:30:00+15:00"),
+            ("instant", "2024-01-01T23:59:60-14:00", "2024-02-29|T|2024-02-29T|2024-02-29T09:30:00+0100"),
+            ("time", "09:30:00|09:30:00.5", "09:30|9:30:00|25:00:00|09:30:00Z|09:30:00."),
+            ("base64Binary", "QUI=|QUJD", "QUI|QU I=|Q===|QU!="),
+            ("xhtml", "<div>x</div>", "x"),
+            ("string", " any\nthing |x", " |a\u{0}b|\u{b}"),
+        ] {
+            let format = Format::of(type_name);
+            assert!(good.split('|').all(|text| format.fits(text)), "{type_name}: {good}");
+            assert!(!bad.split('|').any(|text| format.fits(text)), "{type_name}: {bad}");
+        }
+    }
+
+    #[test]
+    fn texts_are_mended_where_they_can_be() {
+        assert_eq!(Format::Free.mended("a\u{0}b\n").unwrap(), "ab\n");
+        assert_eq!(Format::Free.mended(" \u{1}").unwrap(), "");
+        assert_eq!(Format::Code.mended(" a \t b").unwrap(), "a b");
+        assert_eq!(Format::Date.mended("x"), None);
+    }
+
+    #[test]
+    fn times_are_compared_as_far_as_both_say() {
+        assert!(is_after("2024-02-29T09:30:00Z", "2024-02-29T09:30:00+01:00"));
+        assert!(!is_after("2024-02-29T09:30:00Z", "2024-02-29"));
+        assert!(is_after("2024-03", "2024-02-29"));
+        assert!(!is_after("2024", "2024-02-29"));
+    }
+}

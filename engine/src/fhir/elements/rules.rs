@@ -1,0 +1,226 @@
+//! Rules that hold between the elements of one object: those of FHIR R4's invariants that servers enforce and that messages
+//! and scripts can break.
+//!
+//! Source: the constraints of the structure definitions of FHIR 4.0.1; each is named by its key.
+//! Not here: rules of FHIRPath that look at other resources, warnings, rules of resources that no mapping makes.
+
+use super::formats::is_after;
+use crate::fhir::{Node, Object};
+
+/// A rule: the type it is of, its key, what it demands.
+pub(super) type Rule = (&'static str, &'static str, Demand);
+
+pub(super) enum Demand {
+    /// One of these must be there.
+    Any(&'static [&'static str]),
+    /// Where the first is, one of the others must be.
+    With(&'static str, &'static [&'static str]),
+    /// Not both.
+    Apart(&'static str, &'static str),
+    /// What is told in words.
+    Told(&'static str, fn(&Object) -> bool),
+}
+
+use Demand::{Any, Apart, Told, With};
+
+/// What is said of a Period that ends before it begins, which can be mended: see [`super::Type::mend`].
+pub(super) const PERIOD: &str = "ends before it begins (per-1)";
+
+#[rustfmt::skip]
+const RULES: &[Rule] = &[
+    ("Age", "age-1", With("value", &["code"])),
+    ("AllergyIntolerance", "ait-1, ait-2", Told("needs `clinicalStatus` unless it is entered in error, when it must not have it", |it| {
+        there(it, "clinicalStatus") != has_code(it, "verificationStatus", &["entered-in-error"])
+    })),
+    ("Appointment", "app-2", With("start", &["end"])),
+    ("Appointment", "app-2", With("end", &["start"])),
+    ("Appointment", "app-3", Told("needs `start` and `end` unless it is proposed, cancelled or waitlist", |it| {
+        there(it, "start") || is(it, "status", &["proposed", "cancelled", "waitlist"])
+    })),
+    ("Appointment", "app-4", Told("has a `cancelationReason` only when it is cancelled or noshow", |it| {
+        !there(it, "cancelationReason") || is(it, "status", &["cancelled", "noshow"])
+    })),
+    ("Appointment.participant", "app-1", Any(&["type", "actor"])),
+    ("Attachment", "att-1", With("data", &["contentType"])),
+    ("AuditEvent.entity", "sev-1", Apart("name", "query")),
+    ("Bundle.entry", "bdl-5", Any(&["resource", "request", "response"])),
+    ("CarePlan.activity", "cpl-3", Apart("detail", "reference")),
+    ("Composition.section", "cmp-1", Any(&["text", "entry", "section"])),
+    ("Composition.section", "cmp-2", Apart("emptyReason", "entry")),
+    ("Condition", "con-4", Told("has an abatement, so its `clinicalStatus` is resolved, remission or inactive", |it| {
+        !there(it, "abatement[x]") || has_code(it, "clinicalStatus", &["resolved", "remission", "inactive"])
+    })),
+    ("Condition", "con-5", Told("has no `clinicalStatus` when it is entered in error", |it| {
+        !there(it, "clinicalStatus") || !has_code(it, "verificationStatus", &["entered-in-error"])
+    })),
+    ("Condition.evidence", "con-2", Any(&["code", "detail"])),
+    ("Condition.stage", "con-1", Any(&["summary", "assessment"])),
+    ("Consent", "ppc-1", Any(&["policy", "policyRule"])),
+    ("ContactPoint", "cpt-2", With("value", &["system"])),
+    ("Duration", "drt-1", With("code", &["value"])),
+    ("Extension", "ext-1", Any(&["value[x]", "extension"])),
+    ("Extension", "ext-1", Apart("value[x]", "extension")),
+    ("FamilyMemberHistory", "fhs-1", Apart("age[x]", "born[x]")),
+    ("FamilyMemberHistory", "fhs-2", With("estimatedAge", &["age[x]"])),
+    ("Immunization.education", "imm-1", Any(&["documentType", "reference"])),
+    ("List", "lst-1", Apart("emptyReason", "entry")),
+    ("MedicationAdministration.dosage", "mad-1", Any(&["dose", "rate[x]"])),
+    ("MedicationDispense", "mdd-1", Told("was handed over before it was prepared", |it| in_order(it, "whenPrepared", "whenHandedOver"))),
+    ("Observation", "obs-6", Apart("dataAbsentReason", "value[x]")),
+    ("Observation", "obs-7", Told("has a value, so no component may have its own code", |it| {
+        !there(it, "value[x]") || !list(it, "component").iter().any(|part| shares_coding(it.get("code"), part.get("code")))
+    })),
+    ("Observation.referenceRange", "obs-3", Any(&["low", "high", "text"])),
+    ("Organization", "org-1", Any(&["identifier", "name"])),
+    ("Organization", "org-2", Told("has an address for home", |it| !list(it, "address").iter().any(at_home))),
+    ("Organization", "org-3", Told("has a telephone at home", |it| !list(it, "telecom").iter().any(at_home))),
+    ("Patient.contact", "pat-1", Any(&["name", "telecom", "address", "organization"])),
+    ("Period", "per-1", Told(PERIOD, |it| in_order(it, "start", "end"))),
+    ("Quantity", "qty-3", With("code", &["system"])),
+    ("QuestionnaireResponse.item", "qrs-1", Apart("answer", "item")),
+    ("Range", "rng-2", Told("its low is above its high", |it| {
+        let bound = |name| it.get(name).and_then(|bound| bound.get("value")).and_then(number);
+        bound("low").zip(bound("high")).is_none_or(|(low, high)| low <= high)
+    })),
+    ("Ratio", "rat-1", Told("takes a numerator and a denominator, or an extension", |it| {
+        there(it, "numerator") == there(it, "denominator") && (there(it, "numerator") || there(it, "extension"))
+    })),
+    ("ServiceRequest", "prr-1", With("orderDetail", &["code"])),
+    ("Timing.repeat", "tim-1", With("duration", &["durationUnit"])),
+    ("Timing.repeat", "tim-2", With("period", &["periodUnit"])),
+    ("Timing.repeat", "tim-6", With("periodMax", &["period"])),
+    ("Timing.repeat", "tim-7", With("durationMax", &["duration"])),
+    ("Timing.repeat", "tim-8", With("countMax", &["count"])),
+    ("Timing.repeat", "tim-9", With("offset", &["when"])),
+    ("Timing.repeat", "tim-10", Apart("timeOfDay", "when")),
+];
+
+/// The rules of a type's own.
+pub(super) fn of(type_name: &str) -> impl Iterator<Item = &'static Rule> {
+    RULES.iter().filter(move |(name, ..)| *name == type_name)
+}
+
+/// What an object breaks, in words.
+pub(super) fn broken((_, key, demand): &Rule, object: &Object) -> Option<String> {
+    let quoted =
+        |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
+    match demand {
+        Any(names) => (!names.iter().any(|name| there(object, name)))
+            .then(|| format!("needs {} ({key})", quoted(names))),
+        With(first, others) => (there(object, first) && !others.iter().any(|name| there(object, name)))
+            .then(|| format!("has `{first}`, so it needs {} ({key})", quoted(others))),
+        Apart(one, other) => (there(object, one) && there(object, other))
+            .then(|| format!("has `{one}` and `{other}`, which cannot stand together ({key})")),
+        Told(PERIOD, holds) => (!holds(object)).then(|| PERIOD.to_owned()),
+        Told(what, holds) => (!holds(object)).then(|| format!("{what} ({key})")),
+    }
+}
+
+/// Whether an element has a value: `value[x]` in any shape, `x` also by its extension.
+fn there(object: &Object, name: &str) -> bool {
+    match name.strip_suffix("[x]") {
+        None => object.get(name).is_some_and(|node| !node.is_empty()),
+        Some(stem) => object.iter().any(|(name, node)| is_shape(name, stem) && !node.is_empty()),
+    }
+}
+
+/// Whether an element is a shape of a choice: `valueString` of `value`.
+pub(super) fn is_shape(name: &str, stem: &str) -> bool {
+    name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
+}
+
+fn is(object: &Object, name: &str, codes: &[&str]) -> bool {
+    object.get(name).and_then(Node::as_text).is_some_and(|text| codes.contains(&text))
+}
+
+fn list<'n>(object: &'n Object, name: &str) -> &'n [Node] {
+    object.get(name).map_or(&[], items)
+}
+
+fn items(node: &Node) -> &[Node] {
+    match node {
+        Node::Array(nodes) => nodes,
+        node => std::slice::from_ref(node),
+    }
+}
+
+fn codings(concept: Option<&Node>) -> &[Node] {
+    concept.and_then(|concept| concept.get("coding")).map_or(&[], items)
+}
+
+fn has_code(object: &Object, name: &str, codes: &[&str]) -> bool {
+    let code =
+        |coding: &Node| coding.get("code").and_then(Node::as_text).is_some_and(|code| codes.contains(&code));
+    codings(object.get(name)).iter().any(code)
+}
+
+fn shares_coding(one: Option<&Node>, other: Option<&Node>) -> bool {
+    codings(one).iter().any(|coding| codings(other).contains(coding))
+}
+
+fn at_home(node: &Node) -> bool {
+    node.get("use").and_then(Node::as_text) == Some("home")
+}
+
+fn number(node: &Node) -> Option<f64> {
+    match node {
+        Node::Integer(number) => Some(*number as f64),
+        node => node.as_text()?.parse().ok(),
+    }
+}
+
+fn in_order(object: &Object, first: &str, second: &str) -> bool {
+    let text = |name| object.get(name).and_then(Node::as_text).filter(|text| !text.is_empty());
+    text(first).zip(text(second)).is_none_or(|(first, second)| !is_after(first, second))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::type_named;
+    use crate::fhir::{Node, Object};
+
+    fn object<const N: usize>(elements: [(&'static str, Node); N]) -> Object {
+        elements.into_iter().map(|(name, node)| (name.into(), node)).collect()
+    }
+
+    fn coded(code: &'static str) -> Node {
+        object([("coding", vec![object([("code", code.into())]).into()].into())]).into()
+    }
+
+    /// One of each kind of rule; ops/fhir/mutants.py breaks them all.
+    #[test]
+    fn what_does_not_go_together_is_told() {
+        let quantity = |value: i64| Node::from(object([("value", value.into())]));
+        let said = object([("status", "final".into()), ("code", coded("x")), ("valueString", "x".into())]);
+        let part = object([("code", coded("x"))]);
+        for (name, object, what) in [
+            ("Organization", object([("active", true.into())]), "needs `identifier` or `name` (org-1)"),
+            ("ContactPoint", object([("value", "1".into())]), "has `value`, so it needs `system` (cpt-2)"),
+            (
+                "Age",
+                object([("code", "a".into()), ("value", 1.into())]),
+                "has `code`, so it needs `system` (qty-3)",
+            ),
+            ("Observation", said.clone(), ""),
+            (
+                "Observation",
+                said.clone().with("dataAbsentReason", Some(coded("unknown"))),
+                "has `dataAbsentReason` and `value[x]`, which cannot stand together (obs-6)",
+            ),
+            (
+                "Observation",
+                said.with("component", Some(vec![part.into()].into())),
+                "has a value, so no component may have its own code (obs-7)",
+            ),
+            ("Range", object([("low", quantity(2)), ("high", quantity(10))]), ""),
+            (
+                "Range",
+                object([("low", quantity(11)), ("high", quantity(10))]),
+                "its low is above its high (rng-2)",
+            ),
+        ] {
+            let told = type_named(name).unwrap().check(&object).map_err(|fault| fault.what);
+            assert_eq!(told.err().unwrap_or_default(), what, "{name}");
+        }
+    }
+}

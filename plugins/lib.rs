@@ -5,6 +5,8 @@ mod client;
 mod fhir;
 mod http;
 mod mllp;
+mod peers;
+mod socket;
 mod web;
 
 use tie_engine::connector::Plugin;

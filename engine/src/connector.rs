@@ -139,13 +139,42 @@ pub enum Notice {
 /// The engine's side of a source.
 #[async_trait]
 pub trait Intake: Send + Sync + 'static {
-    /// Takes one message; returns the acknowledgement to send, if the message wants one, and returns only
-    /// after the journal has the bytes. `Err` means that the engine cannot answer: close the connection.
-    async fn accept(&self, raw: Bytes, peer: &Peer) -> Result<Option<Bytes>, IntakeClosed>;
+    /// Takes one message; returns what to answer, and returns only after the journal has the bytes. `Err` means that
+    /// the engine cannot answer: close the connection.
+    async fn accept(&self, raw: Bytes, peer: &Peer) -> Result<Reply, IntakeClosed>;
     /// Refuses what could not become a message; `head` is the beginning of it, as far as it was read.
-    async fn refuse(&self, head: Bytes, refusal: Refusal, peer: &Peer) -> Option<Bytes>;
+    async fn refuse(&self, head: Bytes, refusal: Refusal, peer: &Peer) -> Reply;
     /// Takes note of something that is no message.
     fn notice(&self, notice: Notice);
+}
+
+/// What to answer: as an acknowledgement of HL7 v2 where the message wants one, and in words for protocols that have
+/// their own. No patient data is in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The acknowledgement; none if the message wants none.
+    pub acknowledgement: Option<Bytes>,
+    /// What it means.
+    pub meaning: Meaning,
+    /// Why, for the sender's engineer; empty where all is well.
+    pub reason: String,
+    /// The element or field that is wrong, if it is known.
+    pub place: Option<String>,
+}
+
+/// What an answer means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meaning {
+    /// It is stored, and nothing more is said: AA, 202.
+    Stored,
+    /// It is stored, and what the route waits for has been done: AA, 200.
+    Done,
+    /// It cannot be read, or lacks what every message has: 400.
+    Unreadable,
+    /// It was read, and is not taken, or not done: AE, 422.
+    Refused,
+    /// The same bytes may be taken another time: AR with 207, 503.
+    NotNow,
 }
 
 /// The engine stops or its journal has failed: nothing can be acknowledged any more.

@@ -20,6 +20,7 @@ pub mod secret;
 
 pub mod fhir;
 pub mod hl7;
+pub mod incoming;
 
 pub mod connector;
 pub mod journal;

@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use crate::{
     connector::{Acknowledge, Policy},
     delivery::{Prepare, Prepared},
-    hl7::Message,
+    incoming::Incoming,
     intake::{PatientKey, PatientKeys, Router},
     journal::{DeliveryId, Entry, Journal, JournalError, NewDelivery},
     mapping::{self, Mapped},
@@ -96,7 +96,7 @@ impl Pipeline {
 }
 
 impl Router for Pipeline {
-    fn route(&self, listener: &str, message: &Message, patient: &PatientKeys) -> Vec<NewDelivery> {
+    fn route(&self, listener: &str, message: &Incoming, patient: &PatientKeys) -> Vec<NewDelivery> {
         let revision = self.live.load();
         revision
             .routes
@@ -184,13 +184,14 @@ impl Job {
             .iter()
             .find(|listener| listener.name == self.entry.listener)
             .map(|listener| listener.charset);
-        let read = Message::parse(self.entry.raw.clone(), charset.unwrap_or(encoding_rs::WINDOWS_1252));
+        let read = Incoming::read(self.entry.raw.clone(), charset.unwrap_or(encoding_rs::WINDOWS_1252));
         let message = match read {
-            Ok(message) => Arc::new(message),
+            Ok(message) => message,
             Err(error) => return Prepared::Dead { reason: error.to_string(), revision },
         };
         // Any guess gives letters, and nobody downstream could tell that they are the wrong ones.
-        if charset.is_none() && message.charset().assumed {
+        let assumed = message.as_hl7().is_some_and(|message| message.charset().assumed);
+        if charset.is_none() && assumed {
             let reason = format!(
                 "the listener `{}` is no longer configured, and neither MSH-18 nor the bytes say their character set: \
                  put the listener back with its charset, then release this",
@@ -228,7 +229,7 @@ fn word(prepared: &Prepared) -> &'static str {
 fn lanes(
     route: &str,
     order: &Order,
-    message: &Message,
+    message: &Incoming,
     patient: &PatientKeys,
     aliases: &Aliases,
 ) -> Vec<String> {
@@ -238,7 +239,7 @@ fn lanes(
         Order::Patient | Order::Route => of_route(),
         // A lane that nobody else will ever stand in.
         Order::None => vec![format!("none|{}", uuid::Uuid::new_v4())],
-        Order::Value(path) => match message.get(path).text() {
+        Order::Value(path) => match message.as_hl7().and_then(|message| message.get(path).text()) {
             Some(value) if !value.trim().is_empty() => vec![format!("{path}|{}", value.trim())],
             _ => of_route(),
         },

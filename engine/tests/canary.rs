@@ -88,6 +88,64 @@ fn one_canary_each(text: &str) -> Vec<String> {
     found
 }
 
+/// FHIR with canaries: in every text that is no word of FHIR, whole and cut off, and one that is no JSON.
+fn fhir_with_canaries() -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(support::top().join("testdata/fhir")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|end| end != "fhir") {
+            continue;
+        }
+        let text = fs::read_to_string(&path).unwrap();
+        let Ok(mut resource) = serde_json::from_str::<serde_json::Value>(&text) else { continue };
+        let place = match (&resource["resourceType"], &resource["type"]) {
+            (kind, bundle) if kind == "Bundle" && bundle == "message" => "/$process-message".to_owned(),
+            (kind, _) if kind == "Bundle" => String::new(),
+            (kind, _) => format!("/{}", kind.as_str().unwrap()),
+        };
+        sing_in_json(&mut resource, "");
+        let whole = resource.to_string();
+        let names = whole.replace("\"display\"", &format!("\"{CANARY}\""));
+        let odd = whole.replace("\"status\":\"", &format!("\"status\":\"{CANARY}"));
+        let cut = whole[..whole.len() / 2].to_owned() + CANARY;
+        found.extend([whole, names, odd, cut].map(|text| (place.clone(), text)));
+    }
+    found.push(("/Observation".to_owned(), format!("{{{CANARY}}}")));
+    assert!(found.len() > 40);
+    found
+}
+
+fn sing_in_json(value: &mut serde_json::Value, name: &str) {
+    use serde_json::Value;
+    match value {
+        // What a message is found, routed and told by: types, codes, systems, references between its own resources.
+        Value::String(_)
+            if [
+                "resourceType",
+                "type",
+                "system",
+                "status",
+                "url",
+                "reference",
+                "fullUrl",
+                "code",
+                "name",
+                "endpoint",
+                "intent",
+            ]
+            .contains(&name) => {}
+        // Ids are found by, as MSH-10 is.
+        Value::String(_) if ["id", "value", "versionId"].contains(&name) => {}
+        Value::String(text) => text.push_str(CANARY),
+        Value::Array(items) => items.iter_mut().for_each(|item| sing_in_json(item, name)),
+        Value::Object(members) => {
+            members.iter_mut().for_each(|(name, value)| sing_in_json(value, name));
+            members.insert("text2".to_owned(), Value::String(CANARY.to_owned()));
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
+}
+
 #[test]
 fn p9_a_canary_in_every_field_of_every_message_is_neither_printed_nor_served() {
     let instance = Instance::new();
@@ -126,6 +184,11 @@ fn p9_a_canary_in_every_field_of_every_message_is_neither_printed_nor_served() {
     let sung: usize = cases.iter().filter(|case| case.contains(CANARY)).count();
     assert_eq!(sung, cases.len(), "every message has one");
     let mut shown = String::new();
+    let fhir = fhir_with_canaries();
+    for (path, text) in &fhir {
+        assert!(text.contains(CANARY), "every message has one");
+        shown += &http(instance.fhir, "POST", &format!("/fhir{path}"), text).unwrap().1;
+    }
     for case in &cases {
         match source.send(case.as_bytes()) {
             Ok(answer) => shown += &answer.0,
@@ -139,7 +202,7 @@ fn p9_a_canary_in_every_field_of_every_message_is_neither_printed_nor_served() {
             && laboratory.asked() > 20
             && !instance.ledger().is_empty()
     });
-    shown += &everything_served(&instance, cases.len());
+    shown += &everything_served(&instance, cases.len() + fhir.len());
     shown += &instance.log();
     assert!(
         shown.contains("needs a person") && shown.contains("DEBUG"),

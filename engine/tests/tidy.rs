@@ -21,7 +21,7 @@ const TOP_LEVEL: [&str; 9] =
 
 /// Which rooms of the engine each room may import. `metrics`, `error`, `clock` and `secret` are open to all but
 /// the pure rooms, which may import `error` only.
-const ARROWS: [(&str, &[&str]); 20] = [
+const ARROWS: [(&str, &[&str]); 21] = [
     ("error", &[]),
     ("secret", &["error"]),
     ("clock", &[]),
@@ -29,17 +29,32 @@ const ARROWS: [(&str, &[&str]); 20] = [
     ("metrics", &["error"]),
     ("hl7", &["error"]),
     ("fhir", &["hl7", "error"]),
+    ("incoming", &["fhir", "hl7", "error"]),
     ("connector", &["error", "secret", "document"]),
     ("journal", &["connector", "error", "metrics", "clock", "hl7", "secret"]),
-    ("intake", &["journal", "connector", "hl7", "error", "metrics", "clock"]),
-    ("routing", &["hl7", "connector", "error", "document"]),
-    ("mapping", &["fhir", "hl7", "connector", "error"]),
+    ("intake", &["journal", "connector", "incoming", "fhir", "hl7", "error", "metrics", "clock"]),
+    ("routing", &["incoming", "hl7", "connector", "error", "document"]),
+    ("mapping", &["incoming", "fhir", "hl7", "connector", "error"]),
     ("delivery", &["journal", "connector", "error", "metrics", "clock"]),
     (
         "config",
         &["connector", "routing", "error", "secret", "hl7", "document", "intake", "delivery", "journal"],
     ),
-    ("revision", &["config", "document", "connector", "routing", "mapping", "fhir", "hl7", "error", "clock"]),
+    (
+        "revision",
+        &[
+            "config",
+            "document",
+            "connector",
+            "routing",
+            "mapping",
+            "incoming",
+            "fhir",
+            "hl7",
+            "error",
+            "clock",
+        ],
+    ),
     (
         "pipeline",
         &[
@@ -49,6 +64,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "mapping",
             "delivery",
             "connector",
+            "incoming",
             "fhir",
             "hl7",
             "error",
@@ -103,6 +119,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
             "routing",
             "mapping",
             "connector",
+            "incoming",
             "fhir",
             "hl7",
             "error",
@@ -116,7 +133,7 @@ const ARROWS: [(&str, &[&str]); 20] = [
 ];
 
 /// Rooms that are pure functions, and what would make them otherwise.
-const PURE: [&str; 4] = ["hl7", "fhir", "routing", "mapping"];
+const PURE: [&str; 5] = ["hl7", "fhir", "incoming", "routing", "mapping"];
 const IMPURE: [&str; 7] =
     ["tokio::", "std::fs", "std::net", "std::process", "SystemTime", "Timestamp::now", "std::env"];
 

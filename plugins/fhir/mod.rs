@@ -6,10 +6,16 @@
 //! compressed, since many servers refuse that. The bearer token is read again when the server does not accept it.
 //! By `update = "merge"` what the server has is read first, and what the message leaves out stays (`merge.rs`).
 //! Left to others: queue, retries, time-outs (engine), connections and TLS (client).
+//!
+//! As a listener it takes the same by HTTP: see `listener.rs`.
 
 mod answer;
+mod asked;
+mod listener;
+mod listener_options;
 mod merge;
 mod missing;
+mod outcome;
 mod table;
 mod update;
 
@@ -38,8 +44,12 @@ use crate::{
 /// The connector.
 pub const PLUGIN: Plugin = Plugin {
     name: "fhir",
-    about: "A FHIR R4 server: transaction Bundles and single resources over REST.",
-    source: None,
+    about: "FHIR R4 over HTTP, both ways: Bundles, messages and single resources as JSON.",
+    source: Some(Role {
+        example: listener_options::EXAMPLE,
+        schema: || schemars::schema_for!(listener_options::ListenerOptions),
+        build: listener::build,
+    }),
     destination: Some(Role { example: EXAMPLE, schema: || schemars::schema_for!(FhirOptions), build }),
     answers: TABLES,
 };

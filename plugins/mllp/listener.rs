@@ -18,24 +18,20 @@ use tie_engine::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpSocket, TcpStream},
+    net::TcpStream,
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{listener_options::ListenerOptions, peers::Peers};
+use super::listener_options::ListenerOptions;
+use crate::{peers::Peers, socket};
 
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
 /// The memory budget is counted in these; a message shorter than one takes nothing of it.
 const BLOCK_BYTES: usize = 64 * 1024;
-/// What the system holds for a peer that takes no answers, before the peer is held back. Left to itself it would hold
-/// megabytes, fifty thousand answers, for each connection.
-const SEND_BUFFER_BYTES: u32 = 64 * 1024;
-/// Connections that wait to be taken.
-const WAITING_CONNECTIONS: u32 = 1024;
 /// After a stop, a frame in hand has this long to come to its end.
 const FINISH: Duration = Duration::from_secs(5);
 /// How long a connection that is turned away may take to show its header.
@@ -112,8 +108,8 @@ struct Shared {
 impl Source for Listener {
     async fn run(self: Box<Self>, inbox: Inbox, stop: CancellationToken) -> Result<(), SourceError> {
         let listen = self.listen;
-        let listener =
-            bind(listen).map_err(|error| SourceError(format!("cannot listen at {listen}: {error}")))?;
+        let listener = socket::bind(listen)
+            .map_err(|error| SourceError(format!("cannot listen at {listen}: {error}")))?;
         if let Ok(address) = listener.local_addr() {
             tracing::info!(%address, "listening for MLLP");
         }
@@ -149,15 +145,6 @@ impl Source for Listener {
         while served.join_next().await.is_some() {}
         Ok(())
     }
-}
-
-fn bind(listen: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-    // Another process may have left the address a moment ago.
-    socket.set_reuseaddr(true)?;
-    socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
-    socket.bind(listen)?;
-    socket.listen(WAITING_CONNECTIONS)
 }
 
 impl Shared {
@@ -299,7 +286,7 @@ impl Connection {
                     self.began = None;
                     let raw = self.with_its_blocks(raw);
                     match self.inbox.accept(raw, &self.peer).await {
-                        Ok(answer) => self.answer(answer).await,
+                        Ok(reply) => self.answer(reply.acknowledgement).await,
                         // Nothing can be acknowledged any more: the sender keeps the message.
                         Err(_) => return Some(End::Closed),
                     }
@@ -407,8 +394,8 @@ impl Connection {
     }
 
     async fn refuse(&mut self, head: Bytes, refusal: Refusal) -> bool {
-        let answer = self.inbox.refuse(head, refusal, &self.peer).await;
-        self.answer(answer).await
+        let reply = self.inbox.refuse(head, refusal, &self.peer).await;
+        self.answer(reply.acknowledgement).await
     }
 
     /// Sends an answer in one write; false if the peer does not take it.

@@ -5,7 +5,6 @@
 mod connections;
 mod listener;
 mod listener_options;
-mod peers;
 mod sender;
 
 use tie_engine::connector::{Plugin, Role};

@@ -21,6 +21,7 @@ use super::{
 use crate::{
     connector::Plugin,
     hl7::Message,
+    incoming::Incoming,
     mapping::{Fate, Finding, Mapped, Product},
     revision::SAMPLE_RECEIVED,
     routing::Routes,
@@ -157,7 +158,7 @@ struct SegmentReport {
 
 impl Report {
     fn message(&mut self, message: &Arc<Message>, library: &Library, routes: &Routes) {
-        let mappings = mappings_of(routes, message);
+        let mappings = mappings_of(routes, &Incoming::from(message));
         if mappings.is_empty() {
             self.without_route += 1;
         }

@@ -12,7 +12,10 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use super::{Exit, complain, read, say};
-use crate::hl7::{Message, Path, Segment, Value, batch, charset, dictionary, framing};
+use crate::{
+    hl7::{Message, Path, Segment, Value, batch, charset, dictionary, framing},
+    incoming::is_fhir,
+};
 
 /// Show the messages of a file as trees, with the names of segments and fields.
 #[derive(Debug, clap::Args)]
@@ -40,6 +43,9 @@ pub(super) fn run(arguments: &Arguments) -> Exit {
         Ok(raw) => Bytes::from(raw),
         Err(exit) => return exit,
     };
+    if is_fhir(&raw) {
+        return super::inspect_fhir::run(raw, arguments.json);
+    }
     let report = Report::of(&raw, encoding);
     let good = match arguments.at {
         Some((line, column)) => {

@@ -11,7 +11,8 @@ use crate::{
     config::{self, Config, Environment},
     connector::Plugin,
     error::Problem,
-    hl7::{Message, batch},
+    hl7::batch,
+    incoming::{Incoming, is_fhir},
     mapping::{Context, Limits, Mappings},
     revision::{self, SAMPLE_REVISION},
     routing::{Known, Routes},
@@ -66,7 +67,7 @@ fn context(config: Option<&Config>, received: Timestamp) -> Context {
 }
 
 /// The mappings that the routes give a message, whatever its listener.
-pub(super) fn mappings_of<'r>(routes: &'r Routes, message: &Message) -> Vec<&'r str> {
+pub(super) fn mappings_of<'r>(routes: &'r Routes, message: &Incoming) -> Vec<&'r str> {
     let mut found: Vec<&str> = Vec::new();
     for route in routes.iter().filter(|route| routes.takes(route, message)) {
         if !found.contains(&route.map.as_str()) {
@@ -79,6 +80,9 @@ pub(super) fn mappings_of<'r>(routes: &'r Routes, message: &Message) -> Vec<&'r 
 /// The messages of a file; what has none is handed on whole, to be told why.
 pub(super) fn messages(file: &Path) -> Result<Vec<Bytes>, Exit> {
     let raw = Bytes::from(super::read(file)?);
+    if is_fhir(&raw) {
+        return Ok(vec![raw]);
+    }
     let found = batch::split(&raw).messages;
     Ok(if found.is_empty() { vec![raw] } else { found })
 }

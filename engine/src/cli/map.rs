@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     connector::{Payload, Plugin},
-    hl7::Message,
+    incoming::Incoming,
     mapping::Finding,
     revision::{SAMPLE_RECEIVED, Sample},
     routing::Routes,
@@ -93,7 +93,7 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
 
 /// The mapping of the first route that takes a message; any for what is no message, which none can read.
 fn mapping_of<'r>(routes: &'r Routes, raw: Bytes, charset: &'static Encoding) -> Option<&'r str> {
-    match Message::parse(raw, charset) {
+    match Incoming::read(raw, charset) {
         Ok(message) => library::mappings_of(routes, &message).first().copied(),
         Err(_) => routes.iter().next().map(|route| route.map.as_str()),
     }
@@ -130,7 +130,7 @@ fn as_json(
     mapping: Option<&str>,
     sample: &Sample,
 ) -> String {
-    let message = Message::parse(raw.clone(), charset).ok();
+    let message = Incoming::read(raw.clone(), charset).ok();
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
         Sample::Done(product) => {
@@ -141,10 +141,7 @@ fn as_json(
     let head = json!({
         "file": file.display().to_string(),
         "control_id": message.as_ref().map(|message| message.control_id()),
-        "trigger": message.as_ref().map(|message| {
-            let trigger = message.trigger();
-            format!("{}^{}", trigger.code, trigger.event)
-        }),
+        "trigger": message.as_ref().map(|message| format!("{}^{}", message.code(), message.event())),
         "mapping": mapping,
         "result": sample.result(),
         "reason": sample.reason(),

@@ -11,6 +11,7 @@ mod decide;
 mod demo;
 mod demo_record;
 mod inspect;
+mod inspect_fhir;
 mod journal;
 mod lanes;
 mod library;

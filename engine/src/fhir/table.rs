@@ -21,6 +21,8 @@ pub struct Table {
     name: SmolStr,
     columns: Vec<SmolStr>,
     rows: HashMap<SmolStr, Row, RandomState>,
+    /// The codes in the order of the file.
+    order: Vec<SmolStr>,
 }
 
 /// What a code becomes.
@@ -63,7 +65,8 @@ impl Table {
     /// A missing heading, a row with more cells than the heading, a code twice, a quote that does not end.
     pub fn parse(name: &str, file: &Path, text: &str) -> Result<Self, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut table = Self { name: name.into(), columns: Vec::new(), rows: HashMap::default() };
+        let mut table =
+            Self { name: name.into(), columns: Vec::new(), rows: HashMap::default(), order: Vec::new() };
         let mut standard = (None, None, None);
         for (number, line) in lines(text.strip_prefix('\u{feff}').unwrap_or(text)) {
             let Some(cells) = cells(line) else {
@@ -86,6 +89,7 @@ impl Table {
             let Some(key) = cells.first().cloned() else { continue };
             let (code, system, display) = standard;
             let row = Row { cells: cells.into(), code, system, display };
+            table.order.push(key.clone());
             if table.rows.insert(key.clone(), row).is_some() {
                 problems.push(
                     Problem::error(format!("the code `{key}` stands here for the second time"))
@@ -135,9 +139,9 @@ impl Table {
         row.cell(Some(place))
     }
 
-    /// The rows with the sender's codes; in no order.
+    /// The rows with the sender's codes, in the order of the file.
     pub fn rows(&self) -> impl Iterator<Item = (&str, &Row)> {
-        self.rows.iter().map(|(key, row)| (key.as_str(), row))
+        self.order.iter().filter_map(|key| Some((key.as_str(), self.rows.get(key)?)))
     }
 
     /// The codes that the rows give, for checking against a value set; in no order.

@@ -112,6 +112,11 @@ impl Draft {
         Self { separators: message.separators(), encoding, original: Some(message.raw().clone()), pieces }
     }
 
+    /// Its separators.
+    pub fn separators(&self) -> Separators {
+        self.separators
+    }
+
     /// Puts something at a place.
     ///
     /// # Errors
@@ -141,6 +146,25 @@ impl Draft {
         piece.text = with(&piece.text, &levels, &raw);
         self.original = None;
         Ok(())
+    }
+
+    /// Whether something stands at a place.
+    pub fn holds(&self, path: &Path) -> bool {
+        let Some(piece) = self.find(path).ok().and_then(|at| self.pieces.get(at)) else { return false };
+        let separators = self.separators;
+        let header = matches!(&path.segment, b"MSH" | b"FHS" | b"BHS");
+        let nth = |text: &'_ str, separator: u8, place: usize| -> String {
+            text.split(char::from(separator)).nth(place).unwrap_or_default().to_owned()
+        };
+        let mut found = nth(&piece.text, separators.field, path.field.saturating_sub(usize::from(header)));
+        found = nth(&found, separators.repetition, path.repetition.saturating_sub(1));
+        if let Some(component) = path.component {
+            found = nth(&found, separators.component, component.saturating_sub(1));
+        }
+        if let (Some(subcomponent), Some(separator)) = (path.subcomponent, separators.subcomponent) {
+            found = nth(&found, separator, subcomponent.saturating_sub(1));
+        }
+        !found.is_empty()
     }
 
     /// Adds an empty segment at the end; it can then be set.
@@ -299,6 +323,11 @@ mod tests {
         draft.insert_after(&path("MSH"), "EVN").unwrap();
         assert_eq!(printed(&draft), "MSH|^~\\&|^A\\F\\B\rEVN\rPID|||~^^^&1\\T\\2||SMITH^JOHN||\"\"\r");
         assert_eq!((draft.count("PID"), draft.count("OBX")), (1, 0));
+        let holds = |at: &str| draft.holds(&path(at));
+        assert!(holds("MSH-3.2") && holds("PID-3[2].4.2") && holds("PID-5") && holds("PID-7"));
+        assert!(
+            !holds("MSH-3.1") && !holds("PID-3") && !holds("PID-4") && !holds("PID-50.2") && !holds("OBX-1")
+        );
     }
 
     #[test]

@@ -77,6 +77,13 @@ impl Message {
         Ok(Self { raw, text, separators, charset, index })
     }
 
+    /// No message: nothing is in it. What is not HL7 v2 has no other.
+    pub fn none() -> Self {
+        let charset = Charset { name: "UTF-8", replaced: 0, doubt: None, assumed: false };
+        let (separators, index) = (Separators::default(), Index::default());
+        Self { raw: Bytes::new(), text: ByteString::new(), separators, charset, index }
+    }
+
     /// The exact bytes that came in.
     pub fn raw(&self) -> &Bytes {
         &self.raw

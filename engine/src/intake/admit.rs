@@ -5,9 +5,10 @@
 //! | nothing but blanks | no | reject |
 //! | no MSH, or separators that give no structure | quarantine | reject |
 //! | an acknowledgement (ACK, NAK, MCF) | quarantine | none: an acknowledgement is never acknowledged |
+//! | bytes that begin with `{` and are no FHIR resource or Bundle to send | quarantine | reject |
 //! | no MSH-9 or no MSH-10 | quarantine | error |
 //! | MSH-12 is no version 2 | quarantine | reject |
-//! | MSH-11 says test or training, and the instance is live | quarantine | reject |
+//! | MSH-11, or a label of FHIR, says test or training, and the instance is live | quarantine | reject |
 //! | an NHS number of a test patient, and the instance is live | quarantine | reject |
 //! | merges that cannot be done: with himself, in a chain, in a circle | quarantine | error |
 //! | no route takes it | quarantine | the listener's policy |
@@ -21,7 +22,7 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::{Environment, PatientKeys, Router, Settings, Unmatched, keys, patient};
+use super::{Environment, PatientKeys, Router, Settings, Unmatched, fhir, keys, patient};
 use crate::{
     connector::Acknowledge,
     hl7::{
@@ -29,6 +30,7 @@ use crate::{
         ack::{ErrorCode, Reason, Verdict},
         batch::{self, BatchFault},
     },
+    incoming::{FhirMessage, Incoming, Unreadable, is_fhir},
     journal::{Disposition, Keys},
 };
 
@@ -45,6 +47,10 @@ pub(super) struct Admitted {
     pub acknowledge: Acknowledge,
     /// A remark for a person.
     pub flag: Option<&'static str>,
+    /// The control id may come again with other content: it names what the message is about.
+    pub updates: bool,
+    /// The element that is wrong.
+    pub place: Option<String>,
     /// What it is counted as if it does not belong to this instance.
     pub stray: Option<&'static str>,
     /// Characters that could not be read.
@@ -90,64 +96,108 @@ pub(super) fn refused(
 }
 
 fn holds_several(raw: &[u8]) -> bool {
+    if is_fhir(raw) {
+        return false;
+    }
     batch::is_batch(raw) || [b"\rMSH", b"\nMSH"].iter().any(|mark| memmem::find(raw, *mark).is_some())
 }
 
 fn one(settings: &Settings, router: &dyn Router, raw: Bytes) -> Admitted {
-    let message = match Message::parse(raw.clone(), settings.charset) {
-        Ok(message) => message,
-        Err(error) => return unreadable(raw, &error),
-    };
-    let patient = PatientKeys::of(&message, &settings.patients);
-    let keys = keys::of(&message, &patient, &settings.patients);
-    let trigger = message.trigger();
-    let class = trigger.code.to_string();
-    let replaced = message.charset().replaced;
-    let kept = |verdict: Verdict, reason: String, keys: Keys| Admitted {
-        keys,
-        class: class.clone(),
-        replaced,
-        ..quarantined(raw.clone(), reason, verdict)
-    };
-    if matches!(class.as_str(), "ACK" | "NAK" | "MCF") {
-        let reason = "an acknowledgement came where messages are expected".to_owned();
-        // The verdict is never sent.
-        return kept(Verdict::Accepted, reason, keys);
+    match Incoming::read(raw.clone(), settings.charset) {
+        Ok(incoming) => match &incoming {
+            Incoming::Hl7(message) => of_hl7(settings, router, &incoming, message),
+            Incoming::Fhir(message) => of_fhir(settings, router, &incoming, message),
+        },
+        Err(error) => unreadable(raw, &error),
     }
-    if let Some((word, reason)) = stray(settings, &message) {
-        let text = reason.text.clone();
-        return Admitted { stray: Some(word), ..kept(Verdict::Rejected(reason), text, keys) };
-    }
-    if let Some(verdict) = fault(settings, &message) {
-        let reason = text(&verdict);
-        return kept(verdict, reason, keys);
-    }
-    let deliveries = router.route(&settings.listener, &message, &patient);
-    if deliveries.is_empty() {
-        let reason = "no route takes this message".to_owned();
-        let told = || Reason::new(ErrorCode::UnsupportedMessageType, reason.clone());
-        let verdict = match settings.unmatched {
-            Unmatched::Accept => Verdict::Accepted,
-            Unmatched::Error => Verdict::Error(told()),
-            Unmatched::Reject => Verdict::Rejected(told()),
-        };
-        return kept(verdict, reason, keys);
-    }
-    let acknowledge = router.acknowledge(&deliveries, settings.acknowledge);
-    let disposition = Some(Disposition::Routed(deliveries));
-    let lacks = patient::lacks_the_old_identity(&message);
-    let flag = lacks.then_some("a merge or move without the old identity (MRG): in order by its PID alone");
-    let (verdict, class, stray) = (Verdict::Accepted, class.clone(), None);
-    Admitted { keys, class, disposition, verdict, acknowledge, flag, stray, replaced, raw }
 }
 
-fn unreadable(raw: Bytes, error: &ParseError) -> Admitted {
+/// One message, read.
+struct Read<'m> {
+    incoming: &'m Incoming,
+    raw: Bytes,
+    keys: Keys,
+    replaced: usize,
+}
+
+impl Read<'_> {
+    fn kept(&self, verdict: Verdict, reason: String) -> Admitted {
+        Admitted {
+            keys: self.keys.clone(),
+            class: self.incoming.code().into_owned(),
+            replaced: self.replaced,
+            ..quarantined(self.raw.clone(), reason, verdict)
+        }
+    }
+
+    /// Gives it to the routes that take it.
+    fn routed(self, settings: &Settings, router: &dyn Router, patient: &PatientKeys) -> Admitted {
+        let deliveries = router.route(&settings.listener, self.incoming, patient);
+        if deliveries.is_empty() {
+            let reason = "no route takes this message".to_owned();
+            let told = || Reason::new(ErrorCode::UnsupportedMessageType, reason.clone());
+            let verdict = match settings.unmatched {
+                Unmatched::Accept => Verdict::Accepted,
+                Unmatched::Error => Verdict::Error(told()),
+                Unmatched::Reject => Verdict::Rejected(told()),
+            };
+            return self.kept(verdict, reason);
+        }
+        let acknowledge = router.acknowledge(&deliveries, settings.acknowledge);
+        let disposition = Some(Disposition::Routed(deliveries));
+        Admitted { disposition, acknowledge, ..self.kept(Verdict::Accepted, String::new()) }
+    }
+}
+
+fn of_hl7(settings: &Settings, router: &dyn Router, incoming: &Incoming, message: &Message) -> Admitted {
+    let patient = PatientKeys::of(message, &settings.patients);
+    let keys = keys::of(message, &patient, &settings.patients);
+    let read = Read { incoming, raw: message.raw().clone(), keys, replaced: message.charset().replaced };
+    if matches!(message.trigger().code.as_ref(), "ACK" | "NAK" | "MCF") {
+        let reason = "an acknowledgement came where messages are expected".to_owned();
+        // The verdict is never sent.
+        return read.kept(Verdict::Accepted, reason);
+    }
+    if let Some((word, reason)) = stray(settings, message) {
+        let text = reason.text.clone();
+        return Admitted { stray: Some(word), ..read.kept(Verdict::Rejected(reason), text) };
+    }
+    if let Some(verdict) = fault(settings, message) {
+        let reason = text(&verdict);
+        return read.kept(verdict, reason);
+    }
+    let lacks = patient::lacks_the_old_identity(message);
+    let flag = lacks.then_some("a merge or move without the old identity (MRG): in order by its PID alone");
+    Admitted { flag, ..read.routed(settings, router, &patient) }
+}
+
+fn of_fhir(settings: &Settings, router: &dyn Router, incoming: &Incoming, message: &FhirMessage) -> Admitted {
+    let patient = fhir::patient_keys(message);
+    let keys = fhir::keys(message, &patient);
+    let read = Read { incoming, raw: message.raw().clone(), keys, replaced: 0 };
+    if settings.environment == Environment::Live
+        && let Some((word, reason)) = fhir::stray(message, &settings.patients)
+    {
+        let verdict = Verdict::Rejected(Reason::new(ErrorCode::UnsupportedProcessingId, reason));
+        return Admitted { stray: Some(word), ..read.kept(verdict, reason.to_owned()) };
+    }
+    Admitted { updates: !message.names_sending(), ..read.routed(settings, router, &patient) }
+}
+
+fn unreadable(raw: Bytes, error: &Unreadable) -> Admitted {
     let reason = error.to_string();
-    let verdict = Verdict::Rejected(Reason::new(ErrorCode::SegmentSequence, reason.clone()));
+    let told = |code| Verdict::Rejected(Reason::new(code, reason.clone()));
     match error {
         // Blanks and control characters: some peers send them to keep a connection open.
-        ParseError::Empty => Admitted { disposition: None, ..quarantined(raw, reason, verdict) },
-        _ => quarantined(raw, reason, verdict),
+        Unreadable::Hl7(ParseError::Empty) => Admitted {
+            disposition: None,
+            ..quarantined(raw, reason.clone(), told(ErrorCode::SegmentSequence))
+        },
+        Unreadable::Hl7(_) => quarantined(raw, reason.clone(), told(ErrorCode::SegmentSequence)),
+        Unreadable::Fhir(fault) => {
+            let place = Some(fault.element().to_owned()).filter(|element| !element.is_empty());
+            Admitted { place, ..quarantined(raw, reason.clone(), told(ErrorCode::DataType)) }
+        }
     }
 }
 
@@ -199,7 +249,19 @@ fn quarantined(raw: Bytes, reason: String, verdict: Verdict) -> Admitted {
     let disposition = Some(Disposition::Quarantined { reason });
     let (keys, class) = (Keys::default(), String::new());
     let acknowledge = Acknowledge::Received;
-    Admitted { raw, keys, class, disposition, verdict, acknowledge, flag: None, stray: None, replaced: 0 }
+    Admitted {
+        raw,
+        keys,
+        class,
+        disposition,
+        verdict,
+        acknowledge,
+        flag: None,
+        updates: false,
+        place: None,
+        stray: None,
+        replaced: 0,
+    }
 }
 
 fn text(verdict: &Verdict) -> String {

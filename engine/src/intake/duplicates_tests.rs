@@ -90,7 +90,8 @@ async fn p3_a_batch_that_comes_again_and_a_message_twice_in_one_frame_run_once()
     let (one, two) = (numbered("ADT^A01", "M1"), numbered("ADT^A02", "M2"));
     let raw = batch(&[&one, &two, &one], "BTS|3\rFTS|1\r");
     for _ in 0..2 {
-        let answer = house.reception.accept(Bytes::from(raw.clone()), &peer()).await.unwrap().unwrap();
+        let answer =
+            house.reception.accept(Bytes::from(raw.clone()), &peer()).await.unwrap().acknowledgement.unwrap();
         assert!(String::from_utf8_lossy(&answer).contains("MSA|AA|M1"));
         assert_eq!(house.routed().await, 2);
     }

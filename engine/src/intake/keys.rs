@@ -11,9 +11,9 @@ use crate::{
 };
 
 /// Order numbers of one message.
-const MOST_ORDERS: usize = 64;
+pub(super) const MOST_ORDERS: usize = 64;
 /// The longest identifier that is kept, in bytes: HL7 allows 199 for an EI, people use 20.
-const LONGEST_BYTES: usize = 200;
+pub(super) const LONGEST_BYTES: usize = 200;
 
 /// Fields with the number of an order, a document or an appointment. British laboratories put the accession number
 /// into OBR-18 to 21.
@@ -76,7 +76,7 @@ fn numbers(segment: Segment<'_>, field: usize) -> impl Iterator<Item = String> {
     segment.repetitions(field).filter_map(|value| sound(&value.text()?))
 }
 
-fn sound(text: &str) -> Option<String> {
+pub(super) fn sound(text: &str) -> Option<String> {
     let text = without_nul(text.trim());
     (!text.is_empty() && text.len() <= LONGEST_BYTES).then_some(text)
 }

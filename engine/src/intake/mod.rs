@@ -9,6 +9,7 @@
 mod admit;
 mod control_id;
 mod duplicates;
+mod fhir;
 mod identifier;
 mod keys;
 mod outcome;
@@ -25,7 +26,7 @@ use encoding_rs::Encoding;
 use crate::{
     clock::Clock,
     connector::Acknowledge,
-    hl7::Message,
+    incoming::Incoming,
     journal::{Journal, NewDelivery},
     metrics::Metrics,
 };
@@ -37,7 +38,7 @@ pub use room::Room;
 /// Decides who gets a message. Filled by the pipeline with the live revision.
 pub trait Router: Send + Sync + 'static {
     /// The deliveries that a message owes; none if no route takes it.
-    fn route(&self, listener: &str, message: &Message, patient: &PatientKeys) -> Vec<NewDelivery>;
+    fn route(&self, listener: &str, message: &Incoming, patient: &PatientKeys) -> Vec<NewDelivery>;
     /// What the acknowledgement of a message with these deliveries waits for: the most that one of its routes asks for.
     fn acknowledge(&self, deliveries: &[NewDelivery], listener: Acknowledge) -> Acknowledge;
 }

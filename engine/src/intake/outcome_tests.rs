@@ -101,7 +101,15 @@ async fn p6_the_bytes_of_a_message_are_not_held_while_its_answer_waits() {
         let raw = Bytes::from_owner(Held { raw, _held: held.clone() });
         let waits = tokio::spawn({
             let house = house.clone();
-            async move { house.reception.accept(raw, &Peer("192.0.2.1".to_owned())).await.unwrap().unwrap() }
+            async move {
+                house
+                    .reception
+                    .accept(raw, &Peer("192.0.2.1".to_owned()))
+                    .await
+                    .unwrap()
+                    .acknowledgement
+                    .unwrap()
+            }
         });
         let free = timeout(LONG, async {
             while Arc::strong_count(&held) > 1 {

@@ -17,13 +17,16 @@
 use std::fmt;
 
 use super::identifier::Identifier;
-use crate::hl7::{
-    Message, Segment,
-    identifier::{self, spelled},
+use crate::{
+    hl7::{
+        Message, Segment,
+        identifier::{self, spelled},
+    },
+    incoming::Incoming,
 };
 
 /// A message beyond this names a register rather than a patient; the rest of its identities is not read.
-const MOST: usize = 256;
+pub(super) const MOST: usize = 256;
 
 /// Authorities that the PIDs of one message name.
 const MOST_AUTHORITIES: usize = 8;
@@ -89,6 +92,14 @@ impl PatientKeys {
         }
         let mut all = all.into_iter();
         Self { main: all.next(), others: all.collect() }
+    }
+
+    /// Reads the identities of a message of either kind.
+    pub fn of_incoming(incoming: &Incoming, patients: &Patients) -> Self {
+        match incoming {
+            Incoming::Hl7(message) => Self::of(message, patients),
+            Incoming::Fhir(message) => super::fhir::patient_keys(message),
+        }
     }
 
     /// Every identity, the main one first.

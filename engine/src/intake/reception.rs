@@ -26,7 +26,7 @@ use super::{
     room::Share,
 };
 use crate::{
-    connector::{Acknowledge, Intake, IntakeClosed, Notice, Peer, Refusal},
+    connector::{Acknowledge, Intake, IntakeClosed, Meaning, Notice, Peer, Refusal, Reply},
     hl7::{
         ack,
         ack::{ErrorCode, Reason, Verdict},
@@ -74,6 +74,8 @@ struct Note {
     replaced: usize,
     /// What makes it a repeat; none in quarantine, where everything is kept.
     marks: Option<(Arrival, Marks)>,
+    /// Its control id may come again with other content.
+    updates: bool,
     /// What its acknowledgement waits for.
     acknowledge: Acknowledge,
 }
@@ -136,8 +138,19 @@ impl Reception {
     }
 
     async fn candidate(&self, admitted: Admitted, peer: &Peer, now: Timestamp) -> Option<Candidate> {
-        let Admitted { raw, keys, class, disposition, acknowledge, flag, stray, replaced, verdict: _ } =
-            admitted;
+        let Admitted {
+            raw,
+            keys,
+            class,
+            disposition,
+            acknowledge,
+            flag,
+            updates,
+            stray,
+            replaced,
+            verdict: _,
+            place: _,
+        } = admitted;
         let disposition = disposition?;
         let listener = self.settings.listener.clone();
         if let Some(word) = stray {
@@ -161,7 +174,7 @@ impl Reception {
         };
         let (peer, flag) = (peer.0.clone(), flag.map(str::to_owned));
         let message = NewMessage { received: now, listener, peer, raw, keys, flag, disposition };
-        Some(Candidate { message, note: Note { class, quarantined, replaced, marks, acknowledge } })
+        Some(Candidate { message, note: Note { class, quarantined, replaced, marks, updates, acknowledge } })
     }
 
     /// Leaves out what is stored already, or stands before in the same frame.
@@ -182,6 +195,7 @@ impl Reception {
             };
             match earlier {
                 Earlier::None => kept.push(candidate),
+                Earlier::Other if candidate.note.updates => kept.push(candidate),
                 Earlier::Other => {
                     self.shared.metrics.control_id_reused(listener);
                     let remark = "its source has used this control id for other content before";
@@ -258,21 +272,31 @@ impl Reception {
     }
 
     /// Answers a message that is not taken now, and may be another time.
-    fn turn_away(&self, raw: &[u8], word: &'static str, text: &str, now: Timestamp) -> Option<Bytes> {
+    fn turn_away(&self, raw: &[u8], word: &'static str, text: &str, now: Timestamp) -> Reply {
         self.shared.metrics.refused(&self.settings.listener, word);
-        self.answer(raw, &Verdict::Rejected(Reason::new(ErrorCode::Internal, text)), now)
+        self.answer(raw, Verdict::Rejected(Reason::new(ErrorCode::Internal, text)), now)
     }
 
-    fn answer(&self, raw: &[u8], verdict: &Verdict, now: Timestamp) -> Option<Bytes> {
-        let answer = ack::acknowledge(raw, verdict, now, &self.control_ids.next())?;
-        self.shared.metrics.acknowledged(&self.settings.listener, answer.code.as_str());
-        Some(answer.bytes)
+    fn answer(&self, raw: &[u8], verdict: Verdict, now: Timestamp) -> Reply {
+        let answer = ack::acknowledge(raw, &verdict, now, &self.control_ids.next());
+        if let Some(answer) = &answer {
+            self.shared.metrics.acknowledged(&self.settings.listener, answer.code.as_str());
+        }
+        let acknowledgement = answer.map(|answer| answer.bytes);
+        let (meaning, reason, place) = match verdict {
+            Verdict::Accepted => (Meaning::Stored, String::new(), None),
+            Verdict::Error(reason) | Verdict::Rejected(reason) => {
+                let place = reason.location.as_ref().map(ToString::to_string);
+                (meaning(reason.code), reason.text, place)
+            }
+        };
+        Reply { acknowledgement, meaning, reason, place }
     }
 }
 
 #[async_trait]
 impl Intake for Reception {
-    async fn accept(&self, raw: Bytes, peer: &Peer) -> Result<Option<Bytes>, IntakeClosed> {
+    async fn accept(&self, raw: Bytes, peer: &Peer) -> Result<Reply, IntakeClosed> {
         // Silence makes every sender try again; a rejection makes some give up.
         if self.shared.journal.is_closed() {
             return Err(IntakeClosed);
@@ -287,19 +311,25 @@ impl Intake for Reception {
             return Ok(self.turn_away(&raw, "busy", BUSY, now));
         };
         let (admitted, mut answered) = admit::admit(&self.settings, &*self.shared.router, raw);
+        let place = admitted.iter().find_map(|one| one.place.clone());
         let kept = self.store(admitted, peer, now).await;
+        let waited = !kept.awaited.is_empty();
         // What is stored takes no memory while its acknowledgement waits for what becomes of it.
         if !kept.awaited.is_empty() {
             answered = Bytes::copy_from_slice(answered.get(..ANSWERED_BYTES).unwrap_or(&answered));
         }
         drop(held);
         let verdict = self.settle(kept).await;
-        let answer = self.answer(&answered, &verdict, now);
+        let mut answer = self.answer(&answered, verdict, now);
+        answer.place = answer.place.or(place);
+        if waited && answer.meaning == Meaning::Stored {
+            answer.meaning = Meaning::Done;
+        }
         self.shared.metrics.accept_seconds(&self.settings.listener, began.elapsed().as_secs_f64());
         Ok(answer)
     }
 
-    async fn refuse(&self, head: Bytes, refusal: Refusal, peer: &Peer) -> Option<Bytes> {
+    async fn refuse(&self, head: Bytes, refusal: Refusal, peer: &Peer) -> Reply {
         let now = self.shared.clock.now();
         let Told { word, text, keep, code } = told(refusal);
         let listener = self.settings.listener.as_str();
@@ -313,7 +343,7 @@ impl Intake for Reception {
             // The sender is refused either way.
             self.store(vec![admitted], peer, now).await;
         }
-        self.answer(&head, &verdict, now)
+        self.answer(&head, verdict, now)
     }
 
     fn notice(&self, notice: Notice) {
@@ -326,6 +356,23 @@ impl Intake for Reception {
             Notice::Disconnected => self.shared.metrics.disconnected(listener),
             Notice::Junk { bytes } => self.shared.metrics.junk_bytes(listener, bytes),
         }
+    }
+}
+
+/// What a refusal means to protocols that have words of their own.
+fn meaning(code: ErrorCode) -> Meaning {
+    match code {
+        ErrorCode::Internal | ErrorCode::RecordLocked => Meaning::NotNow,
+        ErrorCode::DataType | ErrorCode::RequiredFieldMissing => Meaning::Unreadable,
+        ErrorCode::SegmentSequence
+        | ErrorCode::TableValueNotFound
+        | ErrorCode::ValueTooLong
+        | ErrorCode::UnsupportedMessageType
+        | ErrorCode::UnsupportedEventCode
+        | ErrorCode::UnsupportedProcessingId
+        | ErrorCode::UnsupportedVersionId
+        | ErrorCode::UnknownKey
+        | ErrorCode::DuplicateKey => Meaning::Refused,
     }
 }
 

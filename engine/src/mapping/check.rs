@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rhai::{AST, ASTNode, Expr, FnCallExpr, Position, Scope, Stmt};
 use smol_str::SmolStr;
 
-use super::{engine::functions, fault::Words, handles::PlanHandle, units::Unit};
+use super::{engine::functions, fault::Words, handles::PlanHandle, units::Unit, wire};
 use crate::{
     error::{Problem, Severity},
     fhir::{
@@ -15,6 +15,7 @@ use crate::{
         types::CONVERTERS,
     },
     hl7,
+    incoming::check_path,
 };
 
 /// The functions of each script: name and numbers of arguments.
@@ -268,11 +269,20 @@ impl Checker<'_> {
         match (call.name.as_str(), text) {
             ("all", Some((text, position))) => self.message_path(text, position),
             ("to", Some(_)) => {
-                self.named(call.args.first(), "data type", CONVERTERS.iter().map(|one| one.name).collect())
+                let known = CONVERTERS.iter().map(|one| one.name).chain(wire::data_types());
+                self.named(call.args.first(), "data type", known.collect());
             }
             ("put", Some(_)) => self.named(call.args.first(), "resource", resource_names().collect()),
             ("set" | "add" | "get" | "has" | "clear", Some((text, position))) => {
-                self.element_path(object, text, position)
+                self.element_path(object, text, position);
+                // A code of a table may look like the name of an element, but hardly like a path.
+                let path = is_element(text) && text.contains(['.', '(']);
+                if call.name == "get" && path && self.resource_of(object).is_none() {
+                    self.received_path(text, position);
+                }
+            }
+            ("text" | "shape", Some((text, position))) if is_element(text) => {
+                self.received_path(text, position)
             }
             ("segments" | "segment", Some((text, position))) if !is_segment_name(text) => {
                 self.say(format!("`{text}` is not the name of a segment"), position);
@@ -282,14 +292,29 @@ impl Checker<'_> {
     }
 
     fn message_path(&mut self, text: &str, position: Position) {
+        if is_element(text) {
+            return self.received_path(text, position);
+        }
         if let Err(error) = hl7::Path::parse(text) {
             self.say(error.to_string(), position);
         }
     }
 
+    /// A path into FHIR that was received.
+    fn received_path(&mut self, text: &str, position: Position) {
+        if let Err(error) = check_path(text) {
+            self.say(error.to_string(), position);
+        }
+    }
+
+    /// The type of the resource that a variable holds, if that is known.
+    fn resource_of(&self, object: &Expr) -> Option<&'static str> {
+        let Expr::Variable(variable, ..) = object else { return None };
+        self.resources.get(variable.1.as_str()).copied().flatten()
+    }
+
     fn element_path(&mut self, object: &Expr, text: &str, position: Position) {
-        let Expr::Variable(variable, ..) = object else { return };
-        let Some(Some(resource_type)) = self.resources.get(variable.1.as_str()) else { return };
+        let Some(resource_type) = self.resource_of(object) else { return };
         if let Err(error) = fhir::Path::parse(resource_type, text) {
             self.say(error.0, position);
         }
@@ -333,6 +358,11 @@ fn first_link(expression: &Expr) -> &Expr {
 /// By custom the message is called `msg`.
 fn is_message(expression: &Expr) -> bool {
     matches!(expression, Expr::Variable(variable, ..) if variable.1 == "msg")
+}
+
+/// Elements of FHIR begin with a small letter, segments with a capital one.
+fn is_element(text: &str) -> bool {
+    text.starts_with(|first: char| first.is_ascii_lowercase() || first == '_')
 }
 
 fn is_segment_name(text: &str) -> bool {

@@ -19,25 +19,30 @@ use smol_str::SmolStr;
 
 use super::{
     Covered, Fate,
+    drafts::Written,
     fault::{Words, fault},
     groups::Tree,
     ignored::{self, Ignored},
 };
 use crate::{
     fhir::{self, Bundle, Node, Tables, types::Cx, types::Finding},
-    hl7::{Message, Path, Segment, Value, edit::Draft},
+    hl7::{Message, Path, Segment, Value},
+    incoming::{FhirMessage, Incoming},
 };
 
 /// The state of one run.
 pub(super) struct Current {
+    /// The message as HL7 v2; nothing is in it when it is FHIR.
     pub message: Arc<Message>,
+    /// The message as FHIR, when it is that.
+    pub fhir: Option<Arc<FhirMessage>>,
     pub tables: Arc<Tables>,
     pub received: Timestamp,
     pub zone: TimeZone,
     pub environment: SmolStr,
     pub revision: SmolStr,
     pub bundles: Vec<Bundle>,
-    pub drafts: Vec<Draft>,
+    pub drafts: Vec<Written>,
     pub groups: Option<Arc<Tree>>,
     /// What fields have named so far, by bundle, data type and what was sent.
     pub named: HashMap<(usize, &'static str, SmolStr), Vec<Node>, RandomState>,
@@ -158,6 +163,14 @@ pub(super) fn element(type_name: &'static str, text: &str) -> Result<Rc<fhir::Pa
 }
 
 impl Current {
+    /// The message, whichever it is.
+    pub fn incoming(&self) -> Incoming {
+        match &self.fhir {
+            Some(fhir) => Incoming::Fhir(fhir.clone()),
+            None => Incoming::Hl7(self.message.clone()),
+        }
+    }
+
     /// What a converter may know.
     pub fn cx<'a>(&'a self, table: Option<&'a fhir::Table>) -> Cx<'a> {
         Cx {

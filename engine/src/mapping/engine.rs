@@ -18,7 +18,7 @@ use rhai::{
 use super::{
     Limits, current, drafts,
     fault::{Verdict, fault},
-    groups, handles, lookups, named, preference, series, tokens, values,
+    groups, handles, lookups, named, preference, reading, series, tokens, values, wire,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -60,6 +60,8 @@ pub(super) fn build(limits: &Limits) -> Engine {
     series::register(&mut engine);
     lookups::register(&mut engine);
     drafts::register(&mut engine);
+    reading::register(&mut engine);
+    wire::register(&mut engine);
     #[cfg(test)]
     engine.register_fn("test_panic", || -> bool { panic!("on purpose") });
     engine.register_fn("sleep", |_: INT| Err::<(), _>(fault("a mapping cannot wait")));

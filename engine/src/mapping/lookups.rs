@@ -40,6 +40,7 @@ pub(super) fn register(engine: &mut Engine) {
                 None => Err(fault("there is no such table")),
             })
         })
+        .register_fn("from", |table: &mut TableHandle, code: Dynamic| origin(table, &text(code)?))
         .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
         .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
         .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
@@ -81,6 +82,16 @@ fn row(table: &TableHandle, code: &str, report: bool) -> Result<Dynamic> {
         Ok(row.map_or(Dynamic::UNIT, |row| {
             Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })
         }))
+    })
+}
+
+/// The first code that becomes this one: the table read backwards.
+fn origin(table: &TableHandle, code: &str) -> Result<Dynamic> {
+    with(|current| {
+        let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
+        let mut rows = found.rows().filter(|(from, _)| *from != "*");
+        let from = rows.find(|(_, row)| row.code().is_some_and(|own| own == code));
+        Ok(from.map_or(Dynamic::UNIT, |(from, _)| ImmutableString::from(from).into()))
     })
 }
 

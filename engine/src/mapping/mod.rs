@@ -25,11 +25,13 @@ mod named;
 mod nodes;
 mod plan;
 mod preference;
+mod reading;
 mod run;
 mod series;
 mod tokens;
 mod units;
 mod values;
+mod wire;
 
 #[cfg(test)]
 mod tests;

@@ -6,6 +6,7 @@ use super::{
     current::with,
     fault::fault,
     handles::{NodeHandle, ResourceHandle},
+    reading::ElementHandle,
     values::FieldHandle,
 };
 use crate::fhir::{Node, Object};
@@ -19,6 +20,9 @@ pub(super) fn node(value: Dynamic) -> Result<Option<Node>> {
     }
     if let Some(node) = value.read_lock::<NodeHandle>() {
         return Ok(Some(node.node().clone()));
+    }
+    if let Some(element) = value.read_lock::<ElementHandle>() {
+        return Ok(Some(element.node().clone()));
     }
     if let Some(resource) = value.read_lock::<ResourceHandle>() {
         return resource.reference().map(Some);

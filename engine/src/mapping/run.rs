@@ -30,6 +30,7 @@ use crate::{
         write_resource,
     },
     hl7::Message,
+    incoming::Incoming,
 };
 
 /// All mappings of one revision, compiled; shared by all threads.
@@ -96,11 +97,21 @@ impl Mappings {
     ///
     /// # Errors
     /// Why the mapping gave nothing, with the place in its script and without patient data.
-    pub fn run(&self, name: &str, message: &Arc<Message>, context: &Context) -> Result<Product, MapError> {
+    pub fn run(
+        &self,
+        name: &str,
+        message: impl Into<Incoming>,
+        context: &Context,
+    ) -> Result<Product, MapError> {
         let script =
             self.scripts.get(name).ok_or_else(|| MapError::new(format!("there is no mapping `{name}`")))?;
+        let (message, fhir) = match message.into() {
+            Incoming::Hl7(message) => (message, None),
+            Incoming::Fhir(fhir) => (Arc::new(Message::none()), Some(fhir)),
+        };
         let current = Current {
             message: message.clone(),
+            fhir,
             tables: self.tables.clone(),
             received: context.received,
             zone: context.zone.clone(),
@@ -112,7 +123,7 @@ impl Mappings {
             named: Default::default(),
             counts: Default::default(),
             findings: Default::default(),
-            coverage: Coverage::new(context.coverage, message),
+            coverage: Coverage::new(context.coverage, &message),
             words: self.words.clone(),
             deadline: Deadline::after(self.limits.time),
         };
@@ -134,7 +145,7 @@ impl Mappings {
         };
         Ok(Product {
             mapped,
-            coverage: current.coverage.told(message, &script.ignored),
+            coverage: current.coverage.told(&message, &script.ignored),
             findings: current.findings.into_inner(),
         })
     }
@@ -311,7 +322,7 @@ impl Value {
             Self::Hl7(handle) => {
                 let draft =
                     current.drafts.get(handle.draft).ok_or_else(|| MapError::new("the message is gone"))?;
-                out.push(Payload::Hl7(draft.print().map_err(|error| MapError::new(drafts::said(&error)))?));
+                out.push(Payload::Hl7(drafts::print(draft)?));
             }
             Self::Plain(node) => out.push(plain(node)?),
             Self::List(values) => {

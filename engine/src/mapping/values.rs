@@ -141,17 +141,20 @@ fn register_message(engine: &mut Engine) {
         move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
     };
     engine
-        .register_get("code", header(|current| current.message.trigger().code))
-        .register_get("event", header(|current| current.message.trigger().event))
-        .register_get("control_id", header(|current| current.message.control_id()))
+        .register_get("code", header(|current| Cow::Owned(current.incoming().code().into_owned())))
+        .register_get("event", header(|current| Cow::Owned(current.incoming().event().into_owned())))
+        .register_get(
+            "control_id",
+            header(|current| Cow::Owned(current.incoming().control_id().into_owned())),
+        )
         .register_get("version", header(|current| current.message.version()))
         .register_get("environment", header(|current| Cow::Borrowed(&current.environment)))
         .register_get("revision", header(|current| Cow::Borrowed(&current.revision)))
         .register_get("received", header(|current| Cow::Owned(received(current))))
         .register_get("trigger", |_: &mut MessageHandle| {
             with(|current| {
-                let trigger = current.message.trigger();
-                Ok(ImmutableString::from(format!("{}^{}", trigger.code, trigger.event)))
+                let incoming = current.incoming();
+                Ok(ImmutableString::from(format!("{}^{}", incoming.code(), incoming.event())))
             })
         });
 }

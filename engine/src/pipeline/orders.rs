@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     config::Patients,
-    hl7::Message,
+    incoming::Incoming,
     intake::PatientKeys,
     journal::{Journal, JournalError, Sequence},
     revision::{Aliases, Revision},
@@ -101,10 +101,10 @@ impl Orders {
     }
 
     /// Adds the lanes of rules that somebody waits by.
-    pub fn add_former(&self, lanes: &mut Vec<String>, route: &Route, message: &Message, aliases: &Aliases) {
+    pub fn add_former(&self, lanes: &mut Vec<String>, route: &Route, message: &Incoming, aliases: &Aliases) {
         let former = self.former.load();
         for (order, patients) in former.get(&route.name).into_iter().flatten() {
-            let keys = PatientKeys::of(message, patients);
+            let keys = PatientKeys::of_incoming(message, patients);
             for lane in super::lanes(&route.name, order, message, &keys, aliases) {
                 if !lanes.contains(&lane) {
                     lanes.push(lane);

@@ -9,6 +9,7 @@ use super::*;
 use crate::{
     config::Snapshot,
     connector::{Plugin, Role, testing::Nothing},
+    hl7::Message,
     intake::Patients,
     journal::{Disposition, Sequence, State, conformance},
 };
@@ -114,7 +115,7 @@ fn lanes_of(pipeline: &Pipeline, pid_3: &str) -> Vec<String> {
     let text = format!("MSH|^~\\&|PAS|RXX|||20260101||ADT^A08|1|P|2.4\rPID|1||{pid_3}\r");
     let message = Message::parse(Bytes::from(text), encoding_rs::UTF_8).unwrap();
     let patient = PatientKeys::of(&message, &Patients::default());
-    pipeline.route("lab", &message, &patient).remove(0).lanes
+    pipeline.route("lab", &message.into(), &patient).remove(0).lanes
 }
 
 #[test]

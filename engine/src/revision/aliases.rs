@@ -29,7 +29,9 @@ impl Aliases {
             }
         }
         let mut aliases = Self::default();
-        for names in names_of.values() {
+        for (system, names) in &names_of {
+            // Whoever names the system itself, as FHIR does, stands in the lanes of all its names; they need none of his.
+            aliases.others.entry(spelled(system)).or_default().extend(names.iter().cloned());
             for name in names {
                 let others = aliases.others.entry(name.clone()).or_default();
                 others.extend(names.iter().filter(|other| *other != name).cloned());
@@ -71,6 +73,7 @@ mod tests {
         let rows = "RXX/MR,a\nRXX/PI,a\nPAS,a\n@OLDPAS,a\n1.2.3,a\nRYY,b\nLAB,\n";
         check(rows, "rxx", &["1.2.3", "oldpas", "pas"]);
         check(rows, "oldpas", &["1.2.3", "pas", "rxx"]);
+        check("RXX/MR,https://RXX/Id\nPAS,https://RXX/Id\n", "https://rxx/id", &["pas", "rxx"]);
         for alone in ["ryy", "lab", "unheard of"] {
             check(rows, alone, &[]);
         }

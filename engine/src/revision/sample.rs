@@ -6,7 +6,6 @@
 use std::{
     fmt,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use bytes::Bytes;
@@ -17,7 +16,7 @@ use super::{Revision, SAMPLE_RECEIVED, SAMPLE_REVISION, route_file};
 use crate::{
     connector::Payload,
     error::{Place, Problem},
-    hl7::Message,
+    incoming::Incoming,
     mapping::{Context, Finding, MapError, Mapped, Mappings, Product},
     routing::{Route, RouteTest},
 };
@@ -77,8 +76,8 @@ fn run_test(
         return Some(failure("a file of the test is not there".to_owned(), String::new()));
     };
     let charset = charset_of(revision, route);
-    let taken = |message: Message| revision.routes.takes(route, &message);
-    if !Message::parse(raw.clone(), charset).map_or(true, taken) {
+    let taken = |message: Incoming| revision.routes.takes(route, &message);
+    if !Incoming::read(raw.clone(), charset).map_or(true, taken) {
         return Some(failure("the route does not take this message: see `accept`".to_owned(), String::new()));
     }
     let context = Context { revision: SAMPLE_REVISION.into(), ..revision.context(received) };
@@ -108,8 +107,8 @@ impl Sample {
         charset: &'static Encoding,
         context: &Context,
     ) -> Self {
-        match Message::parse(raw, charset) {
-            Ok(message) => match mappings.run(name, &Arc::new(message), context) {
+        match Incoming::read(raw, charset) {
+            Ok(message) => match mappings.run(name, &message, context) {
                 Ok(product) => Self::Done(product),
                 Err(error) => Self::Failed(error),
             },

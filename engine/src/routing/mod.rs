@@ -22,6 +22,7 @@ use crate::{
     connector::{Acknowledge, Policy},
     error::Problem,
     hl7::{Message, Path},
+    incoming::Incoming,
 };
 
 pub use pattern::Pattern;
@@ -56,7 +57,7 @@ pub struct Route {
 /// Patterns for the header of a message; an empty list takes anything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Accept {
-    /// MSH-9 as `ADT^A01`; a pattern without `^` is for the message code alone.
+    /// MSH-9 as `ADT^A01`, or `FHIR^Observation`; a pattern without `^` is for the message code alone.
     pub trigger: Vec<Pattern>,
     /// MSH-3, first component.
     pub sending_application: Vec<Pattern>,
@@ -139,7 +140,7 @@ pub struct Known<'a> {
 
 /// What routing looks at in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Header<'m> {
+pub struct Header<'m> {
     /// MSH-9.1: `ADT`.
     code: Cow<'m, str>,
     /// MSH-9.1 and MSH-9.2: `ADT^A01`.
@@ -182,15 +183,19 @@ impl Routes {
     }
 
     /// The routes that take a message, in the order of their names. Those with `otherwise` do where no other does.
-    pub fn matching<'a>(&'a self, listener: &str, message: &'a Message) -> impl Iterator<Item = &'a Route> {
-        let header = Header::of(message);
+    pub fn matching<'a>(
+        &'a self,
+        listener: &str,
+        message: impl Into<Header<'a>>,
+    ) -> impl Iterator<Item = &'a Route> {
+        let header = message.into();
         let taken = self.from(listener).any(|route| !route.accept.otherwise && route.accept.matches(&header));
         self.from(listener)
             .filter(move |route| route.accept.otherwise != taken && route.accept.matches(&header))
     }
 
     /// Whether a route takes a message from any of its listeners.
-    pub fn takes(&self, route: &Route, message: &Message) -> bool {
+    pub fn takes(&self, route: &Route, message: &Incoming) -> bool {
         route.from.iter().any(|from| self.matching(from, message).any(|one| one.name == route.name))
     }
 
@@ -236,6 +241,34 @@ impl<'m> Header<'m> {
             sending_facility: field(4),
             receiving_application: field(5),
             receiving_facility: field(6),
+        }
+    }
+}
+
+impl<'m> From<&'m Message> for Header<'m> {
+    fn from(message: &'m Message) -> Self {
+        Self::of(message)
+    }
+}
+
+/// Of a FHIR message the MessageHeader says it, or `meta.source`.
+impl<'m> From<&'m Incoming> for Header<'m> {
+    fn from(incoming: &'m Incoming) -> Self {
+        let message = match incoming {
+            Incoming::Hl7(message) => return Self::of(message),
+            Incoming::Fhir(message) => message,
+        };
+        let said = |header: &[&str], otherwise: &str| Cow::Borrowed(message.said(header, otherwise));
+        Self {
+            code: incoming.code(),
+            trigger: incoming.trigger().into(),
+            sending_application: said(&["source.name", "source.endpoint"], "meta.source"),
+            sending_facility: said(&["sender.identifier.value", "sender.display"], ""),
+            receiving_application: said(&["destination.name", "destination.endpoint"], ""),
+            receiving_facility: said(
+                &["destination.receiver.identifier.value", "destination.receiver.display"],
+                "",
+            ),
         }
     }
 }

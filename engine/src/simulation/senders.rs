@@ -84,8 +84,7 @@ async fn serve(world: &World, number: usize, inbox: &Inbox, stop: &CancellationT
         world.begins(number, &what);
         let answer = inbox.accept(frame, &peer).await;
         let code = match &answer {
-            Ok(Some(answer)) => code(answer),
-            Ok(None) => "none".to_owned(),
+            Ok(reply) => reply.acknowledgement.as_ref().map_or_else(|| "none".to_owned(), code),
             Err(closed) => closed.to_string(),
         };
         tired = !world.answered(number, &what, &code);

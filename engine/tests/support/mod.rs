@@ -50,6 +50,7 @@ pub struct Instance {
     pub mllp: u16,
     pub admin: u16,
     pub record: u16,
+    pub fhir: u16,
 }
 
 impl Instance {
@@ -60,6 +61,7 @@ impl Instance {
             mllp: free_port(),
             admin: free_port(),
             record: free_port(),
+            fhir: free_port(),
         };
         for folder in ["routes", "mappings", "testdata"] {
             copy_tree(&top().join(folder), &instance.path(folder));
@@ -83,11 +85,20 @@ listen = "127.0.0.1:{admin}"
 kind = "mllp"
 listen = "127.0.0.1:{mllp}"
 
+[listener.fhir]
+kind = "fhir"
+listen = "127.0.0.1:{fhir}"
+
+[destination.epr]
+kind = "http"
+url = "http://127.0.0.1:9/epr"
+
 [destination.shared-care-record]
 kind = "fhir"
 base = "http://127.0.0.1:{record}/fhir"
 timeout = "5s"
 "#,
+            fhir = self.fhir,
             admin = self.admin,
             mllp = self.mllp,
             record = self.record

@@ -25,8 +25,8 @@ pub fn routes() -> &'static Routes {
     static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
         let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
         let known = Known {
-            listeners: Some(&names(&["hospital"])),
-            destinations: Some(&names(&["shared-care-record"])),
+            listeners: Some(&names(&["hospital", "fhir"])),
+            destinations: Some(&names(&["shared-care-record", "epr"])),
             mappings: Some(&shipped().names().map(str::to_owned).collect()),
         };
         let files = walk(&root().join("routes")).into_iter().map(|file| {
@@ -63,7 +63,7 @@ pub fn shipped() -> Mappings {
 }
 
 pub fn messages(folder: &Path) -> Vec<PathBuf> {
-    walk(folder).into_iter().filter(|file| extension(file) == "hl7").collect()
+    walk(folder).into_iter().filter(|file| matches!(extension(file), "hl7" | "fhir")).collect()
 }
 
 pub fn walk(folder: &Path) -> Vec<PathBuf> {

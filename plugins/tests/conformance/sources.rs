@@ -1,4 +1,4 @@
-//! What every source must do, and what is special to MLLP: today it is the only one.
+//! What every source must do, on MLLP, and what is special to MLLP. `fhir_listener.rs` asks the same of FHIR over HTTP.
 
 use std::{
     net::SocketAddr,
@@ -8,7 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tie_engine::connector::{Intake, IntakeClosed, Notice, Peer, Refusal, SourceError};
+use tie_engine::connector::{Intake, IntakeClosed, Meaning, Notice, Peer, Refusal, Reply, SourceError};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -20,12 +20,12 @@ use tokio_util::sync::CancellationToken;
 use crate::source;
 
 /// An engine that keeps what it is handed, and acknowledges with the message's own bytes behind `ACK `.
-struct Engine {
-    accepted: watch::Sender<Vec<Bytes>>,
+pub struct Engine {
+    pub accepted: watch::Sender<Vec<Bytes>>,
     refused: Mutex<Vec<(Bytes, Refusal)>>,
     notices: watch::Sender<Vec<Notice>>,
     /// One permit a message that is stored: a test can hold them back.
-    journal: Semaphore,
+    pub journal: Semaphore,
     /// One permit an answer to what is stored: so acknowledgements wait for outcomes.
     outcomes: Semaphore,
     closed: bool,
@@ -33,7 +33,7 @@ struct Engine {
 
 #[async_trait]
 impl Intake for Engine {
-    async fn accept(&self, raw: Bytes, _: &Peer) -> Result<Option<Bytes>, IntakeClosed> {
+    async fn accept(&self, raw: Bytes, _: &Peer) -> Result<Reply, IntakeClosed> {
         if self.closed {
             return Err(IntakeClosed);
         }
@@ -43,10 +43,10 @@ impl Intake for Engine {
         self.journal.acquire().await.unwrap().forget();
         drop(raw);
         self.outcomes.acquire().await.unwrap().forget();
-        Ok(answer)
+        Ok(Reply { acknowledgement: answer, meaning: Meaning::Stored, reason: String::new(), place: None })
     }
 
-    async fn refuse(&self, head: Bytes, refusal: Refusal, _: &Peer) -> Option<Bytes> {
+    async fn refuse(&self, head: Bytes, refusal: Refusal, _: &Peer) -> Reply {
         self.refused.lock().unwrap().push((head, refusal));
         let word = match refusal {
             Refusal::TooLarge { .. } => "too large",
@@ -56,7 +56,8 @@ impl Intake for Engine {
             Refusal::TooManyConnections { .. } => "too many",
             Refusal::PeerNotAllowed => "not allowed",
         };
-        Some(Bytes::from(format!("NACK {word}")))
+        let acknowledgement = Some(Bytes::from(format!("NACK {word}")));
+        Reply { acknowledgement, meaning: Meaning::Refused, reason: word.to_owned(), place: None }
     }
 
     fn notice(&self, notice: Notice) {
@@ -64,15 +65,15 @@ impl Intake for Engine {
     }
 }
 
-fn connected(notices: &[Notice]) -> usize {
+pub fn connected(notices: &[Notice]) -> usize {
     notices.iter().filter(|notice| **notice == Notice::Connected).count()
 }
 
-struct Running {
-    engine: Arc<Engine>,
-    address: SocketAddr,
-    stop: CancellationToken,
-    source: JoinHandle<Result<(), SourceError>>,
+pub struct Running {
+    pub engine: Arc<Engine>,
+    pub address: SocketAddr,
+    pub stop: CancellationToken,
+    pub source: JoinHandle<Result<(), SourceError>>,
 }
 
 impl Running {
@@ -81,6 +82,10 @@ impl Running {
     }
 
     async fn with(options: &str, journal: usize, closed: bool) -> Self {
+        Self::of_kind("mllp", options, journal, closed).await
+    }
+
+    pub async fn of_kind(kind: &str, options: &str, journal: usize, closed: bool) -> Self {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = free.local_addr().unwrap();
         drop(free);
@@ -93,13 +98,13 @@ impl Running {
             closed,
         });
         let stop = CancellationToken::new();
-        let source = source(&format!("kind = \"mllp\"\nlisten = \"{address}\"\n{options}"));
+        let source = source(&format!("kind = \"{kind}\"\nlisten = \"{address}\"\n{options}"));
         let source = tokio::spawn(source.run(engine.clone(), stop.clone()));
         Self { engine, address, stop, source }
     }
 
     /// A connection, as soon as the source listens.
-    async fn connect(&self) -> TcpStream {
+    pub async fn connect(&self) -> TcpStream {
         loop {
             if let Ok(socket) = TcpStream::connect(self.address).await {
                 return socket;
@@ -109,17 +114,17 @@ impl Running {
         }
     }
 
-    async fn accepted(&self, at_least: usize) -> Vec<Bytes> {
+    pub async fn accepted(&self, at_least: usize) -> Vec<Bytes> {
         let mut accepted = self.engine.accepted.subscribe();
         accepted.wait_for(|accepted| accepted.len() >= at_least).await.unwrap().clone()
     }
 
-    async fn noticed(&self, wanted: impl Fn(&[Notice]) -> bool) {
+    pub async fn noticed(&self, wanted: impl Fn(&[Notice]) -> bool) {
         let mut notices = self.engine.notices.subscribe();
         notices.wait_for(|notices| wanted(notices)).await.unwrap();
     }
 
-    fn refused(&self) -> Vec<(Bytes, Refusal)> {
+    pub fn refused(&self) -> Vec<(Bytes, Refusal)> {
         self.engine.refused.lock().unwrap().clone()
     }
 }

@@ -1,4 +1,5 @@
-//! The names of segments, fields and components by version: facts to check mappings with and to show messages by.
+//! The names of segments, fields and components by version, and which fields are required: facts to check mappings and
+//! messages of our own with, and to show messages by.
 //!
 //! Promise:  a place that the standard has in any version from 2.1 to 2.8.2 is known with its name, data type and
 //!           whether it repeats; a version that is not known is read as the nearest one before it.
@@ -24,6 +25,8 @@ pub struct Member {
     pub data_type: &'static str,
     /// Whether it may repeat.
     pub repeats: bool,
+    /// Whether a segment may not be without this field; not known of components.
+    pub required: bool,
     first: usize,
     last: usize,
 }
@@ -96,8 +99,9 @@ fn member(line: &'static str) -> Option<Member> {
     let mut versions = words.next()?.chars().map(|digit| digit.to_digit(16).unwrap_or_default() as usize);
     let (first, last) = (versions.next()?, versions.next()?);
     let data_type = words.next().filter(|kind| *kind != "-").unwrap_or("varies");
-    let repeats = words.next()? == "*";
-    Some(Member { number, name: words.next().unwrap_or_default(), data_type, repeats, first, last })
+    let repetition = words.next()?;
+    let (repeats, required) = (matches!(repetition, "*" | "+"), matches!(repetition, "1" | "+"));
+    Some(Member { number, name: words.next().unwrap_or_default(), data_type, repeats, required, first, last })
 }
 
 fn find(members: &[Member], version: Option<&str>, number: usize) -> Option<Member> {
@@ -139,6 +143,10 @@ mod tests {
         let newest = field(None, "PID", 3).unwrap();
         assert_eq!((newest.name, newest.data_type, newest.repeats), ("Patient Identifier List", "CX", true));
         assert_eq!(field(Some("2.1"), "PID", 3).unwrap().data_type, "CK");
+        assert!(newest.required && !field(None, "PID", 4).unwrap().required);
+        assert!(
+            !field(Some("2.3"), "ORC", 1).unwrap().repeats && field(Some("2.3"), "ORC", 7).unwrap().required
+        );
         assert_eq!(field(Some("2.4"), "OBX", 3).unwrap().data_type, "CE");
         assert_eq!(field(Some("2.8.2"), "OBX", 3).unwrap().data_type, "CWE");
         assert_eq!(field(Some("2.5.9"), "OBX", 3), field(Some("2.5.1"), "OBX", 3));

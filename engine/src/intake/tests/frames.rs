@@ -82,7 +82,12 @@ async fn what_is_refused_gets_a_reason_and_its_head_is_kept() {
         (Refusal::PeerNotAllowed, GOOD.as_bytes(), "this address is not on the listener's list", None),
     ] {
         let house = House::live().await;
-        let answer = house.reception.refuse(Bytes::copy_from_slice(head), refusal, &peer()).await.unwrap();
+        let answer = house
+            .reception
+            .refuse(Bytes::copy_from_slice(head), refusal, &peer())
+            .await
+            .acknowledgement
+            .unwrap();
         let lines = lines(&answer);
         assert!(lines[1].starts_with("MSA|AR|"), "{lines:?}");
         assert!(lines.iter().any(|line| line.contains(told)), "{lines:?}");

@@ -30,9 +30,9 @@ impl Clock for Fixed {
 struct Adt;
 
 impl Router for Adt {
-    fn route(&self, listener: &str, message: &Message, patient: &PatientKeys) -> Vec<NewDelivery> {
+    fn route(&self, listener: &str, message: &Incoming, patient: &PatientKeys) -> Vec<NewDelivery> {
         assert_eq!(listener, "hospital");
-        if message.trigger().code != "ADT" {
+        if message.code() != "ADT" {
             return Vec::new();
         }
         let lanes = patient.all().map(|key| format!("patient|{key}")).collect();
@@ -95,7 +95,7 @@ impl House {
     /// The answer's segments, if there is one.
     pub(super) async fn accept(&self, raw: &[u8]) -> Option<Vec<String>> {
         let answer = self.reception.accept(Bytes::copy_from_slice(raw), &peer()).await.unwrap();
-        answer.map(|answer| lines(&answer))
+        answer.acknowledgement.map(|answer| lines(&answer))
     }
 
     pub(super) async fn routed(&self) -> usize {
@@ -335,7 +335,12 @@ async fn p6_on_a_disk_that_is_nearly_full_nothing_is_taken_until_there_is_room()
     assert!(answer[1].starts_with("MSA|AR|M1|the engine's disk is nearly full"), "{answer:?}");
     assert!(house.counted("tie_refusals_total{listener=\"hospital\",reason=\"disk_full\"} 1"));
     let head = Bytes::from_static(GOOD.as_bytes());
-    house.reception.refuse(head, Refusal::TooLarge { limit_bytes: 9 }, &peer()).await.unwrap();
+    house
+        .reception
+        .refuse(head, Refusal::TooLarge { limit_bytes: 9 }, &peer())
+        .await
+        .acknowledgement
+        .unwrap();
     assert_eq!((house.routed().await, house.quarantined().await.len()), (0, 0));
     // What was taken before is still finished.
     house.room.look(5000);
@@ -369,6 +374,7 @@ async fn p1_a_closed_journal_acknowledges_nothing() {
     house.journal.close().await;
     let closed = house.reception.accept(Bytes::from_static(GOOD.as_bytes()), &peer()).await;
     assert_eq!(closed, Err(IntakeClosed));
-    let answer = house.reception.refuse(Bytes::new(), Refusal::NotFramed, &peer()).await.unwrap();
+    let answer =
+        house.reception.refuse(Bytes::new(), Refusal::NotFramed, &peer()).await.acknowledgement.unwrap();
     assert!(lines(&answer)[1].starts_with("MSA|AR|"));
 }

@@ -63,9 +63,15 @@ async fn p9_no_canary_in_any_answer_log_metric_or_reason() {
     ] {
         let raw = Bytes::from(format!("{header}\r{body}\rPID|\u{b5}").into_bytes());
         let latin = Bytes::from([raw.as_ref(), b"\xe9CANARY\xff"].concat());
-        served.extend(house.reception.accept(raw, &peer()).await.unwrap());
-        served.extend(house.reception.accept(latin.clone(), &peer()).await.unwrap());
-        served.extend(house.reception.refuse(latin, Refusal::TooLarge { limit_bytes: 9 }, &peer()).await);
+        served.extend(house.reception.accept(raw, &peer()).await.unwrap().acknowledgement);
+        served.extend(house.reception.accept(latin.clone(), &peer()).await.unwrap().acknowledgement);
+        served.extend(
+            house
+                .reception
+                .refuse(latin, Refusal::TooLarge { limit_bytes: 9 }, &peer())
+                .await
+                .acknowledgement,
+        );
     }
     let mut metrics = String::new();
     prometheus::TextEncoder::new().encode_utf8(&house.registry.gather(), &mut metrics).unwrap();

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod compiling;
+mod fhir;
 mod making;
 mod removals;
 mod tables;

@@ -1,0 +1,157 @@
+//! What scripts see of a FHIR message: its resources, and what stands in them.
+//!
+//! What is not there is `()`, at every step: `r.name[0].family` of a resource without a name is `()` and no error. Elements
+//! and lists are handles, primitives are Rhai's own values; a decimal is a text that has the digits of the message.
+
+use std::sync::Arc;
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+
+use super::{
+    current::{Current, with},
+    fault::fault,
+    values::MessageHandle,
+};
+use crate::{
+    fhir::Node,
+    incoming::{self, FhirMessage},
+};
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// A resource, an element or a list of a FHIR message.
+#[derive(Clone)]
+pub(super) struct ElementHandle(Arc<Node>);
+
+impl ElementHandle {
+    pub fn node(&self) -> &Node {
+        &self.0
+    }
+}
+
+/// A node as a script's value: primitives as Rhai's own, the rest as a handle; what is empty is nothing.
+pub(super) fn value(node: &Node) -> Dynamic {
+    if node.is_empty() {
+        return Dynamic::UNIT;
+    }
+    match node {
+        Node::Null => Dynamic::UNIT,
+        Node::Text(text) | Node::Decimal(text) => ImmutableString::from(text.as_str()).into(),
+        Node::Integer(number) => Dynamic::from(*number as INT),
+        Node::Boolean(truth) => Dynamic::from(*truth),
+        Node::Object(_) | Node::Array(_) | Node::Reference(_) => {
+            Dynamic::from(ElementHandle(Arc::new(node.clone())))
+        }
+    }
+}
+
+/// The text of a primitive; empty for anything else.
+pub(super) fn text(node: &Node) -> ImmutableString {
+    match node {
+        Node::Text(text) | Node::Decimal(text) => text.as_str().into(),
+        Node::Integer(number) => number.to_string().into(),
+        Node::Boolean(truth) => truth.to_string().into(),
+        Node::Object(_) | Node::Array(_) | Node::Reference(_) | Node::Null => ImmutableString::new(),
+    }
+}
+
+/// Gives scripts FHIR to read.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<ElementHandle>("Received");
+    engine
+        .register_get("resource", |_: &mut MessageHandle| fhir(|message| Ok(value(message.root()))))
+        .register_get("entries", |_: &mut MessageHandle| {
+            fhir(|message| Ok(message.resources().map(value).collect::<Array>()))
+        })
+        .register_fn("resources", |_: &mut MessageHandle, kind: ImmutableString| {
+            fhir(|message| {
+                let of_kind =
+                    |node: &&Node| node.get("resourceType").and_then(Node::as_text) == Some(kind.as_str());
+                Ok(message.resources().filter(of_kind).map(value).collect::<Array>())
+            })
+        })
+        .register_fn("resolve", |_: &mut MessageHandle, reference: ElementHandle| {
+            fhir(|message| Ok(resolved(message, None, reference.node())))
+        })
+        .register_fn("resolve", |_: &mut MessageHandle, reference: ImmutableString| {
+            fhir(|message| Ok(resolved(message, None, &Node::text(reference.as_str()))))
+        })
+        .register_fn("resolve", |_: &mut MessageHandle, (): ()| ())
+        .register_fn("resolve", |resource: &mut ElementHandle, reference: ElementHandle| {
+            fhir(|message| Ok(resolved(message, Some(resource.node()), reference.node())))
+        })
+        .register_fn("resolve", |_: &mut ElementHandle, (): ()| ());
+    register_element(engine);
+    // What is not there has nothing in it, and so on. In a mapping of HL7 v2 this stays the mistake that it is.
+    engine
+        .register_indexer_get(|(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
+        .register_indexer_get(|(): &mut (), _: INT| nothing(Dynamic::UNIT))
+        .register_fn("get", |(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
+        .register_fn("all", |(): &mut (), _: ImmutableString| nothing(Dynamic::from(Array::new())))
+        .register_fn("text", |(): &mut (), _: ImmutableString| nothing(ImmutableString::new().into()))
+        .register_fn("has", |(): &mut (), _: ImmutableString| nothing(false.into()));
+}
+
+fn register_element(engine: &mut Engine) {
+    engine
+        .register_indexer_get(|element: &mut ElementHandle, name: ImmutableString| {
+            let first = incoming::items(element.node()).next();
+            first.and_then(|node| node.get(&name)).map_or(Dynamic::UNIT, value)
+        })
+        .register_indexer_get(|element: &mut ElementHandle, place: INT| {
+            let place = usize::try_from(place).ok();
+            place.and_then(|place| incoming::items(element.node()).nth(place)).map_or(Dynamic::UNIT, value)
+        })
+        .register_fn("get", |element: &mut ElementHandle, path: ImmutableString| {
+            found(element, &path, |first| first.map_or(Dynamic::UNIT, value))
+        })
+        .register_fn("all", |element: &mut ElementHandle, path: ImmutableString| {
+            let all = incoming::all(element.node(), &path).map_err(|error| fault(error.to_string()))?;
+            Ok::<_, Box<EvalAltResult>>(all.into_iter().map(value).collect::<Array>())
+        })
+        .register_fn("text", |element: &mut ElementHandle, path: ImmutableString| {
+            found(element, &path, |first| first.map(text).unwrap_or_default())
+        })
+        .register_fn("has", |element: &mut ElementHandle, path: ImmutableString| {
+            found(element, &path, |first| first.is_some())
+        })
+        .register_fn("shape", |element: &mut ElementHandle, stem: ImmutableString| {
+            let shape = incoming::shape(element.node(), &stem);
+            ImmutableString::from(shape.map(|(kind, _)| kind).unwrap_or_default())
+        })
+        .register_get("len", |element: &mut ElementHandle| incoming::items(element.node()).count() as INT);
+}
+
+fn found<T>(element: &ElementHandle, path: &str, work: impl FnOnce(Option<&Node>) -> T) -> Result<T> {
+    let first = incoming::first(element.node(), path).map_err(|error| fault(error.to_string()))?;
+    Ok(work(first))
+}
+
+fn fhir<T>(work: impl FnOnce(&FhirMessage) -> Result<T>) -> Result<T> {
+    with(|current| match current.fhir.clone() {
+        Some(message) => work(&message),
+        None => Err(fault("this message is HL7 v2, no FHIR: it has segments")),
+    })
+}
+
+fn nothing(value: Dynamic) -> Result<Dynamic> {
+    with(|current: &mut Current| match &current.fhir {
+        Some(_) => Ok(value),
+        None => Err(fault("there is nothing here (`()`) that could be asked for something")),
+    })
+}
+
+/// What a Reference, or its text, points to: in the resource itself, else in the Bundle.
+fn resolved(message: &FhirMessage, within: Option<&Node>, reference: &Node) -> Dynamic {
+    let literal = match reference {
+        Node::Text(literal) => literal.as_str(),
+        other => other.get("reference").and_then(Node::as_text).unwrap_or_default(),
+    };
+    let node = match literal.strip_prefix('#') {
+        Some(id) => within.and_then(|resource| resource.get("contained")).and_then(|contained| {
+            incoming::items(contained).find(|node| node.get("id").and_then(Node::as_text) == Some(id))
+        }),
+        None => message.resolve(literal),
+    };
+    node.map_or(Dynamic::UNIT, value)
+}

@@ -6,6 +6,7 @@
 //! it is handed a list of [`Plugin`]s.
 
 mod policy;
+pub mod removals;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -52,6 +53,11 @@ pub trait Destination: Send + Sync {
     /// Whether receivers of this kind recognise a repeat, unless the site says otherwise by `repeat`. If they do, what
     /// is `Uncertain` is sent again by itself; if they do not, it is held for a person.
     fn repeats_are_safe(&self) -> bool {
+        false
+    }
+
+    /// Whether it knows what to do with an element that is `null`: see [`removals`]. Others are handed none.
+    fn takes_removals(&self) -> bool {
         false
     }
 
@@ -179,7 +185,7 @@ impl Outbound {
     }
 }
 
-/// What a mapping made, as bytes ready to send. `Debug` prints sizes only.
+/// What a mapping made, as bytes ready to send, but for what the sender removed: see [`removals`]. `Debug` prints sizes only.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Payload {
     /// A FHIR Bundle, as JSON; posted to the base address.

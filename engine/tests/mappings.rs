@@ -14,21 +14,22 @@
 
 #[path = "mappings/parents.rs"]
 mod parents;
+#[path = "support/shipped.rs"]
+mod shipped;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, LazyLock},
+    sync::Arc,
 };
 
 use bytes::Bytes;
-use jiff::tz::TimeZone;
+use shipped::{context, extension, mapping_of, messages, root, routes, shipped, walk};
 use tie_engine::{
     connector::Payload,
     hl7::{Message, batch},
-    mapping::{Context, Files, Limits, Mapped, Mappings},
-    routing::{Known, Routes},
+    mapping::{Context, Mapped, Mappings},
 };
 
 #[test]
@@ -191,84 +192,13 @@ fn mapped(mappings: &Mappings, message: Message) -> (String, &'static str) {
     }
 }
 
-/// The mapping of the first shipped route that takes a message.
-fn mapping_of(message: &Message) -> Option<String> {
-    routes().matching("hospital", message).next().map(|route| route.map.clone())
-}
-
-/// The shipped routes.
-fn routes() -> &'static Routes {
-    static ROUTES: LazyLock<Routes> = LazyLock::new(|| {
-        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        let known = Known {
-            listeners: Some(&names(&["hospital"])),
-            destinations: Some(&names(&["shared-care-record"])),
-            mappings: Some(&shipped().names().map(str::to_owned).collect()),
-        };
-        let files = walk(&root().join("routes")).into_iter().map(|file| {
-            let text = fs::read_to_string(&file).unwrap();
-            (file, Arc::from(text))
-        });
-        Routes::parse(&files.collect(), &known).expect("the shipped routes are sound")
-    });
-    &ROUTES
-}
-
-fn context() -> Context {
-    Context {
-        received: "2026-01-15T09:30:01Z".parse().unwrap(),
-        zone: TimeZone::get("Europe/London").unwrap(),
-        environment: "test".into(),
-        revision: "sample".into(),
-        coverage: false,
-    }
-}
-
-fn shipped() -> Mappings {
-    let root = root();
-    let files: Files = walk(&root.join("mappings"))
-        .into_iter()
-        .filter(|file| matches!(extension(file), "rhai" | "csv"))
-        .map(|file| {
-            (file.strip_prefix(&root).unwrap().to_owned(), Arc::from(fs::read_to_string(&file).unwrap()))
-        })
-        .collect();
-    Mappings::compile(&files, &Limits::default()).unwrap_or_else(|problems| {
-        panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
-    })
-}
-
-fn messages(folder: &Path) -> Vec<PathBuf> {
-    walk(folder).into_iter().filter(|file| extension(file) == "hl7").collect()
-}
-
-fn walk(folder: &Path) -> Vec<PathBuf> {
-    let mut found = BTreeSet::new();
-    for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
-        let path = entry.unwrap().path();
-        if path.is_dir() {
-            found.extend(walk(&path));
-        } else {
-            found.insert(path);
-        }
-    }
-    found.into_iter().collect()
-}
-
-fn extension(file: &Path) -> &str {
-    file.extension().and_then(|extension| extension.to_str()).unwrap_or_default()
-}
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
 fn shown(file: &Path) -> String {
     file.strip_prefix(root()).unwrap_or(file).display().to_string()
 }
 
 /// JSON with one element a line; the digits of numbers are not touched.
 fn pretty(payload: &Payload) -> String {
+    let payload = payload.without_removals();
     let text = std::str::from_utf8(payload.bytes()).unwrap();
     let (mut out, mut depth, mut quoted, mut escaped) = (String::new(), 0, false, false);
     for character in text.chars() {

@@ -91,7 +91,7 @@ impl FhirServer {
         }
     }
 
-    async fn get(&self, path: &str) -> Result<Reply, DeliveryError> {
+    pub(super) async fn get(&self, path: &str) -> Result<Reply, DeliveryError> {
         let uri: Uri = format!("{}/{path}", self.stem)
             .parse()
             .map_err(|_| self.error("payload", "the resource has no valid type and id"))?;

@@ -4,11 +4,14 @@
 //! is no success: an OperationOutcome of severity error or an entry that was refused makes it a failure. What
 //! each answer means is the table in `table.rs`, which a destination can change by `errors`. Requests are never
 //! compressed, since many servers refuse that. The bearer token is read again when the server does not accept it.
+//! By `update = "merge"` what the server has is read first, and what the message leaves out stays (`merge.rs`).
 //! Left to others: queue, retries, time-outs (engine), connections and TLS (client).
 
 mod answer;
+mod merge;
 mod missing;
 mod table;
+mod update;
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
@@ -21,6 +24,7 @@ use tie_engine::{
         ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Plugin, Receipt, Role,
     },
     error::Problem,
+    fhir::elements::{resource_names, type_named},
     secret::SecretRef,
 };
 
@@ -47,6 +51,8 @@ ca = "/etc/tie/record-ca.pem"            # trust these roots only; without it, t
 token = { env = "RECORD_TOKEN" }         # bearer token; or { file = "…" }, read again when it is not accepted
 headers = { "NHSD-End-User-Organisation-ODS" = "RXX" }
 longest_reply = "8MiB"                   # longest reply that is read
+update = "merge"                         # what a message leaves out stays as the record has it; "replace": it goes
+merge = ["Patient", "Encounter"]         # of these types; without it, also Practitioner, Organization and Location
 errors = { "409" = "rejected" }          # changes to the table of what an answer means
 "#;
 
@@ -71,9 +77,34 @@ struct FhirOptions {
     /// Longest reply that is read.
     #[serde(default = "default_longest_reply")]
     longest_reply: ByteSize,
+    /// What becomes of the elements that a message does not tell.
+    #[serde(default)]
+    update: Update,
+    /// The types of resource that `update = "merge"` is about; others are replaced, for what a message says of a result,
+    /// a document or a relative is the whole of it.
+    #[serde(default = "default_merge")]
+    merge: Vec<String>,
     /// Changes to what an answer means: a status (`409`, `5xx`) or a sign, and its class.
     #[serde(default)]
     errors: BTreeMap<String, ErrorClass>,
+}
+
+/// How a resource is updated that the server has already.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "lowercase")]
+enum Update {
+    /// By what the message says alone: what it leaves out is gone.
+    #[default]
+    Replace,
+    /// What the message says goes in, what it removes (`""`) goes, and all else stays.
+    Merge,
+}
+
+/// What is the same thing in every message. Relatives are not: they are known by their place in the message.
+fn default_merge() -> Vec<String> {
+    ["Patient", "Encounter", "Practitioner", "PractitionerRole", "Organization", "Location"]
+        .map(String::from)
+        .into()
 }
 
 fn default_longest_reply() -> ByteSize {
@@ -86,33 +117,46 @@ struct FhirServer {
     stem: String,
     web: Web,
     answers: Answers,
+    /// The types of resource that are merged; none where all are replaced.
+    merged: Vec<String>,
 }
 
 fn build(options: &Options) -> Result<Arc<dyn Destination>, Vec<Problem>> {
-    let FhirOptions { base, ca, token, headers, longest_reply, errors } = options.parse()?;
+    let FhirOptions { base, ca, token, headers, longest_reply, update, merge, errors } = options.parse()?;
     let mut problems = Vec::new();
     let uri = web::address(options, "base", &base, false).map_err(|problem| problems.push(problem));
     let web = Web::new(options, ca, token, headers, longest_reply).map_err(|found| problems.extend(found));
     let answers = Answers::new(TABLES, errors, options).map_err(|found| problems.extend(found));
-    let (Ok(uri), Ok(web), Ok(answers)) = (uri, web, answers) else { return Err(problems) };
+    problems.extend(merge.iter().filter(|name| !is_resource(name)).map(|name| {
+        let problem = options.problem_at("merge", format!("`{name}` in `merge` is no resource of FHIR R4"));
+        problem.did_you_mean(name, resource_names())
+    }));
+    let (Ok(uri), Ok(web), Ok(answers), true) = (uri, web, answers, problems.is_empty()) else {
+        return Err(problems);
+    };
     let stem = base.trim_end_matches('/').to_owned();
-    Ok(Arc::new(FhirServer { stem, base: uri, web, answers }))
+    let merged = if update == Update::Merge { merge } else { Vec::new() };
+    Ok(Arc::new(FhirServer { stem, base: uri, web, answers, merged }))
+}
+
+fn is_resource(name: &str) -> bool {
+    type_named(name).is_some_and(|found| found.is_resource)
 }
 
 #[async_trait]
 impl Destination for FhirServer {
     async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError> {
         let (method, uri) = self.target(&outbound.payload)?;
-        let mut request = Request::new(outbound.payload.bytes().clone());
-        *request.method_mut() = method.clone();
-        *request.uri_mut() = uri;
-        let headers = request.headers_mut();
-        headers.insert(header::ACCEPT, ACCEPT.clone());
-        headers.insert(header::CONTENT_TYPE, ACCEPT.clone());
-        headers.insert(PREFER_NAME.clone(), PREFER.clone());
-        let reply = self.web.send(request, &outbound.control_id, &outbound.left).await;
-        let reply = reply.map_err(|fault| self.error(web::sign(fault.failure), &fault.reason))?;
+        if self.takes_removals() {
+            return self.update(outbound, &method, &uri).await;
+        }
+        let body = outbound.payload.bytes().clone();
+        let reply = self.write(outbound, &method, &uri, body, None).await?;
         self.judge(&reply, method == Method::PUT)
+    }
+
+    fn takes_removals(&self) -> bool {
+        !self.merged.is_empty()
     }
 
     async fn missing(&self, resources: &[String]) -> Option<Result<Vec<String>, DeliveryError>> {
@@ -126,6 +170,28 @@ impl Destination for FhirServer {
 }
 
 impl FhirServer {
+    async fn write(
+        &self,
+        outbound: &Outbound,
+        method: &Method,
+        uri: &Uri,
+        body: Bytes,
+        if_match: Option<&str>,
+    ) -> Result<Reply, DeliveryError> {
+        let mut request = Request::new(body);
+        *request.method_mut() = method.clone();
+        *request.uri_mut() = uri.clone();
+        let headers = request.headers_mut();
+        headers.insert(header::ACCEPT, ACCEPT.clone());
+        headers.insert(header::CONTENT_TYPE, ACCEPT.clone());
+        headers.insert(PREFER_NAME.clone(), PREFER.clone());
+        if let Some(version) = if_match.and_then(|version| HeaderValue::from_str(version).ok()) {
+            headers.insert(header::IF_MATCH, version);
+        }
+        let reply = self.web.send(request, &outbound.control_id, &outbound.left).await;
+        reply.map_err(|fault| self.error(web::sign(fault.failure), &fault.reason))
+    }
+
     fn target(&self, payload: &Payload) -> Result<(Method, Uri), DeliveryError> {
         match payload {
             Payload::FhirBundle(_) => Ok((Method::POST, self.base.clone())),

@@ -16,6 +16,16 @@ const OWN: &[Answer] = &[
     ("outcome-transient", Unavailable, "the same, of a code that passes: throttled, lock-error, …"),
     ("entry-refused", Rejected, "a success with an entry that was refused (4xx)"),
     ("entry-failed", Uncertain, "a success with an entry that failed (5xx)"),
+    (
+        "changed",
+        Unavailable,
+        "update = \"merge\": what was read was changed before it could be written, three times over",
+    ),
+    (
+        "too-long-to-merge",
+        Rejected,
+        "update = \"merge\": the resource that the server has is longer than longest_reply",
+    ),
     ("resource-404", Rejected, "the server does not know this type of resource"),
     ("resource-405", Rejected, "the server does not take updates of this type"),
     ("resource-410", Rejected, "the resource was deleted and may not come back"),

@@ -103,6 +103,9 @@ fn remarks(sample: &Sample) {
     for finding in sample.findings() {
         complain(format_args!("look at: {}", told(finding)));
     }
+    for removed in sample.outputs().iter().flat_map(Payload::removals) {
+        complain(format_args!("removed: {removed}"));
+    }
     if let Sample::Done(product) = sample {
         for (segment, field) in product.unread() {
             complain(format_args!("not read: {segment}-{field}"));
@@ -147,6 +150,7 @@ fn as_json(
         "reason": sample.reason(),
         "findings": findings,
         "unread": unread,
+        "removed": sample.outputs().iter().flat_map(Payload::removals).collect::<Vec<_>>(),
     });
     let head = head.to_string();
     let outputs: Vec<String> = sample.outputs().iter().map(output).collect();
@@ -154,6 +158,7 @@ fn as_json(
 }
 
 fn output(payload: &Payload) -> String {
+    let payload = payload.without_removals();
     let text = String::from_utf8_lossy(payload.bytes());
     match payload {
         Payload::Hl7(_) => Value::from(text).to_string(),

@@ -236,7 +236,9 @@ impl Attempt {
     }
 
     async fn deliver(&self, payload: &Payload, entry: &Entry) -> Sent {
-        let outbound = Outbound::new(payload.clone(), entry.control_id.clone());
+        let payload =
+            if self.destination.takes_removals() { payload.clone() } else { payload.without_removals() };
+        let outbound = Outbound::new(payload, entry.control_id.clone());
         let began = Instant::now();
         let deliver = AssertUnwindSafe(self.destination.deliver(&outbound)).catch_unwind();
         let sent = tokio::select! {

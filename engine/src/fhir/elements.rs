@@ -193,7 +193,7 @@ impl Type {
     }
 
     /// Takes out what a sender's slip puts in and FHIR forbids: the end of a period that ends before it begins, control
-    /// characters, blanks within a code. Returns whether there was any.
+    /// characters, blanks within a code, extensions that say nothing. Returns whether there was any.
     pub fn mend(&self, object: &mut Object) -> bool {
         if self.name == "Period" && self.rules.iter().any(|rule| rules::broken(rule, object).is_some()) {
             return object.remove("end").is_some();
@@ -201,12 +201,19 @@ impl Type {
         let mut mended = false;
         for (name, node) in object.iter_mut() {
             let Some(element) = self.element(name) else { continue };
-            let nodes = match node {
-                Node::Array(nodes) => nodes.as_mut_slice(),
-                node => std::slice::from_mut(node),
-            };
-            for node in nodes {
+            let Node::Array(nodes) = node else {
                 mended |= element.mend(node);
+                continue;
+            };
+            for node in nodes.iter_mut() {
+                mended |= element.mend(node);
+            }
+            if element.type_name == "Extension" {
+                let before = nodes.len();
+                nodes.retain(|node| {
+                    node.is_removal() || matches!(node, Node::Object(extension) if rules::says(extension))
+                });
+                mended |= nodes.len() < before;
             }
         }
         mended
@@ -323,6 +330,7 @@ impl Element {
     /// The first fault.
     pub fn check(&self, node: &Node) -> Result<(), Fault> {
         match (self.many, node) {
+            (_, Node::Null) => Ok(()),
             (true, Node::Array(nodes)) => {
                 for (place, node) in nodes.iter().enumerate() {
                     self.check_one(node).map_err(|fault| fault.at_index(place))?;
@@ -344,6 +352,9 @@ impl Element {
             return self.check_primitive(node);
         }
         let Node::Object(object) = node else {
+            if *node == Node::Null {
+                return Ok(());
+            }
             return Err(self.wrong(node));
         };
         if self.takes == Takes::Resource {
@@ -359,8 +370,8 @@ impl Element {
         // A choice that FHIR leaves open and a type this table does not carry are not ours to judge.
         match self.kind() {
             Some(found) => found.check(object).or_else(|fault| {
-                // An empty object is not written, so it need not be whole; few are, and looking costs.
-                if node.is_empty() { Ok(()) } else { Err(fault) }
+                // An empty object is not written, so it need not be whole, nor what was removed; few are, and looking costs.
+                if node.is_empty() || node.is_removal() { Ok(()) } else { Err(fault) }
             }),
             None => Ok(()),
         }
@@ -436,6 +447,7 @@ impl Element {
             Node::Integer(_) => "a whole number",
             Node::Boolean(_) => "a truth value",
             Node::Reference(_) => "a reference",
+            Node::Null => "nothing",
         };
         Fault::here(format!("takes a {}, not {found}", self.type_name))
     }
@@ -466,7 +478,7 @@ impl std::fmt::Debug for Type {
 impl Fault {
     /// Whether [`Type::mend`] can mend it: the message goes on without what cannot be.
     pub fn can_be_mended(&self) -> bool {
-        [rules::PERIOD, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
+        [rules::PERIOD, rules::EMPTY, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
     }
 
     fn here(what: impl Into<String>) -> Self {

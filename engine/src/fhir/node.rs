@@ -1,7 +1,8 @@
 //! The tree of a resource: compact, ordered, written once to bytes.
 //!
 //! Promise: elements are written in the order they were put in, decimals with the digits they came with
-//! (`7.10` stays `7.10`), and nothing empty is written: no empty text, object or array, as FHIR asks.
+//! (`7.10` stays `7.10`), and nothing empty is written: no empty text, object or array, as FHIR asks; but what the
+//! sender removed is, as `null`, which leaves the engine only where a destination wants to know.
 //! Not here: which elements there are (`elements`), where they stand (`path`).
 
 use std::fmt;
@@ -28,6 +29,8 @@ pub enum Node {
     Boolean(bool),
     /// The text of a reference to a resource, written as the surroundings need it.
     Reference(Box<Target>),
+    /// The sender has removed what was there: no value, but written, as `null`, for destinations that update by parts.
+    Null,
 }
 
 /// Named elements in the order they were put in.
@@ -73,7 +76,22 @@ impl Node {
             Self::Object(object) => object.0.iter().all(|(_, node)| node.is_empty()),
             Self::Array(nodes) => nodes.iter().all(Self::is_empty),
             Self::Text(text) | Self::Decimal(text) => text.is_empty(),
+            Self::Null => true,
             Self::Integer(_) | Self::Boolean(_) | Self::Reference(_) => false,
+        }
+    }
+
+    /// Whether there is nothing here but what was removed, and perhaps the urls that tell which extensions.
+    pub(super) fn is_removal(&self) -> bool {
+        match self {
+            Self::Null => true,
+            Self::Object(object) => {
+                let left =
+                    |(name, node): &(SmolStr, Node)| name == "url" || node.is_empty() || node.is_removal();
+                object.0.iter().any(|(_, node)| node.is_removal()) && object.0.iter().all(left)
+            }
+            Self::Array(nodes) => !nodes.is_empty() && nodes.iter().all(Self::is_removal),
+            _ => false,
         }
     }
 
@@ -127,6 +145,10 @@ impl Node {
                 true
             }
             Self::Reference(target) => target.write(out, within),
+            Self::Null => {
+                out.extend_from_slice(b"null");
+                true
+            }
         }
     }
 
@@ -370,6 +392,7 @@ impl fmt::Debug for Node {
             Self::Integer(_) => f.write_str("Integer"),
             Self::Boolean(_) => f.write_str("Boolean"),
             Self::Reference(target) => write!(f, "Reference({})", target.resource_type),
+            Self::Null => f.write_str("Null"),
         }
     }
 }

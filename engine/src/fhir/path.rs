@@ -193,6 +193,29 @@ impl Path {
         Ok(())
     }
 
+    /// Says that the sender removed what stands there; of an extension picked by its url, the whole of it.
+    pub fn clear(&self, object: &mut Object) {
+        let removal = match self.steps.last() {
+            Some(Step { which: Which::Url(url), .. }) => {
+                Node::object([("url", Some(Node::Text(url.clone()))), ("extension", Some(Node::Null))])
+            }
+            _ => Node::Null,
+        };
+        self.put(object, removal);
+    }
+
+    /// Says that the sender removed what stands there, unless another field has said it. Of a list that gets one item
+    /// more for each value it is the whole list.
+    pub fn clear_unless_taken(&self, object: &mut Object) {
+        if self.steps.iter().any(|step| step.which == Which::More) {
+            if object.get(self.first()).is_none_or(Node::is_empty) {
+                object.put(self.first(), Some(Node::Null));
+            }
+        } else if !self.is_taken(object) {
+            self.clear(object);
+        }
+    }
+
     /// As [`Path::set`], for a value that is known to fit.
     pub fn put(&self, object: &mut Object, node: Node) {
         if let Some((slot, step)) = self.slot(object) {

@@ -271,7 +271,7 @@ impl Checker<'_> {
                 self.named(call.args.first(), "data type", CONVERTERS.iter().map(|one| one.name).collect())
             }
             ("put", Some(_)) => self.named(call.args.first(), "resource", resource_names().collect()),
-            ("set" | "add" | "get" | "has", Some((text, position))) => {
+            ("set" | "add" | "get" | "has" | "clear", Some((text, position))) => {
                 self.element_path(object, text, position)
             }
             ("segments" | "segment", Some((text, position))) if !is_segment_name(text) => {

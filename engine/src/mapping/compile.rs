@@ -29,6 +29,7 @@ use super::{
     plan::{Cell, Plan, PlanFault},
     preference,
     run::Script,
+    series,
     tokens::{self, Renames},
     units::{Unit, at, ordered, read_tables, read_units},
     values::MessageHandle,
@@ -91,6 +92,7 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
     register_plans(&mut loader, tables.clone());
     preference::register_constant(&mut loader);
     ignored::register_constant(&mut loader);
+    series::register_constant(&mut loader);
 
     let units = read_units(stacked(files, folders, "rhai"), &loader, &mut overrides, &mut problems);
     let units = ordered(units, &mut problems);

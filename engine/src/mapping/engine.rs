@@ -18,7 +18,7 @@ use rhai::{
 use super::{
     Limits, current, drafts,
     fault::{Verdict, fault},
-    groups, handles, lookups, named, preference, tokens, values,
+    groups, handles, lookups, named, preference, series, tokens, values,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -57,6 +57,7 @@ pub(super) fn build(limits: &Limits) -> Engine {
     handles::register(&mut engine);
     named::register(&mut engine);
     preference::register(&mut engine);
+    series::register(&mut engine);
     lookups::register(&mut engine);
     drafts::register(&mut engine);
     #[cfg(test)]
@@ -95,6 +96,7 @@ pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
             ("without", 2),
             ("preference", 1),
             ("ignored", 1),
+            ("series", 3),
         ] {
             found.entry(name.into()).or_default().insert(count);
         }

@@ -21,7 +21,7 @@ pub(super) struct Tree {
     groups: Vec<Arc<Tree>>,
 }
 
-type GroupHandle = Arc<Tree>;
+pub(super) type GroupHandle = Arc<Tree>;
 
 impl Tree {
     fn of(group: &Group<'_>) -> Self {
@@ -35,6 +35,14 @@ impl Tree {
     /// A group of nothing but segments.
     fn flat(segments: Vec<usize>) -> Self {
         Self { name: "", segments, groups: Vec::new() }
+    }
+
+    /// Its one segment, when it has nothing else.
+    pub fn only(&self) -> Option<usize> {
+        match (self.segments.as_slice(), self.groups.is_empty()) {
+            ([only], true) => Some(*only),
+            _ => None,
+        }
     }
 
     /// All groups of a name within, however deep, in order.

@@ -20,6 +20,9 @@ use crate::fhir::{
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
+/// What no message removes: what a resource is, and how it is to be read.
+const KEPT: [&str; 3] = ["id", "meta", "implicitRules"];
+
 /// A plan that a constant of the script holds.
 pub(super) type PlanHandle = Arc<Plan>;
 
@@ -212,6 +215,25 @@ fn register_resource(engine: &mut Engine) {
                 .ok_or_else(|| fault(resource.resource_type.unknown(&name)))?;
             resource.change(|elements| {
                 elements.remove(&name);
+                Ok(())
+            })
+        })
+        .register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
+            let path = element(resource.resource_type.name, &at)?;
+            resource.change(|elements| {
+                path.clear(elements);
+                Ok(())
+            })
+        })
+        .register_fn("clear", |resource: &mut ResourceHandle| {
+            let own = resource.resource_type.elements().iter().map(|element| element.name);
+            let own = own.filter(|name| !KEPT.contains(name));
+            resource.change(|elements| {
+                for name in own {
+                    if elements.get(name).is_none_or(Node::is_empty) {
+                        elements.put(name, Some(Node::Null));
+                    }
+                }
                 Ok(())
             })
         })

@@ -26,6 +26,7 @@ mod nodes;
 mod plan;
 mod preference;
 mod run;
+mod series;
 mod tokens;
 mod units;
 mod values;

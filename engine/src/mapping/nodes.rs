@@ -71,6 +71,7 @@ pub(super) fn dynamic(node: &Node) -> Dynamic {
         Node::Integer(number) => Dynamic::from(*number as INT),
         Node::Boolean(truth) => Dynamic::from(*truth),
         Node::Array(nodes) => nodes.iter().map(dynamic).collect::<rhai::Array>().into(),
+        Node::Null => Dynamic::UNIT,
         node => NodeHandle::wrap(node.clone()),
     }
 }

@@ -244,7 +244,7 @@ fn mend(value: &mut Value, current: &mut Current) -> bool {
     }
     mended |= value.mend();
     if mended {
-        let finding = "what FHIR forbids was left out: control characters, blanks in a code, or an end before its beginning";
+        let finding = "what FHIR forbids was left out: control characters, blanks in a code, an end before its beginning, or an extension without value";
         current.findings.get_mut().push(Finding::Doubtful(finding));
     }
     mended

@@ -167,7 +167,7 @@ impl fmt::Display for Sample {
             let result = if matches!(self, Self::Unreadable(_)) { "parse" } else { self.result() };
             return writeln!(f, "{result}: {reason}");
         }
-        for output in self.outputs() {
+        for output in self.outputs().iter().map(Payload::without_removals) {
             let text = String::from_utf8_lossy(output.bytes());
             match output {
                 Payload::Hl7(_) => writeln!(f, "{}", text.trim_end().replace('\r', "\n"))?,

@@ -3,7 +3,10 @@
 //!
 //! The expectation is made by a model of its own, which reads the segments one after the other.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::LazyLock,
+};
 
 use proptest::prelude::*;
 use serde_json::Value;

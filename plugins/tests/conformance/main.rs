@@ -11,6 +11,7 @@
 
 mod destinations;
 mod fhir;
+mod fhir_update;
 mod mllp_sender;
 mod peer;
 mod plain_http;

@@ -27,7 +27,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::{
     page,
-    store::{Name, Refused, Store, Written},
+    store::{Condition, Name, Refused, Store, Written},
 };
 use crate::clock::{Clock, SystemClock};
 
@@ -212,8 +212,7 @@ async fn create(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let condition = headers.get("if-none-exist").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    write(&shared, "POST", &kind, condition.as_deref(), &headers, &body)
+    write(&shared, "POST", &kind, &headers, &body)
 }
 
 async fn update(
@@ -222,7 +221,7 @@ async fn update(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    write(&shared, "PUT", &format!("{kind}/{id}"), None, &headers, &body)
+    write(&shared, "PUT", &format!("{kind}/{id}"), &headers, &body)
 }
 
 async fn update_by_condition(
@@ -236,21 +235,17 @@ async fn update_by_condition(
         Some(token) => {
             // As `understand` decodes it.
             let token = token.replace('%', "%25");
-            write(&shared, "PUT", &format!("{kind}?identifier={token}"), None, &headers, &body)
+            write(&shared, "PUT", &format!("{kind}?identifier={token}"), &headers, &body)
         }
         None => answer(Refused { status: 412, code: "required", why: "no identifier= given".to_owned() }),
     }
 }
 
-fn write(
-    shared: &Shared,
-    method: &str,
-    url: &str,
-    condition: Option<&str>,
-    headers: &HeaderMap,
-    body: &[u8],
-) -> Response {
+fn write(shared: &Shared, method: &str, url: &str, headers: &HeaderMap, body: &[u8]) -> Response {
     let Ok(resource) = serde_json::from_slice::<Value>(body) else { return answer(no_json()) };
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let if_none_exist = text("if-none-exist").filter(|_| method == "POST");
+    let condition = Condition { if_none_exist, if_match: text("if-match") };
     let mut record = shared.lock();
     match record.store.write(method, url, condition, resource, SystemClock.now()) {
         Ok(written) => {

@@ -27,6 +27,13 @@ enum Write {
     Found(Name),
 }
 
+/// On what a write depends.
+#[derive(Default)]
+pub(super) struct Condition<'a> {
+    pub(super) if_none_exist: Option<&'a str>,
+    pub(super) if_match: Option<&'a str>,
+}
+
 /// What was done to one resource.
 pub(super) struct Written {
     pub(super) name: Name,
@@ -119,12 +126,25 @@ impl Store {
         &mut self,
         method: &str,
         url: &str,
-        if_none_exist: Option<&str>,
+        condition: Condition<'_>,
         resource: Value,
         now: Timestamp,
     ) -> Outcome<Written> {
-        let write = self.understand(method, url, if_none_exist, resource)?;
+        let write = self.understand(method, url, condition.if_none_exist, resource)?;
+        self.match_version(&write, condition.if_match)?;
         Ok(self.apply(write, now))
+    }
+
+    /// Whether a write is about the version that there is.
+    fn match_version(&self, write: &Write, if_match: Option<&str>) -> Outcome<()> {
+        let (Write::Put(name, _) | Write::Found(name)) = write;
+        let version = self.resources.get(name).map(|kept| format!("\"{}\"", kept.version));
+        match if_match.map(|tag| tag.trim_start_matches("W/")) {
+            Some(tag) if version.as_deref() != Some(tag) => {
+                refused(412, "conflict", "the resource has another version")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Applies a transaction: all of it, or nothing.
@@ -150,8 +170,10 @@ impl Store {
                 return refused(400, "required", "an entry without request.method and request.url");
             };
             let (full_url, if_none_exist) = (text("/fullUrl"), text("/request/ifNoneExist"));
+            let if_match = text("/request/ifMatch");
             let resource = entry.get_mut("resource").map(Value::take).unwrap_or_default();
             let write = self.understand(&method, &url, if_none_exist.as_deref(), resource)?;
+            self.match_version(&write, if_match.as_deref())?;
             let (Write::Put(name, _) | Write::Found(name)) = &write;
             if !targets.insert(name.clone()) {
                 return refused(400, "duplicate", "two entries for one resource");

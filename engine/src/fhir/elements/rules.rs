@@ -25,6 +25,8 @@ use Demand::{Any, Apart, Told, With};
 
 /// What is said of a Period that ends before it begins, which can be mended: see [`super::Type::mend`].
 pub(super) const PERIOD: &str = "ends before it begins (per-1)";
+/// The same of an extension that has lost its value.
+pub(super) const EMPTY: &str = "needs `value[x]` or `extension` (ext-1)";
 
 #[rustfmt::skip]
 const RULES: &[Rule] = &[
@@ -58,7 +60,7 @@ const RULES: &[Rule] = &[
     ("Consent", "ppc-1", Any(&["policy", "policyRule"])),
     ("ContactPoint", "cpt-2", With("value", &["system"])),
     ("Duration", "drt-1", With("code", &["value"])),
-    ("Extension", "ext-1", Any(&["value[x]", "extension"])),
+    ("Extension", "ext-1", Told(EMPTY, says)),
     ("Extension", "ext-1", Apart("value[x]", "extension")),
     ("FamilyMemberHistory", "fhs-1", Apart("age[x]", "born[x]")),
     ("FamilyMemberHistory", "fhs-2", With("estimatedAge", &["age[x]"])),
@@ -111,7 +113,7 @@ pub(super) fn broken((_, key, demand): &Rule, object: &Object) -> Option<String>
             .then(|| format!("has `{first}`, so it needs {} ({key})", quoted(others))),
         Apart(one, other) => (there(object, one) && there(object, other))
             .then(|| format!("has `{one}` and `{other}`, which cannot stand together ({key})")),
-        Told(PERIOD, holds) => (!holds(object)).then(|| PERIOD.to_owned()),
+        Told(what @ (PERIOD | EMPTY), holds) => (!holds(object)).then(|| (*what).to_owned()),
         Told(what, holds) => (!holds(object)).then(|| format!("{what} ({key})")),
     }
 }
@@ -127,6 +129,11 @@ fn there(object: &Object, name: &str) -> bool {
 /// Whether an element is a shape of a choice: `valueString` of `value`.
 pub(super) fn is_shape(name: &str, stem: &str) -> bool {
     name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
+}
+
+/// Whether an extension says anything.
+pub(super) fn says(extension: &Object) -> bool {
+    there(extension, "value[x]") || there(extension, "extension")
 }
 
 fn is(object: &Object, name: &str, codes: &[&str]) -> bool {

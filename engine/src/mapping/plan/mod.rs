@@ -222,14 +222,30 @@ impl Row {
         match field.read {
             Read::Value(convert) => {
                 let cx = Cx { segment: Some(segment), ..current.cx(field.table.as_deref()) };
-                for part in field.parts(segment) {
-                    if let Some(node) = convert(part, &cx) {
-                        self.put(node, place, object);
+                let (mut said, mut removed) = (false, false);
+                for value in field.values(segment) {
+                    match value {
+                        Value::Absent => {}
+                        Value::Null => removed = true,
+                        Value::Present(part) => {
+                            said = true;
+                            if let Some(node) = convert(part, &cx) {
+                                self.put(node, place, object);
+                            }
+                        }
                     }
+                }
+                if removed && !said {
+                    self.element.clear_unless_taken(object);
                 }
             }
             Read::Resource(data_type) => {
-                let parts: Vec<Part<'_>> = field.parts(segment).collect();
+                let mut removed = false;
+                let values = field.values(segment).inspect(|value| removed |= value.is_null());
+                let parts: Vec<Part<'_>> = values.filter_map(Value::part).collect();
+                if removed && parts.is_empty() {
+                    self.element.clear_unless_taken(object);
+                }
                 for node in references(data_type, &parts, current, place.bundle) {
                     self.put(node, place, object);
                 }
@@ -271,11 +287,11 @@ impl Row {
 }
 
 impl Field {
-    /// What the segment has of this field: one part, or one of each repetition.
-    fn parts<'m>(&self, segment: Segment<'m>) -> impl Iterator<Item = Part<'m>> {
+    /// What the segment has of this field: one value, or one of each repetition.
+    fn values<'m>(&self, segment: Segment<'m>) -> impl Iterator<Item = Value<'m>> {
         let one = (!self.all).then(|| segment.get(&self.path));
         let all = self.all.then(|| segment.all(&self.path));
-        one.into_iter().chain(all.into_iter().flatten()).filter_map(Value::part)
+        one.into_iter().chain(all.into_iter().flatten())
     }
 }
 

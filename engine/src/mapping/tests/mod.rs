@@ -5,6 +5,7 @@
 mod bounds;
 mod compiling;
 mod making;
+mod removals;
 mod tables;
 
 use expect_test::{Expect, expect};

@@ -1,0 +1,153 @@
+//! Series: many segments that are alike, each a resource of its own, made by one call.
+//!
+//! `const PLAIN = series(MAP, key, unless);` says which segments are so plain that no script need look at them. `key`
+//! lists the fields that tell one from the others of its series; its first must be there. `unless` lists what makes a
+//! segment worth a look: `OBX-15` when it has a value, `OBX-2=TX` when it says just that. A group with further segments
+//! (notes) is never plain. `out.put_run(PLAIN, groups, from, system, prefix, besides)` makes the resources of the groups
+//! from that one on as long as they are plain, and gives them; whoever calls looks at the next one and goes on.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use smol_str::SmolStr;
+
+use super::{
+    current::{Current, bit, with},
+    fault::fault,
+    groups::GroupHandle,
+    handles::{BundleHandle, NodeHandle, PlanHandle, put_resource},
+    plan::Place,
+};
+use crate::{
+    fhir::{Node, Object, Resource, id},
+    hl7::{Path, Segment, Value},
+};
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// Which segments of a map are plain, and what each is kept under.
+pub(super) struct Series {
+    plan: PlanHandle,
+    key: Vec<Path>,
+    unless: Vec<(Path, Option<ImmutableString>)>,
+    reads: u128,
+}
+
+pub(super) type SeriesHandle = Arc<Series>;
+
+/// Gives scripts the call that makes them.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<SeriesHandle>("Series");
+    engine.register_fn(
+        "put_run",
+        |out: &mut BundleHandle,
+         series: SeriesHandle,
+         groups: Array,
+         from: INT,
+         system: ImmutableString,
+         prefix: ImmutableString,
+         besides: Array| {
+            let from = usize::try_from(from).unwrap_or_default();
+            let besides: Vec<NodeHandle> = besides.into_iter().filter_map(Dynamic::try_cast).collect();
+            with(|current| series.put(*out, &groups, from, (&system, &prefix), &besides, current))
+        },
+    );
+}
+
+/// `series`, which exists only while constants are made.
+pub(super) fn register_constant(loader: &mut Engine) {
+    loader.register_fn("series", |plan: PlanHandle, key: Array, unless: Array| -> Result<SeriesHandle> {
+        let path = |text: &str| match Path::parse(text) {
+            Ok(path) if path.segment_name() == plan.segment && path.field > 0 => Ok(path),
+            Ok(_) => Err(fault(format!("`{text}` is no field of {}, the segment of the map", plan.segment))),
+            Err(error) => Err(fault(error.to_string())),
+        };
+        let texts = |list: Array| {
+            let texts: std::result::Result<Vec<_>, _> =
+                list.into_iter().map(Dynamic::into_immutable_string).collect();
+            texts.map_err(|_| {
+                fault("a series has two lists of texts: what it is kept under, and what makes it special")
+            })
+        };
+        let key = texts(key)?.iter().map(|text| path(text)).collect::<Result<Vec<_>>>()?;
+        let rule = |text: &ImmutableString| match text.split_once('=') {
+            Some((field, value)) => Ok((path(field)?, Some(value.into()))),
+            None => Ok((path(text)?, None)),
+        };
+        let unless = texts(unless)?.iter().map(rule).collect::<Result<Vec<_>>>()?;
+        let reads =
+            key.iter().chain(unless.iter().map(|(path, _)| path)).fold(0, |all, path| all | bit(path.field));
+        Ok(Arc::new(Series { plan, key, unless, reads }))
+    });
+}
+
+impl Series {
+    fn put(
+        &self,
+        out: BundleHandle,
+        groups: &Array,
+        from: usize,
+        (system, prefix): (&str, &str),
+        besides: &[NodeHandle],
+        current: &mut Current,
+    ) -> Result<Array> {
+        let message = current.message.clone();
+        let mut made = Array::new();
+        let mut value = String::new();
+        for group in groups.iter().skip(from) {
+            let only = group.read_lock::<GroupHandle>().and_then(|group| group.only());
+            let Some(segment) = only.and_then(|index| message.segment_at(index)) else { break };
+            if segment.name() != self.plan.segment || !self.is_plain(segment) {
+                break;
+            }
+            value.clear();
+            value.push_str(prefix);
+            if !self.identify(segment, &mut value) {
+                break;
+            }
+            let count = current.counts.entry(SmolStr::new(&value)).or_default();
+            *count += 1;
+            if *count > 1 {
+                let _ = write!(value, "/{count}");
+            }
+            current.coverage.mark(segment.index(), self.reads);
+            let mut elements = Object::with_capacity(16);
+            self.plan.apply(segment, current, &Place { bundle: out.bundle, with: None }, &mut elements);
+            for more in besides {
+                if let Node::Object(more) = more.node() {
+                    elements.complete(more);
+                }
+            }
+            let target = self.plan.target;
+            let resource =
+                Resource { resource_type: target.name.into(), id: id(target.name, system, &value), elements };
+            let handle = put_resource(current, out, resource)?;
+            made.push(Dynamic::from(handle));
+        }
+        Ok(made)
+    }
+
+    fn is_plain(&self, segment: Segment<'_>) -> bool {
+        self.unless.iter().all(|(path, text)| match (segment.get(path), text) {
+            (Value::Absent, _) => true,
+            (_, None) => false,
+            (value, Some(text)) => value.text().unwrap_or_default() != text.as_str(),
+        })
+    }
+
+    /// Adds what the segment is kept under; whether it says so at all.
+    fn identify(&self, segment: Segment<'_>, value: &mut String) -> bool {
+        for (number, path) in self.key.iter().enumerate() {
+            match (segment.get(path), number) {
+                (Value::Present(part), 0) if !part.text().is_empty() => value.push_str(&part.text()),
+                (_, 0) => return false,
+                (Value::Present(part), _) => {
+                    value.push('/');
+                    value.push_str(&part.whole());
+                }
+                (Value::Absent | Value::Null, _) => {}
+            }
+        }
+        true
+    }
+}

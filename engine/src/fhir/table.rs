@@ -133,6 +133,11 @@ impl Table {
         self.rows.get(code).or_else(|| self.rows.get("*"))
     }
 
+    /// The code's own row, whatever the row `*` says of all others.
+    pub fn own(&self, code: &str) -> Option<&Row> {
+        self.rows.get(code)
+    }
+
     /// The cell of a row by the heading of its column.
     pub fn cell<'r>(&self, row: &'r Row, column: &str) -> Option<&'r SmolStr> {
         let place = self.columns.iter().position(|heading| heading == column)?;
@@ -226,7 +231,9 @@ mod tests {
 
     #[test]
     fn a_star_answers_for_the_rest() {
-        assert_eq!(parse("from,code\nA,a\n*,other").unwrap().get("Z").unwrap().code().unwrap(), "other");
+        let table = parse("from,code\nA,a\n*,other").unwrap();
+        assert_eq!(table.get("Z").unwrap().code().unwrap(), "other");
+        assert!(table.own("Z").is_none(), "`a` is looked for as `A` before it is any other");
     }
 
     #[test]

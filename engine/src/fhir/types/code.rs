@@ -145,7 +145,7 @@ pub(super) fn row_coding(row: &Row) -> Node {
 /// The row of a code as it was sent, in upper case or in lower case; none is reported.
 pub(super) fn row_of<'a>(table: &'a Table, code: &str, cx: &Cx<'a>) -> Option<&'a Row> {
     let found =
-        table.get(code).or_else(|| table.get(&upper(code))).or_else(|| table.get(&code.to_lowercase()));
+        table.own(code).or_else(|| table.own(&upper(code))).or_else(|| table.own(&code.to_lowercase()));
     found.or_else(|| cx.look_up(table, code))
 }
 

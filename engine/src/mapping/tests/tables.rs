@@ -154,7 +154,8 @@ const KEPT = preference([["MR"], ["", "PT"], ["*"]]);
 fn map(msg) { let found = msg["PID"].preferred("PID-3", KEPT); if found == () { reject("none") } out(found) }
 fn out(found) { let out = bundle(); out.put("Patient", found["system"], found["value"]).set("identifier", [found]); out }"#;
         let message = format!("MSH|^~\\&|{header}\rPID|||{pid}\r");
-        let told = run_with(&[("mappings/adt.rhai", script)], &message, &Limits::default());
+        let types = ("mappings/tables/identifier-type.csv", "from,code\nAN,AN\nMR,MR\nPT,PT\n");
+        let told = run_with(&[("mappings/adt.rhai", script), types], &message, &Limits::default());
         let line = |name: &str| {
             told.lines().find_map(|line| {
                 Some(line.trim().strip_prefix(name)?.trim_matches([' ', '"', ',', ':']).to_owned())

@@ -140,7 +140,7 @@ pub struct Known<'a> {
 
 /// What routing looks at in a message.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-struct Header<'m> {
+pub struct Header<'m> {
     /// MSH-9.1: `ADT`.
     code: Cow<'m, str>,
     /// MSH-9.1 and MSH-9.2: `ADT^A01`.

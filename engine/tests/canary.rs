@@ -88,6 +88,16 @@ fn one_canary_each(text: &str) -> Vec<String> {
     found
 }
 
+/// Sends FHIR with canaries, and shows the answers; gives how many.
+fn send_fhir(instance: &Instance, shown: &mut String) -> usize {
+    let all = fhir_with_canaries();
+    for (path, text) in &all {
+        assert!(text.contains(CANARY), "every message has one");
+        *shown += &http(instance.fhir, "POST", &format!("/fhir{path}"), text).unwrap().1;
+    }
+    all.len()
+}
+
 /// FHIR with canaries: in every text that is no word of FHIR, whole and cut off, and one that is no JSON.
 fn fhir_with_canaries() -> Vec<(String, String)> {
     let mut found = Vec::new();
@@ -184,11 +194,7 @@ fn p9_a_canary_in_every_field_of_every_message_is_neither_printed_nor_served() {
     let sung: usize = cases.iter().filter(|case| case.contains(CANARY)).count();
     assert_eq!(sung, cases.len(), "every message has one");
     let mut shown = String::new();
-    let fhir = fhir_with_canaries();
-    for (path, text) in &fhir {
-        assert!(text.contains(CANARY), "every message has one");
-        shown += &http(instance.fhir, "POST", &format!("/fhir{path}"), text).unwrap().1;
-    }
+    let fhir = send_fhir(&instance, &mut shown);
     for case in &cases {
         match source.send(case.as_bytes()) {
             Ok(answer) => shown += &answer.0,
@@ -202,7 +208,7 @@ fn p9_a_canary_in_every_field_of_every_message_is_neither_printed_nor_served() {
             && laboratory.asked() > 20
             && !instance.ledger().is_empty()
     });
-    shown += &everything_served(&instance, cases.len() + fhir.len());
+    shown += &everything_served(&instance, cases.len() + fhir);
     shown += &instance.log();
     assert!(
         shown.contains("needs a person") && shown.contains("DEBUG"),

@@ -459,7 +459,7 @@ fn ce(node: &Node, current: &Current) -> Option<Wire> {
     let mut pieces = triplets(node, current);
     let said = text(node, "text");
     pieces.resize(6, String::new());
-    let stands = pieces.iter().any(|piece| *piece == said);
+    let stands = pieces.contains(&said);
     let free = |place: usize| pieces.get(place).is_some_and(String::is_empty);
     let place = if free(1) { Some(1) } else { Some(4).filter(|_| free(3) && free(4)) };
     if let Some(slot) = place.filter(|_| !stands).and_then(|place| pieces.get_mut(place)) {

@@ -194,7 +194,7 @@ proptest! {
         static MAPPINGS: LazyLock<Mappings> = LazyLock::new(shipped);
         let message = written(&names, trigger);
         let results = trigger.starts_with("ORU");
-        let (text, kind) = mapped(&MAPPINGS, message);
+        let (text, kind) = mapped(&MAPPINGS, &message.into());
         if kind != "json" {
             let nothing = !names.contains(&"OBR") && (results && !names.contains(&"OBX") || !names.contains(&"ORC"));
             prop_assert!(nothing && text.starts_with("reject"), "{names:?}: {text}");

@@ -259,6 +259,8 @@ fn configure(instance: &Instance, echo: u16, laboratory: u16) {
          \n[destination.laboratory]\nkind = \"mllp\"\naddress = \"127.0.0.1:{laboratory}\"\n"
     );
     instance.write("tie.toml", &(instance.config() + &more));
+    // The route below takes everything, so that nothing is left for the one that takes what others do not.
+    fs::remove_file(instance.path("routes/other-messages-to-shared-care-record.toml")).unwrap();
     instance.write("mappings/forward.rhai", "// Sends a message on as it is.\nfn map(msg) { msg.copy() }\n");
     let retry = "retry = { first = \"50ms\", max = \"200ms\", give_up = \"1s\", then = \"dead-letter\" }";
     for (route, map, trigger, destination) in [

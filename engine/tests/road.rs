@@ -92,6 +92,7 @@ fn p2_a_record_that_is_away_gets_everything_when_it_is_back() {
 #[test]
 fn what_no_route_takes_is_kept_and_answered_with_a_reason() {
     let instance = Instance::new();
+    std::fs::remove_file(instance.path("routes/other-messages-to-shared-care-record.toml")).unwrap();
     let _engine = instance.start();
     let mut source = Mllp::connect(instance.mllp).unwrap();
 

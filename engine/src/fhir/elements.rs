@@ -5,6 +5,7 @@
 //! compiled, and what scripts put together at run time is checked again before it leaves.
 //! Not here: profiles, and value sets that are not required.
 
+mod fault;
 mod formats;
 mod read;
 mod references;
@@ -17,11 +18,12 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use self::{formats::Format, read::all, references::type_referred, rules::Rule};
 pub use self::{
+    fault::Fault,
     formats::{is_decimal, is_oid, is_primitive, is_uuid},
     references::unresolved,
 };
+use self::{formats::Format, read::all, references::type_referred, rules::Rule};
 use super::{Node, Object};
 use crate::error::nearest;
 
@@ -81,15 +83,6 @@ enum Takes {
     Reference,
     /// An object of the type.
     Object,
-}
-
-/// What is wrong with a node; the path is made of element names and indices, never of values.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Fault {
-    /// Where, below the node that was checked: `name[0].family`.
-    pub path: String,
-    /// What is wrong, without values.
-    pub what: String,
 }
 
 /// A type by name.
@@ -469,33 +462,6 @@ impl Takes {
 impl std::fmt::Debug for Type {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
-    }
-}
-
-impl Fault {
-    /// Whether [`Type::mend`] can mend it: the message goes on without what cannot be.
-    pub fn can_be_mended(&self) -> bool {
-        [rules::PERIOD, rules::EMPTY, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
-    }
-
-    fn here(what: impl Into<String>) -> Self {
-        Self { path: String::new(), what: what.into() }
-    }
-
-    fn at(path: &str, what: impl Into<String>) -> Self {
-        Self { path: path.into(), what: what.into() }
-    }
-
-    fn at_index(mut self, place: usize) -> Self {
-        let rest = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
-        self.path = format!("[{place}]{rest}{}", self.path);
-        self
-    }
-
-    fn below(mut self, name: &str) -> Self {
-        let rest = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
-        self.path = format!("{name}{rest}{}", self.path);
-        self
     }
 }
 

@@ -1,4 +1,4 @@
-//! Code tables for scripts: a table by name, its rows by code. A code without a row is reported.
+//! Code tables for scripts: a table by name, its rows by code. A code without a row is reported. And codes as concepts.
 
 use std::sync::Arc;
 
@@ -60,7 +60,15 @@ pub(super) fn register(engine: &mut Engine) {
                 ("code", part(row.code())),
                 ("display", part(row.display())),
             ]))
-        });
+        })
+        .register_fn(
+            "concept",
+            |system: ImmutableString, code: ImmutableString, display: ImmutableString| {
+                let part = |text: ImmutableString| Some(Node::text(text.as_str()));
+                let coding = [("system", part(system)), ("code", part(code)), ("display", part(display))];
+                NodeHandle::wrap(Node::object([("coding", Some(Node::Array(vec![Node::object(coding)])))]))
+            },
+        );
 }
 
 /// Looks up a code of one type.

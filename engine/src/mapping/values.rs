@@ -263,6 +263,13 @@ fn register_documents(engine: &mut Engine) {
                 Ok(ImmutableString::from(result::lines(lines, Part::whole)))
             })
         })
+        .register_fn("joined", |values: Array, between: ImmutableString| -> Result<ImmutableString> {
+            let values = values.into_iter().filter(|value| !value.is_unit());
+            let texts = values.map(super::handles::text).collect::<Result<Vec<_>>>()?;
+            let said: Vec<_> =
+                texts.iter().map(ImmutableString::as_str).filter(|text| !text.is_empty()).collect();
+            Ok(said.join(&between).into())
+        })
         .register_fn("begins_document", |value: FieldHandle| {
             with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
         });

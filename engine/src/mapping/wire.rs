@@ -8,9 +8,15 @@
 //!           - XPN.7, XAD.7 and XTN.2 are what table 0200, 0190 and 0201 have for the use of FHIR.
 //! Source:   HL7 v2.8.2 chapter 2A; the v2-to-FHIR maps read backwards.
 
+mod codes;
+mod numbers;
+
 use std::sync::Arc;
 
 use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
+
+use codes::{ce, code, cwe, plain, system_name};
+use numbers::{Authority, cx, ei, hd, pl, xon};
 
 use super::{
     current::{Current, with},
@@ -18,7 +24,7 @@ use super::{
     reading::{self, ElementHandle},
 };
 use crate::{
-    fhir::{Node, types::NHS_NUMBER},
+    fhir::Node,
     hl7::{
         Separators, escape,
         time::{self, Precision, Reading},
@@ -300,220 +306,6 @@ fn xtn(contact: &Node, _: &Current) -> Option<Wire> {
         _ => "",
     };
     Wire::at(vec![(1, one(&*value)), (2, one(code)), (3, one(equipment))]).filter(|_| !value.is_empty())
-}
-
-/// Who assigned an identifier: namespace, universal id and its type; and the type of the identifier that goes with it.
-#[derive(Default)]
-struct Authority {
-    name: String,
-    universal: String,
-    scheme: &'static str,
-    kind: String,
-}
-
-impl Authority {
-    fn of(identifier: &Node, current: &Current) -> Self {
-        let system = text(identifier, "system");
-        let kind = text(identifier, "type.coding.code");
-        if system == NHS_NUMBER {
-            return Self { name: "NHS".to_owned(), kind: "NH".to_owned(), ..Self::default() };
-        }
-        let row = current.tables.get("assigning-authorities").and_then(|table| {
-            table.rows().find(|(from, row)| {
-                !from.starts_with(['@', '*']) && row.system().is_some_and(|own| *own == system)
-            })
-        });
-        if let Some((from, _)) = row {
-            let (name, listed) = from.split_once('/').unwrap_or((from, ""));
-            let kind = if kind.is_empty() { listed.to_owned() } else { kind };
-            return Self { name: name.to_owned(), kind, ..Self::default() };
-        }
-        let named = text(identifier, "assigner.identifier.value");
-        let name = if let Some(own) = own_name(&system) { own } else { named };
-        let (universal, scheme) = match (system.strip_prefix("urn:oid:"), system.strip_prefix("urn:uuid:")) {
-            (Some(oid), _) => (oid.to_owned(), "ISO"),
-            (_, Some(uuid)) => (uuid.to_owned(), "UUID"),
-            _ if system.is_empty() || system.starts_with("urn:tie:") => (String::new(), ""),
-            _ => (system, "URI"),
-        };
-        Self { name, universal, scheme, kind }
-    }
-
-    fn pieces(&self) -> Vec<String> {
-        vec![self.name.clone(), self.universal.clone(), self.scheme.to_owned()]
-    }
-}
-
-/// The name that a system of ours was made of: `urn:tie:<kind>:<facility>[:<name>]`.
-fn own_name(system: &str) -> Option<String> {
-    let mut pieces = system.strip_prefix("urn:tie:")?.split(':').skip(1);
-    let (facility, name) = (pieces.next()?, pieces.next());
-    Some(decoded(name.unwrap_or(facility)))
-}
-
-fn decoded(text: &str) -> String {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let pair: Vec<u8> = if byte == b'%' { rest.clone().take(2).collect() } else { Vec::new() };
-        match std::str::from_utf8(&pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()) {
-            Some(decoded) => {
-                bytes.push(decoded);
-                rest.nth(1);
-            }
-            None => bytes.push(byte),
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
-}
-
-fn cx(identifier: &Node, current: &Current) -> Option<Wire> {
-    let value = text(identifier, "value");
-    let authority = Authority::of(identifier, current);
-    Wire::at(vec![
-        (1, one(&*value)),
-        (4, authority.pieces()),
-        (5, one(&*authority.kind)),
-        (7, one(moment(&text(identifier, "period.start"), current).chars().take(8).collect::<String>())),
-        (8, one(moment(&text(identifier, "period.end"), current).chars().take(8).collect::<String>())),
-    ])
-    .filter(|_| !value.is_empty())
-}
-
-/// Of an Identifier, or of a Reference by identifier.
-fn ei(node: &Node, current: &Current) -> Option<Wire> {
-    let identifier = node.get("identifier").filter(|_| node.get("value").is_none()).unwrap_or(node);
-    let identifier = crate::incoming::items(identifier).next().unwrap_or(identifier);
-    let value = text(identifier, "value");
-    let authority = Authority::of(identifier, current);
-    let Authority { name, universal, scheme, .. } = authority;
-    Wire::of([value.clone(), name, universal, scheme.to_owned()]).filter(|_| !value.is_empty())
-}
-
-/// Of an organisation: its identifier, else its name.
-fn hd(node: &Node, current: &Current) -> Option<Wire> {
-    let (found, display) = referred(node, current);
-    let own = found.unwrap_or(node);
-    let names = ["identifier.value", "value", "name"].map(|path| text(own, path));
-    Wire::one(names.into_iter().find(|name| !name.is_empty()).unwrap_or(display))
-}
-
-/// Of an organisation: name, number and who gave it.
-fn xon(node: &Node, current: &Current) -> Option<Wire> {
-    let (found, display) = referred(node, current);
-    let own = found.unwrap_or(node);
-    let identifier = first(own, "identifier").ok().flatten();
-    let name = text(own, "name");
-    let authority = identifier.map(|identifier| Authority::of(identifier, current)).unwrap_or_default();
-    Wire::at(vec![
-        (1, one(if name.is_empty() { display } else { name })),
-        (3, one(identifier.map(|identifier| text(identifier, "value")).unwrap_or_default())),
-        (6, authority.pieces()),
-    ])
-}
-
-/// Of a Location: its identifier as the point of care, its name as the description.
-fn pl(node: &Node, current: &Current) -> Option<Wire> {
-    let (found, display) = referred(node, current);
-    let own = found.unwrap_or(node);
-    let name = text(own, "name");
-    let name = if name.is_empty() { display } else { name };
-    let number = text(own, "identifier.value");
-    let pieces =
-        if number.is_empty() { vec![(1, one(name))] } else { vec![(1, one(number)), (9, one(name))] };
-    Wire::at(pieces)
-}
-
-/// The name of a coding system in CWE.3.
-fn system_name(system: &str, current: &Current) -> String {
-    let row = current.tables.get("coding-systems").and_then(|table| {
-        table
-            .rows()
-            .find(|(_, row)| row.system().is_some_and(|own| own == system))
-            .map(|(from, _)| from.to_owned())
-    });
-    let table = || {
-        let number = system.strip_prefix("http://terminology.hl7.org/CodeSystem/v2-")?;
-        (number.len() == 4).then(|| format!("HL7{number}"))
-    };
-    let local = || own_name(system).filter(|_| system.starts_with("urn:tie:codes:"));
-    row.or_else(table).or_else(local).unwrap_or_else(|| system.to_owned())
-}
-
-/// Of a CodeableConcept, a Coding, a Quantity (its unit) or a text.
-fn cwe(node: &Node, current: &Current) -> Option<Wire> {
-    let mut pieces = triplets(node, current);
-    let said = text(node, "text");
-    if !said.is_empty() && pieces.get(1) != Some(&said) {
-        pieces.resize(9, String::new());
-        if let Some(slot) = pieces.get_mut(8) {
-            slot.clone_from(&said);
-        }
-    }
-    Wire(pieces.into_iter().map(one).collect()).some()
-}
-
-/// The same in six components: the text stands where a display is missing, else as that of the second coding if there is
-/// none.
-fn ce(node: &Node, current: &Current) -> Option<Wire> {
-    let mut pieces = triplets(node, current);
-    let said = text(node, "text");
-    pieces.resize(6, String::new());
-    let stands = pieces.contains(&said);
-    let free = |place: usize| pieces.get(place).is_some_and(String::is_empty);
-    let place = if free(1) { Some(1) } else { Some(4).filter(|_| free(3) && free(4)) };
-    if let Some(slot) = place.filter(|_| !stands).and_then(|place| pieces.get_mut(place)) {
-        *slot = said;
-    }
-    Wire(pieces.into_iter().map(one).collect()).some()
-}
-
-/// Two codings as code, text and system each.
-fn triplets(node: &Node, current: &Current) -> Vec<String> {
-    if let Some(plain) = Some(reading::text(node)).filter(|text| !text.is_empty()) {
-        return vec![String::new(), plain.to_string()];
-    }
-    let codings = match node.get("coding") {
-        Some(codings) => crate::incoming::items(codings).collect(),
-        None if node.get("code").is_some() => vec![node],
-        None => Vec::new(),
-    };
-    let mut pieces = Vec::new();
-    // Six components hold two.
-    for coding in codings.into_iter().take(2) {
-        let system = text(coding, "system");
-        let display = ["display", "unit"].map(|name| text(coding, name)).concat();
-        pieces.extend([
-            text(coding, "code"),
-            display,
-            if system.is_empty() { system } else { system_name(&system, current) },
-        ]);
-    }
-    pieces
-}
-
-/// One code.
-fn code(node: &Node, _: &Current) -> Option<Wire> {
-    if let Node::Boolean(truth) = node {
-        return Wire::one(if *truth { "Y" } else { "N" });
-    }
-    let plain = reading::text(node).to_string();
-    let own = ["coding.code", "code", "text"].map(|path| text(node, path));
-    Wire::one(if plain.is_empty() {
-        own.into_iter().find(|one| !one.is_empty()).unwrap_or_default()
-    } else {
-        plain
-    })
-}
-
-fn plain(node: &Node, _: &Current) -> Option<Wire> {
-    let plain = reading::text(node).to_string();
-    let own = ["text", "display", "coding.display", "value"].map(|path| text(node, path));
-    Wire::one(if plain.is_empty() {
-        own.into_iter().find(|one| !one.is_empty()).unwrap_or_default()
-    } else {
-        plain
-    })
 }
 
 /// A time as exact as it came, with its offset.

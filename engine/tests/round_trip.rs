@@ -236,8 +236,9 @@ fn what_is_not_touched_stays_when_something_else_is_changed() {
         let made = made[0].bytes().clone();
         let (before, after) = (lines(&raw), lines(&made));
         let separator = raw[raw.iter().position(|byte| *byte == b'M').unwrap() + 3];
-        for (one, other) in before.iter().zip(&after) {
-            if one.starts_with(b"PV1") {
+        let visit = before.iter().position(|line| line.starts_with(b"PV1"));
+        for (place, (one, other)) in before.iter().zip(&after).enumerate() {
+            if Some(place) == visit {
                 let fields = |line: &[u8]| {
                     line.split(|byte| *byte == separator).map(<[u8]>::to_vec).collect::<Vec<_>>()
                 };

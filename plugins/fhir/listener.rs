@@ -232,6 +232,8 @@ impl Connection {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
+            // Some clients end their side once they have sent all: they are answered all the same.
+            .half_close(true)
             .header_read_timeout(self.shared.request_time)
             .max_buf_size(HEADER_BYTES);
         let own = &self;

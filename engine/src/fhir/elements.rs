@@ -345,9 +345,6 @@ impl Element {
             return self.check_primitive(node);
         }
         let Node::Object(object) = node else {
-            if *node == Node::Null {
-                return Ok(());
-            }
             return Err(self.wrong(node));
         };
         if self.takes == Takes::Resource {

@@ -194,26 +194,37 @@ impl Path {
     }
 
     /// Says that the sender removed what stands there; of an extension picked by its url, the whole of it.
-    pub fn clear(&self, object: &mut Object) {
+    ///
+    /// # Errors
+    /// One item of a list: of a list it can only be said what it is now, or that all of it was removed.
+    pub fn clear(&self, object: &mut Object) -> Result<(), Fault> {
         let removal = match self.steps.last() {
+            Some(Step { which: Which::Index(_), .. }) => {
+                let what = "is one item of a list: clear the list, or set what is left of it";
+                return Err(Fault { path: String::new(), what: what.into() });
+            }
             Some(Step { which: Which::Url(url), .. }) => {
                 Node::object([("url", Some(Node::Text(url.clone()))), ("extension", Some(Node::Null))])
             }
             _ => Node::Null,
         };
         self.put(object, removal);
+        Ok(())
     }
 
-    /// Says that the sender removed what stands there, unless another field has said it. Of a list that gets one item
-    /// more for each value it is the whole list.
+    /// Says that the sender removed what stands there, unless another field has said it. Of the items of a list it is the
+    /// whole list.
     pub fn clear_unless_taken(&self, object: &mut Object) {
-        if self.steps.iter().any(|step| step.which == Which::More) {
-            if object.get(self.first()).is_none_or(Node::is_empty) {
-                object.put(self.first(), Some(Node::Null));
-            }
-        } else if !self.is_taken(object) {
-            self.clear(object);
+        let is_item = self.steps.iter().any(|step| step.which == Which::More);
+        if (is_item || self.clear_if_none(object).is_err())
+            && object.get(self.first()).is_none_or(Node::is_empty)
+        {
+            object.put(self.first(), Some(Node::Null));
         }
+    }
+
+    fn clear_if_none(&self, object: &mut Object) -> Result<(), Fault> {
+        if self.is_taken(object) { Ok(()) } else { self.clear(object) }
     }
 
     /// As [`Path::set`], for a value that is known to fit.

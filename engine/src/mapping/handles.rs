@@ -90,6 +90,7 @@ pub(super) fn register(engine: &mut Engine) {
     engine.register_type_with_name::<NodeHandle>("Element");
     register_bundle(engine);
     register_resource(engine);
+    register_removals(engine);
     register_values(engine);
     register_node(engine);
     register_endings(engine);
@@ -218,25 +219,6 @@ fn register_resource(engine: &mut Engine) {
                 Ok(())
             })
         })
-        .register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
-            let path = element(resource.resource_type.name, &at)?;
-            resource.change(|elements| {
-                path.clear(elements);
-                Ok(())
-            })
-        })
-        .register_fn("clear", |resource: &mut ResourceHandle| {
-            let own = resource.resource_type.elements().iter().map(|element| element.name);
-            let own = own.filter(|name| !KEPT.contains(name));
-            resource.change(|elements| {
-                for name in own {
-                    if elements.get(name).is_none_or(Node::is_empty) {
-                        elements.put(name, Some(Node::Null));
-                    }
-                }
-                Ok(())
-            })
-        })
         .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| {
             fill(*resource, &plan, segment, None)
         })
@@ -263,6 +245,29 @@ fn register_resource(engine: &mut Engine) {
         })
         .register_get("type", |resource: &mut ResourceHandle| {
             ImmutableString::from(resource.resource_type.name)
+        });
+}
+
+/// What the sender removed, for destinations that keep what a message leaves out.
+fn register_removals(engine: &mut Engine) {
+    engine
+        .register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
+            let path = element(resource.resource_type.name, &at)?;
+            resource.change(|elements| {
+                path.clear(elements).map_err(|found| fault(format!("`{}` {}", path.last(), found.what)))
+            })
+        })
+        .register_fn("clear", |resource: &mut ResourceHandle| {
+            let own = resource.resource_type.elements().iter().map(|element| element.name);
+            let own = own.filter(|name| !KEPT.contains(name));
+            resource.change(|elements| {
+                for name in own {
+                    if elements.get(name).is_none_or(Node::is_empty) {
+                        elements.put(name, Some(Node::Null));
+                    }
+                }
+                Ok(())
+            })
         });
 }
 

@@ -1,10 +1,27 @@
-//! Codes with their systems, and plain text.
+//! Codes: CWE, CE, IS and ID of FHIR.
 
-use super::{Wire, authority::own_name, one, text};
+use super::{Wire, numbers::own_name, one, text};
 use crate::{
     fhir::Node,
+    incoming::items,
     mapping::{current::Current, reading},
 };
+
+/// The name of a coding system in CWE.3.
+pub(super) fn system_name(system: &str, current: &Current) -> String {
+    let row = current.tables.get("coding-systems").and_then(|table| {
+        table
+            .rows()
+            .find(|(_, row)| row.system().is_some_and(|own| own == system))
+            .map(|(from, _)| from.to_owned())
+    });
+    let table = || {
+        let number = system.strip_prefix("http://terminology.hl7.org/CodeSystem/v2-")?;
+        (number.len() == 4).then(|| format!("HL7{number}"))
+    };
+    let local = || own_name(system).filter(|_| system.starts_with("urn:tie:codes:"));
+    row.or_else(table).or_else(local).unwrap_or_else(|| system.to_owned())
+}
 
 /// Of a CodeableConcept, a Coding, a Quantity (its unit) or a text.
 pub(super) fn cwe(node: &Node, current: &Current) -> Option<Wire> {
@@ -40,7 +57,7 @@ fn triplets(node: &Node, current: &Current) -> Vec<String> {
         return vec![String::new(), plain.to_string()];
     }
     let codings = match node.get("coding") {
-        Some(codings) => crate::incoming::items(codings).collect(),
+        Some(codings) => items(codings).collect(),
         None if node.get("code").is_some() => vec![node],
         None => Vec::new(),
     };
@@ -56,22 +73,6 @@ fn triplets(node: &Node, current: &Current) -> Vec<String> {
         ]);
     }
     pieces
-}
-
-/// The name of a coding system in CWE.3.
-pub(super) fn system_name(system: &str, current: &Current) -> String {
-    let row = current.tables.get("coding-systems").and_then(|table| {
-        table
-            .rows()
-            .find(|(_, row)| row.system().is_some_and(|own| own == system))
-            .map(|(from, _)| from.to_owned())
-    });
-    let table = || {
-        let number = system.strip_prefix("http://terminology.hl7.org/CodeSystem/v2-")?;
-        (number.len() == 4).then(|| format!("HL7{number}"))
-    };
-    let local = || own_name(system).filter(|_| system.starts_with("urn:tie:codes:"));
-    row.or_else(table).or_else(local).unwrap_or_else(|| system.to_owned())
 }
 
 /// One code.

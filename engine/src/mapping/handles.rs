@@ -237,7 +237,8 @@ fn register_resource(engine: &mut Engine) {
                     elements.complete(more);
                 }
                 Ok(())
-            })
+            })?;
+            Ok::<_, Box<EvalAltResult>>(*resource)
         })
         .register_get("id", |resource: &mut ResourceHandle| {
             resource.look(|resource| ImmutableString::from(resource.id.to_string()))

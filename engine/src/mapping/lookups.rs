@@ -9,6 +9,7 @@ use super::{
     current::with,
     fault::fault,
     handles::{NodeHandle, text},
+    nodes::node,
     values::FieldHandle,
 };
 use crate::fhir::{self, Node};
@@ -61,14 +62,11 @@ pub(super) fn register(engine: &mut Engine) {
                 ("display", part(row.display())),
             ]))
         })
-        .register_fn(
-            "concept",
-            |system: ImmutableString, code: ImmutableString, display: ImmutableString| {
-                let part = |text: ImmutableString| Some(Node::text(text.as_str()));
-                let coding = [("system", part(system)), ("code", part(code)), ("display", part(display))];
-                NodeHandle::wrap(Node::object([("coding", Some(Node::Array(vec![Node::object(coding)])))]))
-            },
-        );
+        .register_fn("concept", |system: Dynamic, code: Dynamic, display: Dynamic| -> Result<Dynamic> {
+            let coding = [("code", node(code)?), ("display", node(display)?), ("system", node(system)?)];
+            let codings = Node::Array(vec![Node::object(coding)]);
+            Ok(NodeHandle::wrap(Node::object([("coding", Some(codings))])))
+        });
 }
 
 /// Looks up a code of one type.

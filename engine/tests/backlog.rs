@@ -163,8 +163,8 @@ fn configure(instance: &Instance, receiver: u16, paused: bool) {
 
 fn instance(receiver: u16) -> Instance {
     let instance = Instance::new();
-    for route in ["adt-to-shared-care-record", "results-to-shared-care-record"] {
-        std::fs::remove_file(instance.path(&format!("routes/{route}.toml"))).unwrap();
+    for route in std::fs::read_dir(instance.path("routes")).unwrap() {
+        std::fs::remove_file(route.unwrap().path()).unwrap();
     }
     instance.write("mappings/forward.rhai", "// Sends a message on as it is.\nfn map(msg) { msg.copy() }\n");
     instance.write(

@@ -151,6 +151,7 @@ fn h1_a_counter_that_begins_anew_hides_no_loss_and_what_nobody_listed_is_named()
 #[test]
 fn what_waits_or_was_refused_is_named_with_its_state_and_reason() {
     let instance = Instance::new();
+    std::fs::remove_file(instance.path("routes/other-messages-to-shared-care-record.toml")).unwrap();
     let _engine = instance.start(); // and no record
     let mut source = Mllp::connect(instance.mllp).unwrap();
     assert_eq!(source.send(&update(1, 0).1).unwrap().code(), "AA");

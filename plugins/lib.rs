@@ -2,11 +2,11 @@
 
 mod answers;
 mod client;
+mod door;
 mod fhir;
 mod http;
 mod mllp;
 mod peers;
-mod socket;
 mod web;
 
 use tie_engine::connector::Plugin;

@@ -109,6 +109,11 @@ pub enum Refusal {
     },
     /// The bytes are no frame of this protocol.
     NotFramed,
+    /// The message is of another kind than what is taken here.
+    OtherFormat {
+        /// What is taken: `HL7 v2`, `FHIR as JSON`.
+        taken: &'static str,
+    },
     /// Others had the memory for messages until this one's time was up: the same bytes may be taken another time.
     Busy,
     /// The listener serves as many connections as it may.

@@ -21,14 +21,10 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tie_engine::{
     connector::{Inbox, Notice, Options, Peer, Refusal, Source, SourceError},
     error::Problem,
+    fhir::is_fhir,
     secret::SecretRef,
 };
-use tokio::{
-    net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -36,10 +32,8 @@ use super::{
     listener_options::ListenerOptions,
     outcome::{self, Answer},
 };
-use crate::{peers::Peers, socket};
+use crate::door::{BLOCK_BYTES, Door, Guest, Said, TURN_AWAY, blocks_of, counted, require};
 
-/// The memory budget is counted in these; a message shorter than one takes nothing of it.
-const BLOCK_BYTES: usize = 64 * 1024;
 /// Of what is refused the engine is shown this much.
 const HEAD_BYTES: usize = 64 * 1024;
 /// Room for the headers of a request.
@@ -48,59 +42,25 @@ const HEADER_BYTES: usize = 64 * 1024;
 const FINISH: Duration = Duration::from_secs(5);
 /// A body that is refused is read on for so long, so that the answer is not lost on a peer that still sends.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How long a connection that is turned away may take.
-const TURN_AWAY: Duration = Duration::from_secs(2);
-/// So many at the same time are turned away with an answer; more are closed.
-const TURN_AWAY_AT_ONCE: usize = 64;
-
 /// Checks the options.
 pub fn build(options: &Options) -> Result<Box<dyn Source>, Vec<Problem>> {
     let parsed: ListenerOptions = options.parse()?;
     let mut problems = Vec::new();
-    let peers = Peers::parse(&parsed.peers).unwrap_or_else(|bad| {
-        problems.extend(bad.into_iter().map(|text| {
-            options
-                .problem_at("peers", format!("`{text}` is neither an address nor a network"))
-                .help("write 192.0.2.7 or 10.1.0.0/16")
-        }));
-        Peers::default()
-    });
-    let longest = usize::try_from(parsed.longest_message.0).unwrap_or(usize::MAX);
-    let blocks = usize::try_from(parsed.memory.0).unwrap_or(usize::MAX) / BLOCK_BYTES;
-    for (key, good) in [
-        ("longest_message", longest >= 1024),
-        ("connections", parsed.connections > 0),
-        ("request_time", !parsed.request_time.0.is_zero()),
-    ] {
-        if !good {
-            problems.push(options.problem_at(key, format!("`{key}` is too small")));
-        }
-    }
-    let base = parsed.base.trim_end_matches('/').to_owned();
+    let ListenerOptions { listen, base, peers, token, longest_message, connections, request_time, memory } =
+        parsed;
+    let said = Said { peers: &peers, connections, longest_message, memory };
+    let door = Door::of(options, &said, &mut problems);
+    require(options, &[("request_time", !request_time.0.is_zero())], &mut problems);
+    let base = base.trim_end_matches('/').to_owned();
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
     if !(base.is_empty() || base.starts_with('/')) || !base.bytes().all(plain) {
         problems.push(options.problem_at("base", "`base` is no path such as /fhir"));
     }
-    if blocks < longest / BLOCK_BYTES + 1 {
-        problems.push(
-            options.problem_at("memory", "`memory` does not suffice for one message of `longest_message`"),
-        );
-    }
     if !problems.is_empty() {
         return Err(problems);
     }
-    Ok(Box::new(Listener {
-        listen: parsed.listen,
-        shared: Arc::new(Shared {
-            base,
-            peers,
-            token: parsed.token,
-            longest,
-            connections: parsed.connections,
-            request_time: parsed.request_time.0,
-            memory: Arc::new(Semaphore::new(blocks.min(Semaphore::MAX_PERMITS))),
-        }),
-    }))
+    let shared = Shared { door, base, token, request_time: request_time.0 };
+    Ok(Box::new(Listener { listen, shared: Arc::new(shared) }))
 }
 
 struct Listener {
@@ -109,74 +69,31 @@ struct Listener {
 }
 
 struct Shared {
+    door: Door,
     base: String,
-    peers: Peers,
     token: Option<SecretRef>,
-    longest: usize,
-    connections: usize,
     request_time: Duration,
-    memory: Arc<Semaphore>,
 }
 
 #[async_trait]
 impl Source for Listener {
     async fn run(self: Box<Self>, inbox: Inbox, stop: CancellationToken) -> Result<(), SourceError> {
-        let listen = self.listen;
-        let listener = socket::bind(listen)
-            .map_err(|error| SourceError(format!("cannot listen at {listen}: {error}")))?;
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "listening for FHIR");
-        }
-        inbox.notice(Notice::Serving);
-        let (mut served, mut turned_away) = (JoinSet::new(), JoinSet::new());
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                Some(_) = served.join_next() => continue,
-                Some(_) = turned_away.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (socket, address) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Such as too many open files: others must close first.
-                    tracing::warn!(%error, "cannot take a connection");
-                    sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let refusal = self.shared.refusal(address, served.len());
-            let connection = Connection {
+        let Self { listen, shared } = *self;
+        let guest = |socket, address| Arrived {
+            socket,
+            connection: Connection {
                 peer: Peer::from(address),
-                shared: self.shared.clone(),
+                shared: shared.clone(),
                 inbox: inbox.clone(),
                 stop: stop.clone(),
-                refusal,
-            };
-            match refusal {
-                None => drop(served.spawn(connection.serve(socket))),
-                Some(_) if turned_away.len() < TURN_AWAY_AT_ONCE => {
-                    turned_away.spawn(async move {
-                        let _ = timeout(TURN_AWAY, connection.converse(socket)).await;
-                    });
-                }
-                Some(_) => {}
-            }
-        }
-        drop(listener);
-        while served.join_next().await.is_some() {}
-        Ok(())
+                refusal: None,
+            },
+        };
+        shared.door.open("FHIR", listen, &inbox, &stop, guest).await
     }
 }
 
 impl Shared {
-    fn refusal(&self, address: SocketAddr, served: usize) -> Option<Refusal> {
-        if !self.peers.allow(address.ip()) {
-            return Some(Refusal::PeerNotAllowed);
-        }
-        (served >= self.connections).then_some(Refusal::TooManyConnections { limit: self.connections })
-    }
-
     /// Whether the request has the token that is asked for. The comparison takes as long whatever differs.
     fn knows<B>(&self, request: &Request<B>) -> Result<bool, String> {
         let Some(reference) = &self.token else { return Ok(true) };
@@ -199,16 +116,10 @@ struct Connection {
     refusal: Option<Refusal>,
 }
 
-/// A message with the blocks of the memory budget that it takes.
-struct Counted {
-    raw: Bytes,
-    _blocks: Option<OwnedSemaphorePermit>,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.raw
-    }
+/// A connection that nothing has been read of.
+struct Arrived {
+    socket: TcpStream,
+    connection: Connection,
 }
 
 /// Why there is no whole body: what the engine is told, and the beginning.
@@ -217,17 +128,22 @@ struct NoBody {
     head: Bytes,
 }
 
-impl Connection {
-    async fn serve(self, socket: TcpStream) {
-        self.inbox.notice(Notice::Connected);
-        let inbox = self.inbox.clone();
-        self.converse(socket).await;
+impl Guest for Arrived {
+    async fn serve(self) {
+        let inbox = self.connection.inbox.clone();
+        inbox.notice(Notice::Connected);
+        self.connection.converse(self.socket).await;
         inbox.notice(Notice::Disconnected);
     }
 
+    async fn turn_away(self, refusal: Refusal) {
+        let connection = Connection { refusal: Some(refusal), ..self.connection };
+        let _ = timeout(TURN_AWAY, connection.converse(self.socket)).await;
+    }
+}
+
+impl Connection {
     async fn converse(self, socket: TcpStream) {
-        // A small answer must not wait for more to send.
-        let _ = socket.set_nodelay(true);
         let stop = self.stop.clone();
         let mut builder = http1::Builder::new();
         builder
@@ -291,7 +207,17 @@ impl Connection {
             }
         };
         let hl7 = speaks_hl7(request.headers());
-        match self.body(request.into_body()).await {
+        let body = self.body(request.into_body()).await.and_then(|raw| match is_fhir(&raw) == hl7 {
+            true => {
+                let taken = if hl7 { "HL7 v2" } else { "FHIR as JSON" };
+                Err(NoBody {
+                    refusal: Refusal::OtherFormat { taken },
+                    head: raw.slice(..raw.len().min(HEAD_BYTES)),
+                })
+            }
+            false => Ok(raw),
+        });
+        match body {
             Ok(raw) => self.take(raw, &asked).await,
             Err(NoBody { refusal, head }) => {
                 let reply = self.inbox.refuse(head, refusal, &self.peer).await;
@@ -322,7 +248,7 @@ impl Connection {
             hyper::body::Body::size_hint(&body).exact().and_then(|length| usize::try_from(length).ok());
         let mut read = BytesMut::new();
         let mut blocks = None;
-        if stated.is_some_and(|length| length > self.shared.longest) {
+        if stated.is_some_and(|length| length > self.shared.door.longest) {
             return Err(self.too_large(body, read).await);
         }
         let waited = self.shared.request_time;
@@ -332,7 +258,7 @@ impl Connection {
             loop {
                 if blocks.is_none() && stated.unwrap_or(read.len()) >= BLOCK_BYTES {
                     // For all of it at once: by pieces, several could have each a part and wait for the rest.
-                    let wanted = stated.unwrap_or(self.shared.longest) / BLOCK_BYTES + 1;
+                    let wanted = blocks_of(stated.unwrap_or(self.shared.door.longest));
                     blocks = Some(self.memory(wanted).await?);
                 }
                 let data = match body.frame().await {
@@ -340,14 +266,17 @@ impl Connection {
                     Some(Err(_)) => return Err(Refusal::Incomplete { waited }),
                     Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
                 };
-                if read.len() + data.len() > self.shared.longest {
+                if read.len() + data.len() > self.shared.door.longest {
                     return Ok(false);
                 }
                 read.extend_from_slice(&data);
             }
         });
         match whole.await {
-            Ok(Ok(true)) => Ok(Bytes::from_owner(Counted { raw: read.freeze(), _blocks: blocks })),
+            Ok(Ok(true)) => {
+                let raw = read.freeze();
+                Ok(blocks.map_or_else(|| raw.clone(), |blocks| counted(raw.clone(), blocks)))
+            }
             Ok(Ok(false)) => Err(self.too_large(body, read).await),
             Ok(Err(refusal)) => Err(NoBody { refusal, head: head(read) }),
             Err(_) => Err(incomplete(read)),
@@ -356,7 +285,7 @@ impl Connection {
 
     async fn memory(&self, blocks: usize) -> Result<OwnedSemaphorePermit, Refusal> {
         let wanted = u32::try_from(blocks).unwrap_or(u32::MAX);
-        let free = self.shared.memory.clone().acquire_many_owned(wanted);
+        let free = self.shared.door.memory.clone().acquire_many_owned(wanted);
         // Half of the time, so that who finds none is told so, and not that he was slow.
         timeout(self.shared.request_time / 2, free).await.ok().and_then(Result::ok).ok_or(Refusal::Busy)
     }
@@ -371,7 +300,7 @@ impl Connection {
             }
         })
         .await;
-        NoBody { refusal: Refusal::TooLarge { limit_bytes: self.shared.longest }, head: head(read) }
+        NoBody { refusal: Refusal::TooLarge { limit_bytes: self.shared.door.longest }, head: head(read) }
     }
 }
 
@@ -385,7 +314,7 @@ fn status(refusal: Refusal) -> StatusCode {
     match refusal {
         Refusal::TooLarge { .. } => StatusCode::PAYLOAD_TOO_LARGE,
         Refusal::Incomplete { .. } => StatusCode::REQUEST_TIMEOUT,
-        Refusal::NotFramed => StatusCode::BAD_REQUEST,
+        Refusal::NotFramed | Refusal::OtherFormat { .. } => StatusCode::BAD_REQUEST,
         Refusal::Busy | Refusal::TooManyConnections { .. } => StatusCode::SERVICE_UNAVAILABLE,
         Refusal::PeerNotAllowed => StatusCode::FORBIDDEN,
     }

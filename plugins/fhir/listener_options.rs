@@ -10,6 +10,8 @@ use tie_engine::{
     secret::SecretRef,
 };
 
+use crate::door;
+
 pub const EXAMPLE: &str = r#"[listener.devices]
 kind = "fhir"
 listen = "0.0.0.0:8080"
@@ -38,17 +40,17 @@ pub struct ListenerOptions {
     #[serde(default)]
     pub token: Option<SecretRef>,
     /// The longest message that is taken.
-    #[serde(default = "default_longest_message")]
+    #[serde(default = "door::default_longest_message")]
     pub longest_message: ByteSize,
     /// Connections at the same time.
-    #[serde(default = "default_connections")]
+    #[serde(default = "door::default_connections")]
     pub connections: usize,
     /// How long a connection may take to send the headers of a request, and then its body.
     #[serde(default = "default_request_time")]
     pub request_time: Period,
     /// Memory for messages that are being read and stored, over all connections of this listener. Whoever finds it taken
     /// waits, unread, for `request_time` at most, and is then asked to send again.
-    #[serde(default = "default_memory")]
+    #[serde(default = "door::default_memory")]
     pub memory: ByteSize,
 }
 
@@ -56,18 +58,6 @@ fn default_base() -> String {
     "/fhir".to_owned()
 }
 
-fn default_longest_message() -> ByteSize {
-    ByteSize(16 * 1024 * 1024)
-}
-
-fn default_connections() -> usize {
-    256
-}
-
 fn default_request_time() -> Period {
     Period(Duration::from_secs(30))
-}
-
-fn default_memory() -> ByteSize {
-    ByteSize(256 * 1024 * 1024)
 }

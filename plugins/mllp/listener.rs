@@ -14,30 +14,24 @@ use bytes::{Bytes, BytesMut};
 use tie_engine::{
     connector::{Inbox, Notice, Options, Peer, Refusal, Source, SourceError},
     error::Problem,
+    fhir::is_fhir,
     hl7::framing::{self, Found, Scanner},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task::JoinSet,
+    sync::OwnedSemaphorePermit,
     time::{Instant, sleep, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::listener_options::ListenerOptions;
-use crate::{peers::Peers, socket};
+use crate::door::{BLOCK_BYTES, Door, Guest, Said, TURN_AWAY, blocks_of, counted, require};
 
 /// What is read at once.
 const READ_BYTES: usize = 16 * 1024;
-/// The memory budget is counted in these; a message shorter than one takes nothing of it.
-const BLOCK_BYTES: usize = 64 * 1024;
 /// After a stop, a frame in hand has this long to come to its end.
 const FINISH: Duration = Duration::from_secs(5);
-/// How long a connection that is turned away may take to show its header.
-const TURN_AWAY: Duration = Duration::from_secs(2);
-/// So many at the same time are turned away with an answer; more are closed.
-const TURN_AWAY_AT_ONCE: usize = 64;
 /// After the last answer, what the peer has still sent is read for so long: closing on it would cost the answer.
 const LINGER: Duration = Duration::from_secs(1);
 
@@ -45,45 +39,16 @@ const LINGER: Duration = Duration::from_secs(1);
 pub fn build(options: &Options) -> Result<Box<dyn Source>, Vec<Problem>> {
     let parsed: ListenerOptions = options.parse()?;
     let mut problems = Vec::new();
-    let peers = Peers::parse(&parsed.peers).unwrap_or_else(|bad| {
-        problems.extend(bad.into_iter().map(|text| {
-            options
-                .problem_at("peers", format!("`{text}` is neither an address nor a network"))
-                .help("write 192.0.2.7 or 10.1.0.0/16")
-        }));
-        Peers::default()
-    });
-    let longest = usize::try_from(parsed.longest_message.0).unwrap_or(usize::MAX);
-    let blocks = usize::try_from(parsed.memory.0).unwrap_or(usize::MAX) / BLOCK_BYTES;
-    for (key, good) in [
-        ("longest_message", longest >= 1024),
-        ("connections", parsed.connections > 0),
-        ("idle", !parsed.idle.0.is_zero()),
-        ("frame_time", !parsed.frame_time.0.is_zero()),
-    ] {
-        if !good {
-            problems.push(options.problem_at(key, format!("`{key}` is too small")));
-        }
-    }
-    let whole = longest / BLOCK_BYTES + 1;
-    if blocks < whole {
-        problems.push(
-            options.problem_at("memory", "`memory` does not suffice for one message of `longest_message`"),
-        );
-    }
+    let ListenerOptions { listen, peers, longest_message, connections, idle, frame_time, memory } = parsed;
+    let said = Said { peers: &peers, connections, longest_message, memory };
+    let door = Door::of(options, &said, &mut problems);
+    require(options, &[("idle", !idle.0.is_zero()), ("frame_time", !frame_time.0.is_zero())], &mut problems);
     match problems.is_empty() {
-        true => Ok(Box::new(Listener {
-            listen: parsed.listen,
-            shared: Arc::new(Shared {
-                peers,
-                longest,
-                connections: parsed.connections,
-                idle: parsed.idle.0,
-                frame_time: parsed.frame_time.0,
-                memory: Arc::new(Semaphore::new(blocks.min(Semaphore::MAX_PERMITS))),
-                whole: u32::try_from(whole).unwrap_or(u32::MAX),
-            }),
-        })),
+        true => {
+            let whole = u32::try_from(blocks_of(door.longest)).unwrap_or(u32::MAX);
+            let shared = Shared { door, idle: idle.0, frame_time: frame_time.0, whole };
+            Ok(Box::new(Listener { listen, shared: Arc::new(shared) }))
+        }
         false => Err(problems),
     }
 }
@@ -94,12 +59,9 @@ struct Listener {
 }
 
 struct Shared {
-    peers: Peers,
-    longest: usize,
-    connections: usize,
+    door: Door,
     idle: Duration,
     frame_time: Duration,
-    memory: Arc<Semaphore>,
     /// Blocks for one message of the longest size.
     whole: u32,
 }
@@ -107,52 +69,10 @@ struct Shared {
 #[async_trait]
 impl Source for Listener {
     async fn run(self: Box<Self>, inbox: Inbox, stop: CancellationToken) -> Result<(), SourceError> {
-        let listen = self.listen;
-        let listener = socket::bind(listen)
-            .map_err(|error| SourceError(format!("cannot listen at {listen}: {error}")))?;
-        if let Ok(address) = listener.local_addr() {
-            tracing::info!(%address, "listening for MLLP");
-        }
-        inbox.notice(Notice::Serving);
-        let (mut served, mut turned_away) = (JoinSet::new(), JoinSet::new());
-        loop {
-            let accepted = tokio::select! {
-                () = stop.cancelled() => break,
-                Some(_) = served.join_next() => continue,
-                Some(_) = turned_away.join_next() => continue,
-                accepted = listener.accept() => accepted,
-            };
-            let (socket, address) = match accepted {
-                Ok(accepted) => accepted,
-                Err(error) => {
-                    // Such as too many open files: others must close first.
-                    tracing::warn!(%error, "cannot take a connection");
-                    sleep(Duration::from_millis(100)).await;
-                    continue;
-                }
-            };
-            let (shared, inbox) = (self.shared.clone(), inbox.clone());
-            let connection = Connection::new(socket, address, shared, inbox, stop.clone());
-            match self.shared.refusal(address, served.len()) {
-                None => drop(served.spawn(connection.serve())),
-                Some(refusal) if turned_away.len() < TURN_AWAY_AT_ONCE => {
-                    turned_away.spawn(connection.turn_away(refusal));
-                }
-                Some(_) => {}
-            }
-        }
-        drop(listener);
-        while served.join_next().await.is_some() {}
-        Ok(())
-    }
-}
-
-impl Shared {
-    fn refusal(&self, address: SocketAddr, served: usize) -> Option<Refusal> {
-        if !self.peers.allow(address.ip()) {
-            return Some(Refusal::PeerNotAllowed);
-        }
-        (served >= self.connections).then_some(Refusal::TooManyConnections { limit: self.connections })
+        let Self { listen, shared } = *self;
+        let guest =
+            |socket, address| Connection::new(socket, address, shared.clone(), inbox.clone(), stop.clone());
+        shared.door.open("MLLP", listen, &inbox, &stop, guest).await
     }
 }
 
@@ -176,24 +96,48 @@ struct Connection {
     unframed: Option<Bytes>,
 }
 
-/// A message with the blocks of the memory budget that it takes.
-struct Counted {
-    raw: Bytes,
-    _blocks: OwnedSemaphorePermit,
-}
-
-impl AsRef<[u8]> for Counted {
-    fn as_ref(&self) -> &[u8] {
-        &self.raw
-    }
-}
-
 /// Why a connection ends.
 enum End {
     /// By the peer, or it is idle, or a stop; nothing is owed.
     Closed,
     /// The peer is owed a last look at our answer.
     Refused,
+}
+
+impl Guest for Connection {
+    async fn serve(mut self) {
+        self.inbox.notice(Notice::Connected);
+        if let End::Refused = self.converse().await {
+            self.linger().await;
+        }
+        self.inbox.notice(Notice::Disconnected);
+    }
+
+    /// Answers a connection that is not served. Its first frame is awaited for a moment, so that the answer can
+    /// name its message.
+    async fn turn_away(mut self, refusal: Refusal) {
+        let patience = Instant::now() + TURN_AWAY;
+        let mut head = Bytes::new();
+        while head.is_empty() && self.buffer.len() < READ_BYTES {
+            let more = tokio::select! {
+                read = self.socket.read_buf(&mut self.buffer) => read.unwrap_or(0),
+                () = sleep_until(patience) => 0,
+            };
+            match self.scanner.scan(&mut self.buffer) {
+                Some(Found::Message(found)) => head = found,
+                Some(Found::TooLarge { head: found } | Found::Cut { head: found }) => head = found,
+                Some(Found::Junk { .. }) | None => {}
+            }
+            if more == 0 {
+                break;
+            }
+        }
+        if head.is_empty() {
+            head = self.scanner.head(&self.buffer);
+        }
+        self.refuse(head, refusal).await;
+        self.linger().await;
+    }
 }
 
 impl Connection {
@@ -204,12 +148,10 @@ impl Connection {
         inbox: Inbox,
         stop: CancellationToken,
     ) -> Self {
-        // A small answer must not wait for more to send.
-        let _ = socket.set_nodelay(true);
         Self {
             socket,
             peer: Peer::from(address),
-            scanner: Scanner::new(shared.longest),
+            scanner: Scanner::new(shared.door.longest),
             shared,
             inbox,
             stop,
@@ -220,14 +162,6 @@ impl Connection {
             framed: false,
             unframed: None,
         }
-    }
-
-    async fn serve(mut self) {
-        self.inbox.notice(Notice::Connected);
-        if let End::Refused = self.converse().await {
-            self.linger().await;
-        }
-        self.inbox.notice(Notice::Disconnected);
     }
 
     async fn converse(&mut self) -> End {
@@ -267,7 +201,7 @@ impl Connection {
             let since = Instant::now();
             self.waits_for_blocks = true;
             // For the longest message at once: by pieces, several could have each a part and wait for the rest.
-            self.blocks = self.shared.memory.clone().acquire_many_owned(self.shared.whole).await.ok();
+            self.blocks = self.shared.door.memory.clone().acquire_many_owned(self.shared.whole).await.ok();
             self.waits_for_blocks = false;
             // To wait was no fault of the peer's: it has as much time for the rest as it had before.
             self.began = self.began.map(|began| began + since.elapsed());
@@ -281,6 +215,10 @@ impl Connection {
     async fn take_frames(&mut self) -> Option<End> {
         while let Some(found) = self.scanner.scan(&mut self.buffer) {
             let answered = match found {
+                Found::Message(raw) if is_fhir(&raw) => {
+                    (self.framed, self.began) = (true, None);
+                    self.refuse(raw, Refusal::OtherFormat { taken: "HL7 v2" }).await
+                }
                 Found::Message(raw) => {
                     self.framed = true;
                     self.began = None;
@@ -292,7 +230,7 @@ impl Connection {
                     }
                 }
                 Found::TooLarge { head } => {
-                    self.refuse(head, Refusal::TooLarge { limit_bytes: self.shared.longest }).await
+                    self.refuse(head, Refusal::TooLarge { limit_bytes: self.shared.door.longest }).await
                 }
                 Found::Cut { head } => {
                     let waited = self.began.take().map(|began| began.elapsed()).unwrap_or_default();
@@ -326,7 +264,7 @@ impl Connection {
         let Some(blocks) = self.blocks.take() else { return raw };
         // It would keep the memory of what was read before.
         self.buffer = BytesMut::from(&*self.buffer);
-        Bytes::from_owner(Counted { raw, _blocks: blocks })
+        counted(raw, blocks)
     }
 
     async fn pass_over(&mut self, bytes: usize, head: Bytes) -> bool {
@@ -365,32 +303,6 @@ impl Connection {
             }
             Some(_) | None => End::Closed,
         }
-    }
-
-    /// Answers a connection that is not served. Its first frame is awaited for a moment, so that the answer can
-    /// name its message.
-    async fn turn_away(mut self, refusal: Refusal) {
-        let patience = Instant::now() + TURN_AWAY;
-        let mut head = Bytes::new();
-        while head.is_empty() && self.buffer.len() < READ_BYTES {
-            let more = tokio::select! {
-                read = self.socket.read_buf(&mut self.buffer) => read.unwrap_or(0),
-                () = sleep_until(patience) => 0,
-            };
-            match self.scanner.scan(&mut self.buffer) {
-                Some(Found::Message(found)) => head = found,
-                Some(Found::TooLarge { head: found } | Found::Cut { head: found }) => head = found,
-                Some(Found::Junk { .. }) | None => {}
-            }
-            if more == 0 {
-                break;
-            }
-        }
-        if head.is_empty() {
-            head = self.scanner.head(&self.buffer);
-        }
-        self.refuse(head, refusal).await;
-        self.linger().await;
     }
 
     async fn refuse(&mut self, head: Bytes, refusal: Refusal) -> bool {

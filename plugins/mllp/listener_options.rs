@@ -7,6 +7,8 @@ use std::{net::SocketAddr, time::Duration};
 use serde::Deserialize;
 use tie_engine::connector::{ByteSize, Period};
 
+use crate::door;
+
 pub const EXAMPLE: &str = r#"[listener.hospital]
 kind = "mllp"
 listen = "0.0.0.0:2575"
@@ -28,10 +30,10 @@ pub struct ListenerOptions {
     #[serde(default)]
     pub peers: Vec<String>,
     /// The longest message that is taken.
-    #[serde(default = "default_longest_message")]
+    #[serde(default = "door::default_longest_message")]
     pub longest_message: ByteSize,
     /// Connections at the same time.
-    #[serde(default = "default_connections")]
+    #[serde(default = "door::default_connections")]
     pub connections: usize,
     /// A connection without a byte for so long is closed.
     #[serde(default = "default_idle")]
@@ -41,16 +43,8 @@ pub struct ListenerOptions {
     pub frame_time: Period,
     /// Memory for messages that are being read and stored, over all connections of this listener. Whoever finds it taken
     /// waits, unread, for `frame_time` at most, and is then asked to send again.
-    #[serde(default = "default_memory")]
+    #[serde(default = "door::default_memory")]
     pub memory: ByteSize,
-}
-
-fn default_longest_message() -> ByteSize {
-    ByteSize(16 * 1024 * 1024)
-}
-
-fn default_connections() -> usize {
-    256
 }
 
 fn default_idle() -> Period {
@@ -59,8 +53,4 @@ fn default_idle() -> Period {
 
 fn default_frame_time() -> Period {
     Period(Duration::from_secs(30))
-}
-
-fn default_memory() -> ByteSize {
-    ByteSize(256 * 1024 * 1024)
 }

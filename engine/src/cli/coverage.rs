@@ -294,7 +294,10 @@ impl SegmentReport {
 }
 
 fn percent(part: usize, whole: usize) -> String {
+    if whole == 0 {
+        return "none".to_owned();
+    }
     #[allow(clippy::cast_precision_loss)] // counts of fields
-    let share = if whole == 0 { 100.0 } else { part as f64 * 100.0 / whole as f64 };
+    let share = part as f64 * 100.0 / whole as f64;
     format!("{share:.1}%")
 }

@@ -159,6 +159,14 @@ impl Reading {
     }
 
     fn mappings(&mut self, folders: &[PathBuf]) -> Files {
+        for folder in folders.iter().filter(|folder| folder.as_os_str() != MAPPINGS) {
+            if !self.root.join(folder).is_dir() {
+                self.fault(
+                    folder,
+                    "there is no such folder, and `mappings` in the configuration file names it",
+                );
+            }
+        }
         folders.iter().flat_map(|folder| self.texts(folder, &MAPPING_EXTENSIONS, DEPTH)).collect()
     }
 
@@ -373,6 +381,17 @@ mod tests {
         let moved = home(&files);
         fs::rename(moved.path().join("routes/adt.toml"), moved.path().join("routes/adu.toml")).unwrap();
         assert_ne!(revision(&first), revision(&moved));
+    }
+
+    #[test]
+    fn a_mapping_folder_that_is_named_must_be_there() {
+        let files: [(&str, &[u8]); 2] =
+            [("tie.toml", b"mappings = ['trust', 'mappings']"), ("mappings/adt.rhai", b"fn map(msg) {}")];
+        let home = home(&files);
+        let told = "trust: there is no such folder, and `mappings` in the configuration file names it";
+        assert_eq!(problems(home.path()), [told]);
+        fs::create_dir(home.path().join("trust")).unwrap();
+        assert_eq!(snapshot(home.path(), None).unwrap().folders, [Path::new("trust"), Path::new("mappings")]);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod table;
 
 pub use bundle::{Bundle, Resource, write_resource};
 pub use identity::{NAMESPACE, id};
+pub use json::is_fhir;
 pub use node::{Node, Object, Target, Within};
 pub use path::{Path, PathError, Step};
 pub use table::{Row, Table, Tables};

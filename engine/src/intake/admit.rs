@@ -25,12 +25,13 @@ use memchr::memmem;
 use super::{Environment, PatientKeys, Router, Settings, Unmatched, fhir, keys, patient};
 use crate::{
     connector::Acknowledge,
+    fhir::is_fhir,
     hl7::{
         Message, ParseError, Path,
         ack::{ErrorCode, Reason, Verdict},
         batch::{self, BatchFault},
     },
-    incoming::{FhirMessage, Incoming, Unreadable, is_fhir},
+    incoming::{FhirMessage, Incoming, Unreadable},
     journal::{Disposition, Keys},
 };
 

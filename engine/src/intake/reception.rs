@@ -403,6 +403,12 @@ fn told(refusal: Refusal) -> Told {
             let text = "the bytes are not framed as a message".to_owned();
             ("not_framed", text, true, ErrorCode::SegmentSequence)
         }
+        Refusal::OtherFormat { taken } => (
+            "other_format",
+            format!("this listener takes {taken} here, and this is not"),
+            true,
+            ErrorCode::DataType,
+        ),
         Refusal::Busy => ("busy", BUSY.to_owned(), false, ErrorCode::Internal),
         Refusal::TooManyConnections { limit } => {
             let text = format!("the listener already serves {limit} connections");

@@ -189,9 +189,9 @@ impl Routes {
         message: impl Into<Header<'a>>,
     ) -> impl Iterator<Item = &'a Route> {
         let header = message.into();
-        let taken = self.from(listener).any(|route| !route.accept.otherwise && route.accept.matches(&header));
-        self.from(listener)
-            .filter(move |route| route.accept.otherwise != taken && route.accept.matches(&header))
+        let all: Vec<&Route> = self.from(listener).filter(|route| route.accept.matches(&header)).collect();
+        let taken = all.iter().any(|route| !route.accept.otherwise);
+        all.into_iter().filter(move |route| route.accept.otherwise != taken)
     }
 
     /// Whether a route takes a message from any of its listeners.

@@ -52,6 +52,7 @@ impl Intake for Engine {
             Refusal::TooLarge { .. } => "too large",
             Refusal::Incomplete { .. } => "incomplete",
             Refusal::NotFramed => "not framed",
+            Refusal::OtherFormat { .. } => "other format",
             Refusal::Busy => "busy",
             Refusal::TooManyConnections { .. } => "too many",
             Refusal::PeerNotAllowed => "not allowed",
@@ -251,6 +252,17 @@ async fn p6_a_message_that_is_too_large_is_refused_and_the_next_is_taken() {
 }
 
 /// Trap: connection closed without any NACK for bad input.
+#[tokio::test]
+async fn fhir_in_a_frame_is_refused_with_an_answer_and_the_next_message_is_taken() {
+    let running = Running::start("").await;
+    let mut socket = running.connect().await;
+    socket.write_all(&[frame("{\"resourceType\":\"Patient\"}"), frame("MSH|next")].concat()).await.unwrap();
+    expect(&mut socket, &[nack("other format"), ack("MSH|next")].concat()).await;
+    let refused = running.refused();
+    let taken = Refusal::OtherFormat { taken: "HL7 v2" };
+    assert_eq!(refused, [(Bytes::from("{\"resourceType\":\"Patient\"}"), taken)]);
+}
+
 #[tokio::test]
 async fn a_sender_that_knows_no_frames_is_told() {
     let running = Running::start("").await;

@@ -70,12 +70,14 @@ impl Format {
                 let kept = |byte: u8| byte >= b' ' || matches!(byte, b'\t' | b'\n' | b'\r');
                 text.bytes().all(kept) && !text.trim_start().is_empty()
             }
-            Self::Code => text.split(|c: char| c.is_whitespace()).all(|word| !word.is_empty()),
+            Self::Code => {
+                is_one_word(text) || text.split(|c: char| c.is_whitespace()).all(|word| !word.is_empty())
+            }
             Self::Id => {
                 let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.');
                 text.len() <= 64 && text.bytes().all(plain)
             }
-            Self::Uri => !text.contains(char::is_whitespace),
+            Self::Uri => is_one_word(text) || !text.contains(char::is_whitespace),
             Self::Oid => text.strip_prefix("urn:oid:").is_some_and(is_oid),
             Self::Uuid => text.strip_prefix("urn:uuid:").is_some_and(is_uuid),
             Self::Date => is_date(text),
@@ -90,6 +92,11 @@ impl Format {
             Self::Xhtml => text.starts_with("<div") && text.ends_with("</div>"),
         }
     }
+}
+
+/// Whether all is visible ASCII, as nearly every code and address is: seen without reading characters.
+fn is_one_word(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// An object identifier: numbers without leading zeros between points, the first 0, 1 or 2.
@@ -132,16 +139,21 @@ fn is_instant(text: &str) -> bool {
     date.len() == 10
         && is_date(date)
         && is_time(time)
-        && offset.is_some_and(|it| is_time(&format!("{it}:00")))
+        && offset.is_some_and(|offset| is_clock(offset, &[24, 60]))
 }
 
 fn is_time(text: &str) -> bool {
     let (clock, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    let mut parts = clock.split(':');
-    let mut below = |bound: u32| {
-        parts.next().is_some_and(|part| part.len() == 2 && number(part).is_some_and(|number| number < bound))
+    is_clock(clock, &[24, 60, 61]) && number(fraction).is_some()
+}
+
+/// Numbers of two digits between colons, each below its bound.
+fn is_clock(text: &str, bounds: &[u32]) -> bool {
+    let mut parts = text.split(':');
+    let below = |bound: &u32| {
+        parts.next().is_some_and(|part| part.len() == 2 && number(part).is_some_and(|number| number < *bound))
     };
-    below(24) && below(60) && below(61) && parts.next().is_none() && number(fraction).is_some()
+    bounds.iter().all(below) && parts.next().is_none()
 }
 
 /// Digits and nothing else, as a number (of the first nine).

@@ -71,6 +71,12 @@ async fn what_is_refused_gets_a_reason_and_its_head_is_kept() {
             "the message was broken off: no end of its frame came in 30 s",
             Some(GOOD.len()),
         ),
+        (
+            Refusal::OtherFormat { taken: "HL7 v2" },
+            b"{\"resourceType\":\"Patient\"}",
+            "this listener takes HL7 v2 here, and this is not",
+            Some(26),
+        ),
         (Refusal::NotFramed, b"GET / HTTP/1.1", "the bytes are not framed as a message", Some(14)),
         (
             Refusal::Busy,

@@ -4,12 +4,13 @@
 
 use std::borrow::Cow;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
 
 use super::{
     current::{Current, path, with},
     fault::fault,
     handles::NodeHandle,
+    host::Host,
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
@@ -94,7 +95,7 @@ impl FieldHandle {
 }
 
 /// Gives scripts the message.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<MessageHandle>("Message");
     engine.register_type_with_name::<SegmentHandle>("Segment");
     engine.register_type_with_name::<FieldHandle>("Value");
@@ -105,7 +106,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_comparisons(engine);
 }
 
-fn register_message(engine: &mut Engine) {
+fn register_message(engine: &mut Host) {
     engine
         .register_indexer_get(|_: &mut MessageHandle, at: ImmutableString| message_get(&at))
         .register_fn("all", |_: &mut MessageHandle, at: ImmutableString| message_all(&at))
@@ -159,7 +160,7 @@ fn register_message(engine: &mut Engine) {
         });
 }
 
-fn register_segment(engine: &mut Engine) {
+fn register_segment(engine: &mut Host) {
     engine
         .register_indexer_get(|segment: &mut SegmentHandle, at: ImmutableString| segment_get(*segment, &at))
         .register_indexer_get(|segment: &mut SegmentHandle, number: INT| segment_field(*segment, number))
@@ -186,7 +187,7 @@ fn register_segment(engine: &mut Engine) {
         });
 }
 
-fn register_value(engine: &mut Engine) {
+fn register_value(engine: &mut Host) {
     engine
         .register_get("text", |value: &mut FieldHandle| value.text())
         .register_get("raw", |value: &mut FieldHandle| {
@@ -239,7 +240,7 @@ fn register_value(engine: &mut Engine) {
         );
 }
 
-fn register_documents(engine: &mut Engine) {
+fn register_documents(engine: &mut Host) {
     engine
         .register_fn("attachment", |values: Array| -> Result<Dynamic> {
             let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
@@ -275,7 +276,7 @@ fn register_documents(engine: &mut Engine) {
         });
 }
 
-fn register_comparisons(engine: &mut Engine) {
+fn register_comparisons(engine: &mut Host) {
     engine
         .register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
         .register_fn("!=", |value: FieldHandle, text: ImmutableString| {

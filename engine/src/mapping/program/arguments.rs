@@ -150,7 +150,9 @@ impl Machine<'_> {
         if get.elvis && value.is_unit() {
             return Ok(Dynamic::UNIT);
         }
-        if let Ok(map) = value.as_map_ref() {
+        if value.is_map()
+            && let Ok(map) = value.as_map_ref()
+        {
             let found = map.get(get.name.as_str()).cloned();
             return found
                 .ok_or_else(|| EvalAltResult::ErrorPropertyNotFound(get.name.to_string(), get.at).into());
@@ -194,18 +196,26 @@ impl Machine<'_> {
         if index.elvis && object.is_unit() {
             return Ok(Dynamic::UNIT);
         }
-        if let Ok(map) = object.as_map_ref() {
+        if object.is_map()
+            && let Ok(map) = object.as_map_ref()
+        {
             let key = key.as_immutable_string_ref().map_err(|found| mismatch("string", found, index.at))?;
-            return Ok(map.get(key.as_str()).cloned().unwrap_or(Dynamic::UNIT));
+            let found = map.get(key.as_str()).cloned();
+            return found
+                .ok_or_else(|| EvalAltResult::ErrorPropertyNotFound(key.to_string(), index.at).into());
         }
-        if let Ok(list) = object.as_array_ref() {
+        if object.is_array()
+            && let Ok(list) = object.as_array_ref()
+        {
             let number = key.as_int().map_err(|found| mismatch("i64", found, index.at))?;
             let found = from_either_end(number, list.len()).and_then(|place| list.get(place));
             return found
                 .cloned()
                 .ok_or_else(|| EvalAltResult::ErrorArrayBounds(list.len(), number, index.at).into());
         }
-        if let (Ok(text), Ok(number)) = (object.as_immutable_string_ref(), key.as_int()) {
+        if object.is_string()
+            && let (Ok(text), Ok(number)) = (object.as_immutable_string_ref(), key.as_int())
+        {
             let count = text.chars().count();
             let found = from_either_end(number, count).and_then(|place| text.chars().nth(place));
             return found

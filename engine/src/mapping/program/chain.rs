@@ -291,12 +291,16 @@ fn closure_of(expression: &Expr) -> Option<Closure> {
         // What it captures is shared first.
         Expr::Stmt(block) => match block.statements() {
             [Stmt::Share(_), Stmt::Expr(curry)] => closure_of(curry),
+            [Stmt::Share(_), Stmt::FnCall(curry, _)] => curried(curry),
             _ => None,
         },
-        Expr::FnCall(curry, _) if curry.name == "curry" => {
-            let (pointer, captured) = curry.args.split_first()?;
-            Some(Closure { captured: captured.len(), ..closure_of(pointer)? })
-        }
+        Expr::FnCall(curry, _) => curried(curry),
         _ => None,
     }
+}
+
+fn curried(call: &FnCallExpr) -> Option<Closure> {
+    let (pointer, captured) = call.args.split_first()?;
+    let pointer = (call.name == "curry").then(|| closure_of(pointer)).flatten()?;
+    Some(Closure { captured: captured.len(), ..pointer })
 }

@@ -232,7 +232,9 @@ impl Machine<'_> {
     fn switch(&mut self, switch: &Switch) -> Result<Dynamic> {
         let on = self.value(&switch.on)?;
         let mut fitting: &[usize] = &[];
-        if let Ok(text) = on.as_immutable_string_ref() {
+        if on.is_string()
+            && let Ok(text) = on.as_immutable_string_ref()
+        {
             fitting = switch.texts.get(&*text).map_or(&[], Vec::as_slice);
         } else if let Some((_, arms)) =
             switch.values.iter().find(|(own, _)| super::operators::is_same(own, &on))
@@ -276,11 +278,11 @@ impl Machine<'_> {
 
     /// The value, if it is not larger than a value may be.
     pub fn bounded(&self, value: Dynamic, at: Position) -> Result<Dynamic> {
-        let mut size = Size::default();
-        size.add(&value);
-        if size == Size::default() {
+        if !(value.is_string() || value.is_array() || value.is_map()) {
             return Ok(value);
         }
+        let mut size = Size::default();
+        size.add(&value);
         self.fits(size.text, self.limits.text_bytes, "Length of string", at)?;
         self.fits(size.items, self.limits.items, "Size of array/BLOB", at)?;
         self.fits(size.pairs, self.limits.items, "Size of object map", at)?;
@@ -296,7 +298,7 @@ impl Machine<'_> {
 }
 
 /// What is in a value, and in all that is in it.
-#[derive(Default, PartialEq)]
+#[derive(Default)]
 struct Size {
     text: usize,
     items: usize,
@@ -305,12 +307,19 @@ struct Size {
 
 impl Size {
     fn add(&mut self, value: &Dynamic) {
-        if let Ok(text) = value.as_immutable_string_ref() {
+        // Asked first what it is: what it is not has to be named, which takes longer.
+        if value.is_string()
+            && let Ok(text) = value.as_immutable_string_ref()
+        {
             self.text += text.len();
-        } else if let Ok(list) = value.as_array_ref() {
+        } else if value.is_array()
+            && let Ok(list) = value.as_array_ref()
+        {
             self.items += list.len();
             list.iter().for_each(|item| self.add(item));
-        } else if let Ok(map) = value.as_map_ref() {
+        } else if value.is_map()
+            && let Ok(map) = value.as_map_ref()
+        {
             self.pairs += map.len();
             map.values().for_each(|item| self.add(item));
         }

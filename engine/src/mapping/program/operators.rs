@@ -143,14 +143,19 @@ impl Machine<'_> {
 
 /// The comparison of two values of one of Rhai's own types.
 fn compared(kind: Kind, left: &Dynamic, right: &Dynamic) -> Option<bool> {
-    if let (Ok(left), Ok(right)) = (left.as_immutable_string_ref(), right.as_immutable_string_ref()) {
-        return ordered(kind, left.as_str(), right.as_str());
+    // Asked first what they are: what they are not has to be named, which takes longer.
+    if left.is_string() && right.is_string() {
+        return ordered(
+            kind,
+            left.as_immutable_string_ref().ok()?.as_str(),
+            right.as_immutable_string_ref().ok()?.as_str(),
+        );
     }
-    if let (Ok(left), Ok(right)) = (left.as_int(), right.as_int()) {
-        return ordered(kind, left, right);
+    if left.is_int() && right.is_int() {
+        return ordered(kind, left.as_int().ok()?, right.as_int().ok()?);
     }
-    if let (Ok(left), Ok(right)) = (left.as_bool(), right.as_bool()) {
-        return ordered(kind, left, right);
+    if left.is_bool() && right.is_bool() {
+        return ordered(kind, left.as_bool().ok()?, right.as_bool().ok()?);
     }
     if left.is_unit() && right.is_unit() {
         return match kind {
@@ -189,14 +194,17 @@ fn unlike(kind: Kind, left: &Dynamic, right: &Dynamic) -> Option<bool> {
 
 /// The sum of two numbers, or a text and another one.
 fn sum(left: &Dynamic, right: &Dynamic) -> Option<Dynamic> {
-    if let (Ok(left), Ok(right)) = (left.as_immutable_string_ref(), right.as_immutable_string_ref()) {
+    if left.is_string() && right.is_string() {
+        let (left, right) = (left.as_immutable_string_ref().ok()?, right.as_immutable_string_ref().ok()?);
         let mut text = String::with_capacity(left.len() + right.len());
         text.push_str(&left);
         text.push_str(&right);
         return Some(ImmutableString::from(text).into());
     }
-    let (left, right) = (left.as_int().ok()?, right.as_int().ok()?);
-    left.checked_add(right).map(Dynamic::from)
+    if left.is_int() && right.is_int() {
+        return left.as_int().ok()?.checked_add(right.as_int().ok()?).map(Dynamic::from);
+    }
+    None
 }
 
 /// Whether a value is the one that a `switch` names: of the same type, and equal.

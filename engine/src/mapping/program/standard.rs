@@ -38,8 +38,8 @@ impl Method {
 /// What the function gives; nothing when it is not for values of these types.
 pub(super) fn call(method: Method, values: &mut [Dynamic], limits: &Limits) -> Option<Result<Dynamic>> {
     let (object, arguments) = values.split_first_mut()?;
-    if let Ok(text) = object.as_immutable_string_ref() {
-        return of_text(method, &text, arguments).map(Ok);
+    if object.is_string() {
+        return of_text(method, &*object.as_immutable_string_ref().ok()?, arguments).map(Ok);
     }
     let mut list = object.as_array_mut().ok()?;
     of_list(method, &mut list, arguments, limits)

@@ -90,7 +90,7 @@ impl FieldHandle {
 
     /// The text of the first leaf; empty when there is none.
     pub fn text(self) -> Result<ImmutableString> {
-        with(|current| Ok(shared(self.find(current).text().unwrap_or_default())))
+        with(|current| Ok(said(self.find(current))))
     }
 }
 
@@ -351,14 +351,30 @@ fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
 fn has(segment: SegmentHandle, at: &str) -> Result<bool> {
     let path = path(at)?;
     if path.repetition > 1 || path.field == 0 {
-        return look(segment, at, |value, _| matches!(value, Value::Present(_)));
+        return look(segment, at, |value, _| says_something(value));
     }
-    with(|current| Ok(repetitions(segment, &path, current)?.any(|value| matches!(value, Value::Present(_)))))
+    with(|current| Ok(repetitions(segment, &path, current)?.any(says_something)))
+}
+
+/// Whether there is more than blanks and line ends, which no data type takes for a value.
+fn says_something(value: Value<'_>) -> bool {
+    value.part().is_some_and(|part| match part.raw().trim_start().as_bytes().first() {
+        None => false,
+        Some(first) => Some(*first) != part.separators().escape || !part.whole().trim().is_empty(),
+    })
+}
+
+/// The text of the first leaf; empty when that is blank.
+fn said(value: Value<'_>) -> ImmutableString {
+    match value.text() {
+        Some(text) if !text.trim_start().is_empty() => shared(text),
+        _ => ImmutableString::new(),
+    }
 }
 
 /// The text of the first leaf there; empty when there is none.
 fn text(segment: SegmentHandle, at: &str) -> Result<ImmutableString> {
-    look(segment, at, |value, _| shared(value.text().unwrap_or_default()))
+    look(segment, at, |value, _| said(value))
 }
 
 /// Looks at the value at a path of the segment, in the text of the message.

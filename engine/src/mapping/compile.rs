@@ -265,6 +265,15 @@ fn link(
             Ok(call) => {
                 let ignored = ignored.remove(&unit.name).unwrap_or_default();
                 let entry = library.entry(&unit.name, &unit.functions.inside("map"), 1);
+                if entry.is_none() {
+                    let what = "this mapping takes longer than others: something in it is left to Rhai's own evaluator";
+                    let slow = Problem::warning(what).at(unit.parts.file(), 0, 0);
+                    problems.push(
+                        slow.help(
+                            "do without `try`, `this`, `Fn`, `call`, `reduce` and functions in variables",
+                        ),
+                    );
+                }
                 let script = Script { file: unit.parts.file().to_owned(), entry, call, ignored };
                 drop(done.scripts.insert(unit.name.clone(), script));
             }

@@ -10,7 +10,7 @@ use crate::mapping::{Limits, current, fault::Verdict};
 type Result<T> = std::result::Result<T, Flow>;
 
 /// How often the clock is looked at, in steps; a power of two.
-const CLOCK_EVERY: u64 = 64;
+const CLOCK_EVERY: u64 = 256;
 
 /// What ends the steps that follow.
 pub(super) enum Flow {

@@ -109,6 +109,7 @@ fn what_has_no_program_is_run_by_rhai() {
     ] {
         let mappings = compiled(body).unwrap();
         assert_eq!(mappings.run_by_rhai().collect::<Vec<_>>(), ["adt"], "{body}");
+        assert_eq!(mappings.warnings().len(), 1, "{body}: {:?}", mappings.warnings());
         let product = mappings.run("adt", &message(ADT), &context()).unwrap();
         assert!(matches!(product.mapped, Mapped::Outputs(_)), "{body}: {product:?}");
     }

@@ -30,13 +30,16 @@ const OBSERVATIONS: usize = 31;
 /// A place begins with `$` and the letter of what goes there, and is as long as that is.
 const ADT: &str = "MSH|^~\\&|PAS|RXX|TIE|RXX|20260115$T$$$$||ADT^A01^ADT_A01|$C$$$$$$$$$$$$$$$$|T|2.4|||||GBR|UNICODE|EN||iTKv1.0\r\
     EVN||20260115$T$$$$|||111111111^CLERK^ANNE^^^Miss^^RXX01|20260115092500\r\
-    PID|1||$N$$$$$$$$^^^NHS~$M$$$$$^^^RXX^MR||$S$$$$$^FREDA^JANE^^MRS^^L~SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN||$B$$$$$$0415|2|||$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H~PO BOX $H$^^LEEDS^^LS1 1AA^GBR^PST||01653$P$$$$^PRN^PH~07700$P$$$$^PRN^CP~^NET^Internet^p$M$$$$$@example.org|01653555199^WPN^PH|EN|M|C22|||||A|BERLIN|N||GBR||DEU|||N|ED\r\
+    PID|1||$N$$$$$$$$^^^NHS~$M$$$$$^^^RXX^MR||$S$$$$$^FREDA^JANE^^MRS^^L~SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN~FREDDIE^^^^^^PREFERRED||$B$$$$$$0415|2|||$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H~PO BOX $H$^^LEEDS^^LS1 1AA^GBR^PST||01653$P$$$$^PRN^PH~07700$P$$$$^PRN^CP~^NET^Internet^p$M$$$$$@example.org|01653555199^WPN^PH|EN|M|C22|||||A|BERLIN|N||GBR||DEU|||N|ED\r\
     PD1|||MALTON GP PRACTICE^^Y06601|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP\r\
     NK1|1|$S$$$$$^ALBERT^J^^MR^^L|1|$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700$P$$$$||||||||||1|19631111||||EN\r\
+    NK1|2|$S$$$$$^MARY^ANN^^MRS^^L|2|$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700$P$$$$\r\
     PV1|1|I|MAU^WARD7^BED$H$^RXX01|21|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP|C9999991^DARWIN^SAMUEL^^^Dr^^^GMC~C9999992^BLACKWELL^ELIZA^^^Dr^^^GMC|300||||19|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC||V$M$$$$$^^^VISITID|||||||||||||||||||||||||20260115090000\r\
     PV2|||||||||20260120||||||||||||||||2|||||||||||||A\r\
     AL1|1|DA|Z88.0^Penicillin^ICD10|5|RASH|19980701\r\
-    DG1|1||J18.9^Pneumonia, unspecified^ICD10||202601150900|A|||||||||1\r";
+    DG1|1||J18.9^Pneumonia, unspecified^ICD10||202601150900|A|||||||||1\r\
+    ZU1|202601150830|1|C|202601150900||300\r\
+    ZU8|U|1|Yes|0\r";
 
 const RESULT: &str = "MSH|^~\\&|LIMS|RXX|TIE|RXX|20260304$T$$$$||ORU^R01^ORU_R01|$C$$$$$$$$$$$$$$$$|T|2.5.1|||||GBR|UNICODE UTF-8|EN\r\
     PID|1||$N$$$$$$$$^^^NHS~$M$$$$$^^^RXX^MR||$S$$$$$^FREDA||$B$$$$$$|F\r\
@@ -232,7 +235,7 @@ mod tests {
     fn messages_are_whole_and_each_is_its_own() {
         let some = patients(40, 2);
         for (kind, bytes, segments) in [
-            (Kind::Adt, 1_300..1_500, 9),
+            (Kind::Adt, 1_300..1_500, 12),
             (Kind::Oru, 4_000..6_000, 36),
             (Kind::Document, 5_000_000..5_002_000, 6),
         ] {

@@ -58,7 +58,7 @@ const ALWAYS: [&str; 15] = [
     "engine_cpu_ms_per_message",
     "floor_disk.messages_per_second",
     "floor_disk.sync_ms.p50",
-    "fsyncs_per_second",
+    "commits_per_second",
     "messages_per_commit",
     "ready_after_ms",
     "resident_peak_bytes",

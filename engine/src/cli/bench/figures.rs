@@ -46,7 +46,9 @@ pub(super) struct Figures {
     pub bytes_written_per_message: Option<f64>,
     /// Size of the journal after the stop, over all messages in it.
     pub bytes_kept_per_message: Option<f64>,
-    /// Syncs of the journal's log a second: one for each of the engine's commits (PostgreSQL: by its own counter).
+    /// Transactions of the engine's messages and outcomes a second; each is one sync.
+    pub commits_per_second: f64,
+    /// All syncs of the engine a second, counted by `perf` where that is allowed (PostgreSQL: of its log, by its own counter).
     pub fsyncs_per_second: Option<f64>,
     /// Messages for each commit; outcomes share the commits.
     pub messages_per_commit: f64,

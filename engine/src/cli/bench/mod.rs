@@ -14,12 +14,14 @@ mod http;
 mod load;
 mod messages;
 mod parts;
+mod phases;
 mod readings;
 mod receiver;
 mod scenario;
 mod scratch;
 mod sign;
 mod stage;
+mod syncs;
 mod table;
 mod trial;
 

@@ -63,14 +63,10 @@ pub(super) fn pending(engine: &Engine) -> Result<u64, Failure> {
     Ok(client::sum(&metrics, "tie_deliveries_pending{", |labels| !labels.contains("dead")))
 }
 
-/// Bytes of the files below a directory.
-pub(super) fn size(directory: &Path) -> u64 {
-    let entries = fs::read_dir(directory).into_iter().flatten().flatten();
-    let sizes = entries.filter_map(|entry| {
-        let about = entry.metadata().ok()?;
-        Some(if about.is_dir() { size(&entry.path()) } else { about.len() })
-    });
-    sizes.sum()
+/// Bytes of a journal's database in its directory, with what is still in its log. The reserve is no part of it.
+pub(super) fn journal_bytes(directory: &Path) -> u64 {
+    let sizes = ["journal.sqlite", "journal.sqlite-wal"].map(|name| fs::metadata(directory.join(name)));
+    sizes.into_iter().flatten().map(|about| about.len()).sum()
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -172,6 +172,7 @@ impl<'a> Stage<'a> {
                 (seen, since) = (least, Instant::now());
             }
             if since.elapsed() > STALLED {
+                self.engine.page("GET", "/livez", "")?;
                 return Err(Failure::Broken(format!(
                     "LOST: {} messages were acknowledged, {least} have arrived, and nothing more came for {} s",
                     self.acknowledged,

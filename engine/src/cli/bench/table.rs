@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Head, width, decimals, where the figure is, what it is divided by.
 type Column = (&'static str, usize, usize, &'static [&'static str], f64);
 
-const COLUMNS: [Column; 17] = [
+const COLUMNS: [Column; 18] = [
     ("ack/s", 8, 0, &["acknowledged_per_second"], 1.0),
     ("deliv/s", 8, 0, &["delivered_per_second"], 1.0),
     ("road/s", 8, 0, &["road_per_second"], 1.0),
@@ -18,6 +18,7 @@ const COLUMNS: [Column; 17] = [
     ("rss MB", 7, 0, &["resident_peak_bytes"], 1e6),
     ("kB wr.", 7, 1, &["bytes_written_per_message"], 1e3),
     ("kB kept", 8, 1, &["bytes_kept_per_message"], 1e3),
+    ("commit/s", 9, 0, &["commits_per_second"], 1.0),
     ("fsync/s", 8, 0, &["fsyncs_per_second"], 1.0),
     ("batch", 6, 1, &["messages_per_commit"], 1.0),
     ("disk/s", 8, 0, &["floor_disk", "messages_per_second"], 1.0),

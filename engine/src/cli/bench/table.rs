@@ -71,12 +71,15 @@ fn more(figures: &Value) -> String {
     }
     if figures.get("drained_per_second").is_some() {
         return format!(
-            "{:>15} a backlog of {} (built at {:.0}/s) drained at {:.0}/s in {:.1} s, {:.3} ms of CPU each, while {}/s came\n",
+            "{:>15} a backlog of {} (built at {:.0}/s) drained at {:.0}/s {}, {:.3} ms of CPU each, while {}/s came\n",
             "",
             number(&["backlog_built"]),
             number(&["built_per_second"]),
             number(&["drained_per_second"]),
-            number(&["caught_up_after_seconds"]),
+            match number(&["caught_up_after_seconds"]) {
+                0.0 => "and had not caught up when it was given up".to_owned(),
+                seconds => format!("in {seconds:.1} s"),
+            },
             number(&["drain_cpu_ms_per_message"]),
             number(&["rate"]),
         );

@@ -73,6 +73,11 @@ pub(super) struct Figures {
     pub configuration: String,
 }
 
+/// A figure as a part of its floor.
+pub(super) fn over(figure: f64, floor: f64) -> Option<f64> {
+    (floor > 0.0).then(|| figure / floor)
+}
+
 /// Number by number the median of several trials; all else as in the first.
 pub(super) fn median(trials: &[Value]) -> Value {
     let Some(first) = trials.first() else { return Value::Null };

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use tokio::time::sleep;
 
 use super::{
-    Failure, Options, database::Work, histogram::Latency, load::Loaded, messages::Kind, parts::Client,
-    readings::Reading, scenario::Scenario, stage::Stage,
+    Failure, Options, database::Work, figures::over, histogram::Latency, load::Loaded, messages::Kind,
+    parts::Client, readings::Reading, scenario::Scenario, stage::Stage, syncs::Counter,
 };
 
 /// A document comes so often, a second.
@@ -179,7 +179,7 @@ async fn among_documents(options: &Options, stage: &mut Stage<'_>) -> Result<Mea
         "document_end_to_end_ms": stage.slowest(Some(Kind::Document))?,
         "alone_acknowledgement_ms": alone.acknowledgement,
         "alone_end_to_end_ms": alone_end_to_end,
-        "acknowledgement_p99_over_alone": super::trial::over(loaded.acknowledgement.p99, alone.acknowledgement.p99),
+        "acknowledgement_p99_over_alone": over(loaded.acknowledgement.p99, alone.acknowledgement.p99),
     });
     Ok(Measured {
         messages: loaded.acknowledged + documents.acknowledged,

@@ -9,7 +9,7 @@ use super::{
     Failure, Options,
     database::Database,
     direct::{Posted, Posts},
-    figures::Figures,
+    figures::{Figures, over},
     floor::{self, Disk},
     parts::Client,
     phases::{self, Measured, Moment},
@@ -130,9 +130,4 @@ async fn close(options: &Options, stage: Stage<'_>, figures: &mut Figures) -> Re
     }
     drop(receiver);
     Ok(())
-}
-
-/// A figure as a part of its floor.
-pub(super) fn over(figure: f64, floor: f64) -> Option<f64> {
-    (floor > 0.0).then(|| figure / floor)
 }

@@ -44,10 +44,10 @@ pub(super) use parts::{Arguments as PartArguments, run as run_part};
 const PHASES: u32 = 4;
 
 const MORE: &str = "\
-Each trial has a scratch directory with a whole instance: the shipped mappings, a route for each kind of message, and the\n\
-engine's defaults otherwise. The engine is this binary's `tie run`; a receiver that stores nothing and a load client run\n\
+Each trial has a scratch directory with a whole instance: the shipped mappings, a route for each kind of message, and the \
+engine's defaults otherwise. The engine is this binary's `tie run`; a receiver that stores nothing and a load client run \
 beside it. All share this machine, so compare ratios, and CPU a message; rates of different runs are not comparable.\n\n\
-With --json there is one JSON object a line for each scenario and number of connections; with --runs it has the median\n\
+With --json there is one JSON object a line for each scenario and number of connections; with --runs it has the median \
 of each figure, and all trials in `trials`.";
 
 /// Measure how fast this binary is on this machine.

@@ -105,6 +105,15 @@ fn parse(answer: &[u8]) -> Option<(u16, String)> {
     Some((status, body.to_owned()))
 }
 
+/// Adds up the samples of a metric in the Prometheus text format.
+pub(super) fn sum(metrics: &str, prefix: &str, wanted: impl Fn(&str) -> bool) -> u64 {
+    let samples = metrics.lines().filter_map(|line| line.strip_prefix(prefix)?.rsplit_once(' '));
+    samples
+        .filter(|(labels, _)| wanted(labels))
+        .filter_map(|(_, value)| value.parse::<f64>().ok())
+        .sum::<f64>() as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,5 +125,12 @@ mod tests {
         for strange in [&b"SSH-2.0-OpenSSH\r\n\r\n"[..], b"", b"HTTP/1.1 200"] {
             assert_eq!(parse(strange), None);
         }
+    }
+
+    #[test]
+    fn samples_are_added_up_by_their_labels() {
+        let metrics = "# HELP a b\na{x=\"1\"} 3\na{x=\"2\"} 4\nab{x=\"1\"} 9\n";
+        assert_eq!(sum(metrics, "a{", |_| true), 7);
+        assert_eq!(sum(metrics, "a{", |labels| labels.contains("\"2\"")), 4);
     }
 }

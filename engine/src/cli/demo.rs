@@ -210,14 +210,15 @@ impl Show<'_> {
     /// Prints how things stand; tells how many deliveries wait.
     fn line(&self) -> Option<u64> {
         let (_, metrics) = client::fetch(self.admin, "GET", "/metrics", "").ok()?;
-        let waiting = sum(&metrics, "tie_deliveries_pending{", |labels| !labels.contains("dead"));
+        let waiting = client::sum(&metrics, "tie_deliveries_pending{", |labels| !labels.contains("dead"));
         say(format_args!(
             "{:>4}s  {:>8}  {:>6}  {:>9}  {:>6}  {:>7}\n",
             self.began.elapsed().as_secs(),
-            sum(&metrics, "tie_messages_received_total{", |_| true),
-            sum(&metrics, "tie_mapping_seconds_count{", |_| true),
-            sum(&metrics, "tie_deliveries_total{", |labels| labels.contains("state=\"delivered\"")),
-            sum(&metrics, "tie_delivery_attempt_seconds_count{", |labels| !labels.contains("result=\"ok\"")),
+            client::sum(&metrics, "tie_messages_received_total{", |_| true),
+            client::sum(&metrics, "tie_mapping_seconds_count{", |_| true),
+            client::sum(&metrics, "tie_deliveries_total{", |labels| labels.contains("state=\"delivered\"")),
+            client::sum(&metrics, "tie_delivery_attempt_seconds_count{", |labels| !labels
+                .contains("result=\"ok\"")),
             waiting,
         ));
         Some(waiting)
@@ -294,29 +295,8 @@ impl Sender {
     }
 }
 
-/// Adds up the samples of a metric in the Prometheus text format.
-fn sum(metrics: &str, prefix: &str, wanted: impl Fn(&str) -> bool) -> u64 {
-    let samples = metrics.lines().filter_map(|line| line.strip_prefix(prefix)?.rsplit_once(' '));
-    samples
-        .filter(|(labels, _)| wanted(labels))
-        .filter_map(|(_, value)| value.parse::<f64>().ok())
-        .sum::<f64>() as u64
-}
-
 async fn until(mut holds: impl FnMut() -> bool) {
     while !holds() {
         tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn samples_are_added_up_by_their_labels() {
-        let metrics = "# HELP a b\na{x=\"1\"} 3\na{x=\"2\"} 4\nab{x=\"1\"} 9\n";
-        assert_eq!(sum(metrics, "a{", |_| true), 7);
-        assert_eq!(sum(metrics, "a{", |labels| labels.contains("\"2\"")), 4);
     }
 }

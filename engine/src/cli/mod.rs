@@ -4,6 +4,7 @@
 //! `--json`; what is said to people about faults is on stderr. Nothing of a message is printed except by commands that are asked for it.
 
 mod audit;
+mod bench;
 mod check;
 mod client;
 mod coverage;
@@ -137,6 +138,11 @@ enum Command {
     Demo(demo::Arguments),
     /// Run a small FHIR record in memory, for demonstration and tests only.
     DemoRecord(demo_record::Arguments),
+    /// Measure how fast this binary is on this machine, beside what the machine can do at all.
+    Bench(bench::Arguments),
+    /// One of the processes that `tie bench` starts.
+    #[command(hide = true)]
+    BenchPart(bench::PartArguments),
 }
 
 /// Runs the command that the process was started with.
@@ -164,6 +170,8 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Send(arguments) => return send::run(&arguments),
         Command::Demo(arguments) => demo::run(&arguments, &place, plugins),
         Command::DemoRecord(arguments) => return demo_record::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments, &place),
+        Command::BenchPart(arguments) => bench::run_part(&arguments, &place.home),
     };
     ExitCode::from(exit as u8)
 }

@@ -56,7 +56,8 @@ pub struct Arguments {
     json: bool,
 }
 
-fn rate(text: &str) -> Result<f64, String> {
+/// A number that can be a rate or a time.
+pub(super) fn rate(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 && number < 1e9 => Ok(number),
         _ => Err("a number above zero".to_owned()),

@@ -5,12 +5,19 @@
 //! sender removed is, as `null`, which leaves the engine only where a destination wants to know.
 //! Not here: which elements there are (`elements`), where they stand (`path`).
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::json::{write_name, write_text};
+use super::{
+    elements::Type,
+    json::{write_name, write_text},
+    name::{Name, name},
+};
 
 /// One value of a resource: an object, a list or a primitive.
 #[derive(Clone, PartialEq)]
@@ -34,8 +41,23 @@ pub enum Node {
 }
 
 /// Named elements in the order they were put in.
-#[derive(Clone, Default, PartialEq)]
-pub struct Object(Vec<(SmolStr, Node)>);
+#[derive(Clone)]
+pub struct Object(Elements);
+
+/// What a revision says in many messages is held in common: it is not copied, and checked and written once.
+#[derive(Clone)]
+enum Elements {
+    Own(Vec<(Name, Node)>),
+    Common(Arc<Common>),
+}
+
+struct Common {
+    elements: Vec<(Name, Node)>,
+    /// The type by which it was found to be right.
+    checked: OnceLock<&'static Type>,
+    /// As JSON with its braces; none when it depends on what is around it.
+    json: OnceLock<Option<Box<[u8]>>>,
+}
 
 /// What a reference points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,19 +83,19 @@ impl Node {
     }
 
     /// An object of the elements that have a value; no two have one name.
-    pub fn object<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
+    pub fn object<K: Into<Name>, const N: usize>(elements: [(K, Option<Node>); N]) -> Self {
         Self::Object(Object::of(elements))
     }
 
     /// A Reference to a resource, or to something of which only the name is known.
     pub fn reference(target: Option<Target>, display: Option<Self>) -> Self {
-        Self::object([("reference", target.map(Self::from)), ("display", display)])
+        Self::object([(name!("reference"), target.map(Self::from)), (name!("display"), display)])
     }
 
     /// Whether nothing would be written.
     pub fn is_empty(&self) -> bool {
         match self {
-            Self::Object(object) => object.0.iter().all(|(_, node)| node.is_empty()),
+            Self::Object(object) => object.entries().iter().all(|(_, node)| node.is_empty()),
             Self::Array(nodes) => nodes.iter().all(Self::is_empty),
             Self::Text(text) | Self::Decimal(text) => text.is_empty(),
             Self::Null => true,
@@ -87,10 +109,31 @@ impl Node {
             Self::Null => true,
             Self::Object(object) => {
                 let left =
-                    |(name, node): &(SmolStr, Node)| name == "url" || node.is_empty() || node.is_removal();
-                object.0.iter().any(|(_, node)| node.is_removal()) && object.0.iter().all(left)
+                    |(name, node): &(Name, Node)| name == name!("url") || node.is_empty() || node.is_removal();
+                let elements = object.entries();
+                elements.iter().any(|(_, node)| node.is_removal()) && elements.iter().all(left)
             }
             Self::Array(nodes) => !nodes.is_empty() && nodes.iter().all(Self::is_removal),
+            _ => false,
+        }
+    }
+
+    /// The same node, its objects held in common by all that have a copy of them.
+    #[must_use]
+    pub(crate) fn in_common(self) -> Self {
+        match self {
+            Self::Object(object) => Self::Object(object.parts_in_common().in_common()),
+            Self::Array(nodes) => Self::Array(nodes.into_iter().map(Self::in_common).collect()),
+            node => node,
+        }
+    }
+
+    /// Whether a reference is in it, whose text depends on what is around it.
+    fn refers(&self) -> bool {
+        match self {
+            Self::Object(object) => object.entries().iter().any(|(_, node)| node.refers()),
+            Self::Array(nodes) => nodes.iter().any(Self::refers),
+            Self::Reference(_) => true,
             _ => false,
         }
     }
@@ -117,10 +160,20 @@ impl Node {
         }
     }
 
+    /// An element of an object, by its known name.
+    pub(crate) fn at(&self, name: &Name) -> Option<&Node> {
+        match self {
+            Self::Object(object) => object.at(name),
+            _ => None,
+        }
+    }
+
     /// The objects and arrays nested in each other here, 1 for a primitive.
     pub fn depth(&self) -> usize {
         match self {
-            Self::Object(object) => 1 + object.0.iter().map(|(_, node)| node.depth()).max().unwrap_or(0),
+            Self::Object(object) => {
+                1 + object.entries().iter().map(|(_, node)| node.depth()).max().unwrap_or(0)
+            }
             Self::Array(nodes) => 1 + nodes.iter().map(Self::depth).max().unwrap_or(0),
             _ => 1,
         }
@@ -162,38 +215,82 @@ impl Node {
 
 impl Object {
     /// An object without elements.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        Self(Elements::Own(Vec::new()))
     }
 
     /// An object without elements, with room for some.
     pub fn with_capacity(elements: usize) -> Self {
-        Self(Vec::with_capacity(elements))
+        Self(Elements::Own(Vec::with_capacity(elements)))
     }
 
     /// An object of the elements that have a value; no two have one name.
-    pub(super) fn of<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
-        let mut object = Self::with_capacity(elements.iter().filter(|(_, node)| node.is_some()).count());
+    pub(super) fn of<K: Into<Name>, const N: usize>(elements: [(K, Option<Node>); N]) -> Self {
+        let mut own = Vec::with_capacity(elements.iter().filter(|(_, node)| node.is_some()).count());
         for (name, node) in elements {
-            object.push(name, node);
+            if let Some(node) = node {
+                own.push((name.into(), node));
+            }
         }
-        object
+        Self(Elements::Own(own))
+    }
+
+    /// The same object, to be held in common by all that have a copy of it: see [`Elements`].
+    #[must_use]
+    pub fn in_common(self) -> Self {
+        match self.0 {
+            Elements::Own(elements) => Self(Elements::Common(Arc::new(Common {
+                elements,
+                checked: OnceLock::new(),
+                json: OnceLock::new(),
+            }))),
+            common @ Elements::Common(_) => Self(common),
+        }
+    }
+
+    /// The same object, with all objects in it held in common.
+    #[must_use]
+    pub(crate) fn parts_in_common(self) -> Self {
+        match self.0 {
+            Elements::Own(elements) => {
+                elements.into_iter().map(|(name, node)| (name, node.in_common())).collect()
+            }
+            common @ Elements::Common(_) => Self(common),
+        }
+    }
+
+    /// Whether it has been found right by this type, and cannot have changed since.
+    pub(super) fn is_checked(&self, by: &'static Type) -> bool {
+        match &self.0 {
+            Elements::Own(_) => false,
+            Elements::Common(common) => {
+                common.checked.get().is_some_and(|checked| std::ptr::eq(*checked, by))
+            }
+        }
+    }
+
+    /// Notes that it was found right by this type.
+    pub(super) fn set_checked(&self, by: &'static Type) {
+        if let Elements::Common(common) = &self.0 {
+            common.checked.get_or_init(|| by);
+        }
     }
 
     /// Puts an element at the end whose name is not there yet. Nothing is put for `None`.
-    pub(super) fn push(&mut self, name: &'static str, node: Option<Node>) {
-        debug_assert!(self.get(name).is_none(), "{name} is there already");
+    pub(super) fn push(&mut self, name: &Name, node: Option<Node>) {
+        debug_assert!(self.at(name).is_none(), "{name:?} is there already");
         if let Some(node) = node {
-            self.0.push((SmolStr::new_static(name), node));
+            self.own().push((name.clone(), node));
         }
     }
 
     /// Puts an element at the end, or in its old place if there is one of this name. Nothing is put for `None`.
-    pub fn put(&mut self, name: impl Into<SmolStr> + AsRef<str>, node: Option<Node>) {
+    pub fn put(&mut self, name: impl Into<Name>, node: Option<Node>) {
         let Some(node) = node else { return };
-        match self.get_mut(name.as_ref()) {
+        let name = name.into();
+        match self.at_mut(&name) {
             Some(old) => *old = node,
-            None => self.0.push((name.into(), node)),
+            None => self.own().push((name, node)),
         }
     }
 
@@ -206,21 +303,28 @@ impl Object {
 
     /// An element.
     pub fn get(&self, name: &str) -> Option<&Node> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, node)| node)
+        self.entries().iter().find(|(key, _)| key.as_str() == name).map(|(_, node)| node)
     }
 
-    /// An element, to change it.
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
-        self.0.iter_mut().find(|(key, _)| key == name).map(|(_, node)| node)
+    /// An element by its name.
+    pub(crate) fn at(&self, name: &Name) -> Option<&Node> {
+        self.entries().iter().find(|(key, _)| key == name).map(|(_, node)| node)
+    }
+
+    /// An element by its name, to change it.
+    pub(super) fn at_mut(&mut self, name: &Name) -> Option<&mut Node> {
+        let place = self.entries().iter().position(|(key, _)| key == name)?;
+        self.own().get_mut(place).map(|(_, node)| node)
     }
 
     /// The element, made empty at the end if there is none.
-    pub(super) fn entry(&mut self, name: &SmolStr) -> &mut Node {
-        let place = self.0.iter().position(|(key, _)| key == name).unwrap_or(self.0.len());
-        if place == self.0.len() {
-            self.0.push((name.clone(), Node::Object(Object::new())));
+    pub(super) fn entry(&mut self, name: &Name) -> &mut Node {
+        let own = self.own();
+        let place = own.iter().position(|(key, _)| key == name).unwrap_or(own.len());
+        if place == own.len() {
+            own.push((name.clone(), Node::Object(Object::new())));
         }
-        match self.0.get_mut(place) {
+        match own.get_mut(place) {
             Some((_, node)) => node,
             None => unreachable!("the element was found or just put"),
         }
@@ -228,51 +332,69 @@ impl Object {
 
     /// Adds what the other object has where nothing stands yet; objects within objects likewise.
     pub fn complete(&mut self, other: &Self) {
-        for (name, node) in &other.0 {
-            match (self.get_mut(name), node) {
-                (Some(Node::Object(own)), Node::Object(more)) => own.complete(more),
-                (Some(own), node) if own.is_empty() => *own = node.clone(),
+        for (name, node) in other.entries() {
+            match (self.at(name), node) {
+                (None, node) => self.own().push((name.clone(), node.clone())),
+                (Some(Node::Object(_)), Node::Object(more)) => {
+                    if let Some(Node::Object(own)) = self.at_mut(name) {
+                        own.complete(more);
+                    }
+                }
+                (Some(own), node) if own.is_empty() => self.put(name, Some(node.clone())),
                 (Some(_), _) => {}
-                (None, node) => self.0.push((name.clone(), node.clone())),
             }
         }
     }
 
     /// Takes an element out.
     pub fn remove(&mut self, name: &str) -> Option<Node> {
-        let place = self.0.iter().position(|(key, _)| key == name)?;
-        Some(self.0.remove(place).1)
+        let place = self.entries().iter().position(|(key, _)| key.as_str() == name)?;
+        Some(self.own().remove(place).1)
     }
 
     /// The elements in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.0.iter().map(|(name, node)| (name.as_str(), node))
+        self.entries().iter().map(|(name, node)| (name.as_str(), node))
     }
 
-    /// The elements in order, to change them.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Node)> {
-        self.0.iter_mut().map(|(name, node)| (name.as_str(), node))
+    /// The elements in order.
+    pub(super) fn entries(&self) -> &[(Name, Node)] {
+        match &self.0 {
+            Elements::Own(elements) => elements,
+            Elements::Common(common) => &common.elements,
+        }
+    }
+
+    /// The elements in order, to change them; copied first if others have them too.
+    pub(super) fn own(&mut self) -> &mut Vec<(Name, Node)> {
+        if let Elements::Common(common) = &self.0 {
+            self.0 = Elements::Own(common.elements.clone());
+        }
+        match &mut self.0 {
+            Elements::Own(elements) => elements,
+            Elements::Common(_) => unreachable!("copied just now"),
+        }
     }
 
     /// The elements in order, as owned pairs.
-    pub fn into_elements(self) -> Vec<(SmolStr, Node)> {
-        self.0
+    pub fn into_elements(mut self) -> Vec<(Name, Node)> {
+        std::mem::take(self.own())
     }
 
     /// How many elements there are, empty ones included.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.entries().len()
     }
 
     /// Whether there are no elements.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.entries().is_empty()
     }
 
     /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
     pub(super) fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
         let mut any = false;
-        for (name, node) in &self.0 {
+        for (name, node) in self.entries() {
             let start = out.len();
             write_name(name, first, out);
             if node.write(out, within) {
@@ -286,6 +408,12 @@ impl Object {
     }
 
     fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
+        if let Elements::Common(common) = &self.0
+            && let Some(json) = common.json()
+        {
+            out.extend_from_slice(json);
+            return !json.is_empty();
+        }
         let start = out.len();
         out.push(b'{');
         if self.write_elements(true, out, within) {
@@ -297,9 +425,34 @@ impl Object {
     }
 }
 
-impl FromIterator<(SmolStr, Node)> for Object {
-    fn from_iter<T: IntoIterator<Item = (SmolStr, Node)>>(elements: T) -> Self {
-        Self(elements.into_iter().collect())
+impl Common {
+    /// As JSON, made when it is first written.
+    fn json(&self) -> Option<&[u8]> {
+        let json = self.json.get_or_init(|| {
+            if self.elements.iter().any(|(_, node)| node.refers()) {
+                return None;
+            }
+            Some(Node::Object(Object(Elements::Own(self.elements.clone()))).to_json().into())
+        });
+        json.as_deref()
+    }
+}
+
+impl Default for Object {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl PartialEq for Object {
+    fn eq(&self, other: &Self) -> bool {
+        self.entries() == other.entries()
+    }
+}
+
+impl<K: Into<Name>> FromIterator<(K, Node)> for Object {
+    fn from_iter<T: IntoIterator<Item = (K, Node)>>(elements: T) -> Self {
+        Self(Elements::Own(elements.into_iter().map(|(name, node)| (name.into(), node)).collect()))
     }
 }
 
@@ -399,7 +552,7 @@ impl fmt::Debug for Node {
 
 impl fmt::Debug for Object {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.entries().iter().map(|(name, _)| name)).finish()
     }
 }
 

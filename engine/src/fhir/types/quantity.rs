@@ -11,11 +11,14 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Cx, text::trimmed};
 use crate::{
-    fhir::{Node, Object},
+    fhir::{Node, Object, name::name},
     hl7::Part,
 };
 
 const UCUM: &str = "http://unitsofmeasure.org";
+
+/// Room for a number and its unit.
+const WHOLE: usize = 5;
 
 /// NM as `Quantity`: number and comparator.
 pub fn nm(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
@@ -49,7 +52,7 @@ pub fn sn(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         Some(_) => return None,
     };
     let value = Node::Decimal(decimal(&first?)?);
-    Node::object([("value", Some(value)), ("comparator", comparator)]).some()
+    Node::object([(name!("value"), Some(value)), (name!("comparator"), comparator)]).some()
 }
 
 /// SN as `Range`: `^5^-^10`.
@@ -73,9 +76,9 @@ pub fn sn_ratio(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         Some(_) => return None,
     };
     let numerator =
-        Node::object([("value", Some(Node::Decimal(decimal(&first?)?))), ("comparator", comparator)]);
+        Node::object([(name!("value"), Some(Node::Decimal(decimal(&first?)?))), (name!("comparator"), comparator)]);
     let denominator = value(decimal(&second?)?);
-    Node::object([("numerator", Some(numerator)), ("denominator", Some(denominator))]).some()
+    Node::object([(name!("numerator"), Some(numerator)), (name!("denominator"), Some(denominator))]).some()
 }
 
 /// SN as text, all pieces in order.
@@ -105,7 +108,7 @@ pub fn money(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         .map(|name| name.to_uppercase())
         .find(|name| name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase()));
     let value = decimal(&amount.subcomponent(1).text()?)?;
-    Some(Node::object([("value", Some(Node::Decimal(value))), ("currency", currency.map(Node::text))]))
+    Some(Node::object([(name!("value"), Some(Node::Decimal(value))), (name!("currency"), currency.map(Node::text))]))
 }
 
 /// NR as `Range`.
@@ -128,7 +131,7 @@ pub fn reference_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let whole = part.whole();
     let text = whole.trim();
     let (low, high) = bounds(text);
-    Node::object([("low", low.map(value)), ("high", high.map(value)), ("text", Some(Node::text(text)))])
+    Node::object([(name!("low"), low.map(value)), (name!("high"), high.map(value)), (name!("text"), Some(Node::text(text)))])
         .some()
 }
 
@@ -176,8 +179,10 @@ fn quantity_of(text: &str) -> Option<Node> {
         .into_iter()
         .find_map(|comparator| Some((Some(comparator), text.strip_prefix(comparator)?)))
         .unwrap_or((None, text));
-    let value = Node::Decimal(decimal(number)?);
-    Node::object([("value", Some(value)), ("comparator", comparator.map(Node::from))]).some()
+    let mut quantity = Object::with_capacity(WHOLE);
+    quantity.push(name!("value"), Some(Node::Decimal(decimal(number)?)));
+    quantity.push(name!("comparator"), comparator.map(Node::from));
+    Some(quantity.into())
 }
 
 fn put_unit(
@@ -187,13 +192,13 @@ fn put_unit(
     system: Option<&str>,
     cx: &Cx<'_>,
 ) {
-    quantity.put("unit", name.map(Node::text));
+    quantity.put(name!("unit"), name.map(Node::text));
     let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
     let listed = || cx.tables.get("units")?.get(code?)?.code().cloned();
     let ucum = if is_ucum { code.map(SmolStr::new) } else { listed() };
     if let Some(ucum) = ucum {
-        quantity.put("system", Some(UCUM.into()));
-        quantity.put("code", Some(Node::Text(ucum)));
+        quantity.put(name!("system"), Some(UCUM.into()));
+        quantity.put(name!("code"), Some(Node::Text(ucum)));
     }
 }
 
@@ -219,11 +224,13 @@ fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
     if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
         return None;
     }
-    Node::object([("low", low.map(value)), ("high", high.map(value))]).some()
+    Node::object([(name!("low"), low.map(value)), (name!("high"), high.map(value))]).some()
 }
 
 fn value(number: SmolStr) -> Node {
-    Node::object([("value", Some(Node::Decimal(number)))])
+    let mut quantity = Object::with_capacity(WHOLE);
+    quantity.push(name!("value"), Some(Node::Decimal(number)));
+    quantity.into()
 }
 
 /// The four pieces of SN.

@@ -14,7 +14,8 @@ use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
     json::write_text,
-    node::{Alone, Object, Target, Within},
+    node::{Alone, Target, Within},
+    object::Object,
 };
 
 /// The resources that most bundles have room for without growing.

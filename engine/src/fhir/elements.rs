@@ -15,12 +15,12 @@ use std::{collections::HashSet, sync::OnceLock};
 
 use foldhash::fast::RandomState;
 
+pub(super) use self::read::known;
 pub use self::{
     fault::Fault,
     formats::{is_decimal, is_oid, is_primitive, is_uuid},
     references::unresolved,
 };
-pub(super) use self::read::known;
 use self::{
     formats::Format,
     read::{Places, all},
@@ -536,6 +536,25 @@ mod tests {
             type_named("Observation.component").unwrap().element("referenceRange").unwrap().type_name,
             "Observation.referenceRange"
         );
+    }
+
+    /// What the check rests on: a number tells names apart, a bit those elements of a type that anything asks for.
+    #[test]
+    fn numbers_and_bits_are_enough() {
+        let mut numbers = std::collections::HashMap::new();
+        for found in all().values() {
+            for element in &found.elements {
+                let known = *numbers.entry(element.key.number).or_insert(element.name);
+                assert_eq!(known, element.name, "two names have one number");
+                assert!(std::ptr::eq(found.element(element.name).unwrap(), element), "{}", element.name);
+                let asked = element.required || element.choice.is_some();
+                assert!(!asked || element.bit.is_power_of_two(), "{}.{}", found.name, element.name);
+                let same = |other: &&Element| other.bit == element.bit && other.choice == element.choice;
+                let others = found.elements.iter().filter(|other| other.bit != 0 && other.bit == element.bit);
+                assert!(others.clone().count() == others.filter(same).count(), "{}", found.name);
+            }
+            assert_eq!(found.needs.count_ones() as usize, found.required.len(), "{}", found.name);
+        }
     }
 
     #[test]

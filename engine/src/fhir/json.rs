@@ -202,7 +202,11 @@ mod tests {
                     bytes[place] = byte;
                     let plain = byte >= 0x20 && byte != b'"' && byte != b'\\';
                     assert_eq!(is_plain(&bytes), plain, "{byte:#x} at {place} of {length}");
-                    assert_eq!(is_graphic(&bytes), byte.is_ascii_graphic(), "{byte:#x} at {place} of {length}");
+                    assert_eq!(
+                        is_graphic(&bytes),
+                        byte.is_ascii_graphic(),
+                        "{byte:#x} at {place} of {length}"
+                    );
                     let mut out = vec![b'x'];
                     assert_eq!(copy_plain(&bytes, &mut out), plain, "{byte:#x} at {place} of {length}");
                     assert_eq!(out.get(1..).unwrap(), if plain { bytes.as_slice() } else { &[] });

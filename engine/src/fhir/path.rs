@@ -205,9 +205,10 @@ impl Path {
                 let what = "is one item of a list: clear the list, or set what is left of it";
                 return Err(Fault { path: String::new(), what: what.into() });
             }
-            Some(Step { which: Which::Url(url), .. }) => {
-                Node::object([(name!("url"), Some(Node::Text(url.clone()))), (name!("extension"), Some(Node::Null))])
-            }
+            Some(Step { which: Which::Url(url), .. }) => Node::object([
+                (name!("url"), Some(Node::Text(url.clone()))),
+                (name!("extension"), Some(Node::Null)),
+            ]),
             _ => Node::Null,
         };
         self.put(object, removal);

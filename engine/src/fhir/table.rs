@@ -13,10 +13,7 @@ use std::{
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-use super::{
-    Node, Object,
-    name::name,
-};
+use super::{Node, Object, name::name};
 use crate::error::Problem;
 
 /// All tables of a revision, by name.

@@ -64,31 +64,6 @@ pub(super) fn walk([one, other]: [u8; 2], bytes: &[u8], mut tell: impl FnMut(usi
     bytes.len()
 }
 
-/// The place of the first of these bytes, the end if there is none; and whether another byte stands before it.
-pub(super) fn until([one, other, third]: [u8; 3], mark: u8, bytes: &[u8]) -> (usize, bool) {
-    let (lanes, rest) = bytes.as_chunks::<16>();
-    let [ones, others, thirds, marks] = [one, other, third, mark].map(u8x16::splat);
-    let (mut at, mut marked) = (0, false);
-    for lane in lanes {
-        let lane = u8x16::new(*lane);
-        let ends = (lane.simd_eq(ones) | lane.simd_eq(others) | lane.simd_eq(thirds)).to_bitmask();
-        let before = if ends == 0 { u32::MAX } else { (1 << ends.trailing_zeros()) - 1 };
-        marked |= lane.simd_eq(marks).to_bitmask() & before != 0;
-        if ends != 0 {
-            return (at + ends.trailing_zeros() as usize, marked);
-        }
-        at += 16;
-    }
-    for byte in rest {
-        if *byte == one || *byte == other || *byte == third {
-            break;
-        }
-        marked |= *byte == mark;
-        at += 1;
-    }
-    (at, marked)
-}
-
 /// The bytes of one value, and all bytes up to another, among 64: a bit for each byte.
 pub(super) fn masks(block: &[u8; 64], byte: u8, last: u8) -> (u64, u64) {
     let (byte, last) = (u8x16::splat(byte), u8x16::splat(last));
@@ -112,14 +87,6 @@ mod tests {
         fn the_nth_is_where_counting_finds_it(bytes in prop::collection::vec(b'a'..b'e', 0..600), n in 0usize..40) {
             let counted = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'c').map(|(at, _)| at);
             prop_assert_eq!(nth(b'c', &bytes, n), n.checked_sub(1).and_then(|skip| { let mut counted = counted; counted.nth(skip) }));
-        }
-
-        #[test]
-        fn a_leaf_ends_where_the_first_separator_stands(bytes in prop::collection::vec(b'a'..b'z', 0..60)) {
-            let (end, marked) = until([b'b', b'c', b'd'], b'e', &bytes);
-            let counted = bytes.iter().position(|byte| matches!(byte, b'b'..=b'd')).unwrap_or(bytes.len());
-            prop_assert_eq!(end, counted);
-            prop_assert_eq!(marked, bytes[..counted].contains(&b'e'));
         }
 
         #[test]

@@ -108,7 +108,14 @@ impl<'m> Part<'m> {
         let Separators { component, repetition, .. } = self.separators;
         let (subcomponent, escape) =
             (self.separators.subcomponent.unwrap_or(component), self.separators.escape.unwrap_or(component));
-        let (end, escaped) = scan::until([component, repetition, subcomponent], escape, self.raw.as_bytes());
+        let (mut end, mut escaped) = (self.raw.len(), false);
+        for (at, byte) in self.raw.bytes().enumerate() {
+            if byte == component || byte == repetition || byte == subcomponent {
+                end = at;
+                break;
+            }
+            escaped |= byte == escape;
+        }
         match self.raw.get(..end).unwrap_or(self.raw) {
             "\"\"" => Cow::Borrowed(""),
             leaf if escaped => escape::decode(leaf, self.separators),

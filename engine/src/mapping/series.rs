@@ -48,10 +48,11 @@ pub(super) fn register(engine: &mut Engine) {
          prefix: ImmutableString,
          besides: Array| {
             let from = usize::try_from(from).unwrap_or_default();
-            let besides = besides.into_iter().filter_map(|more| match more.try_cast::<NodeHandle>()?.node() {
-                Node::Object(more) => Some(more.clone().parts_in_common()),
-                _ => None,
-            });
+            let besides =
+                besides.into_iter().filter_map(|more| match more.try_cast::<NodeHandle>()?.node() {
+                    Node::Object(more) => Some(more.clone().parts_in_common()),
+                    _ => None,
+                });
             let besides: Vec<Object> = besides.collect();
             with(|current| series.put(*out, &groups, from, (&system, &prefix), &besides, current))
         },

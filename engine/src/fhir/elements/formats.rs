@@ -132,7 +132,9 @@ fn is_date(text: &str) -> bool {
         _ => None,
     };
     let Some((year, month, day)) = parts(text.as_bytes()) else { return false };
-    let (Some(year), Some(month), Some(day)) = (digits(year), digits(month), digits(day)) else { return false };
+    let (Some(year), Some(month), Some(day)) = (digits(year), digits(month), digits(day)) else {
+        return false;
+    };
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
     let days = match month {
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -189,7 +191,8 @@ fn number(text: &str) -> Option<u32> {
 pub(super) fn is_after(one: &str, other: &str) -> bool {
     // Days, and times to the second of one offset, stand in the order of their letters.
     let (day, time) = ("2024-02-29".len(), "2024-02-29T09:30:00+00:00".len());
-    if one.len() == other.len() && (one.len() == day || one.len() == time && one.get(19..) == other.get(19..)) {
+    if one.len() == other.len() && (one.len() == day || one.len() == time && one.get(19..) == other.get(19..))
+    {
         return one > other;
     }
     if let (Ok(one), Ok(other)) = (one.parse::<jiff::Timestamp>(), other.parse::<jiff::Timestamp>()) {

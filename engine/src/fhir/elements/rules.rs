@@ -189,8 +189,9 @@ fn codings(concept: Option<&Node>) -> &[Node] {
 }
 
 fn has_code(object: &Object, name: &Name, codes: &[&str]) -> bool {
-    let code =
-        |coding: &Node| coding.at(name!("code")).and_then(Node::as_text).is_some_and(|code| codes.contains(&code));
+    let code = |coding: &Node| {
+        coding.at(name!("code")).and_then(Node::as_text).is_some_and(|code| codes.contains(&code))
+    };
     codings(object.at(name)).iter().any(code)
 }
 
@@ -220,7 +221,7 @@ mod tests {
     use crate::fhir::{Node, Object};
 
     fn object<const N: usize>(elements: [(&'static str, Node); N]) -> Object {
-        elements.into_iter().map(|(name, node)| (name.into(), node)).collect()
+        elements.into_iter().collect()
     }
 
     fn coded(code: &'static str) -> Node {

@@ -101,7 +101,10 @@ pub fn uri(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 pub fn trigger(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let (code, event) = (trimmed(part.component(1))?, trimmed(part.component(2)));
     let Some(event) = event else { return Node::object([(name!("text"), Some(Node::text(&*code)))]).some() };
-    let coding = Node::object([(name!("system"), Some(TRIGGER_EVENT.into())), (name!("code"), Some(Node::text(&*event)))]);
+    let coding = Node::object([
+        (name!("system"), Some(TRIGGER_EVENT.into())),
+        (name!("code"), Some(Node::text(&*event))),
+    ]);
     let whole = Node::text(format!("{code}^{event}"));
     Node::object([(name!("coding"), Some(vec![coding].into())), (name!("text"), Some(whole))]).some()
 }
@@ -128,7 +131,9 @@ pub fn ethnic_category(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let text = whole.is_none().then(|| Node::text(&*sent));
     match text {
         None => row.concept().some(),
-        text => Some(Node::object([(name!("coding"), Some(vec![row.coding()].into())), (name!("text"), text)])),
+        text => {
+            Some(Node::object([(name!("coding"), Some(vec![row.coding()].into())), (name!("text"), text)]))
+        }
     }
 }
 
@@ -222,7 +227,8 @@ struct Codings(Vec<Node>);
 impl Codings {
     fn add(&mut self, coding: Node) {
         let same = |other: &Node| {
-            other.at(name!("system")) == coding.at(name!("system")) && other.at(name!("code")) == coding.at(name!("code"))
+            other.at(name!("system")) == coding.at(name!("system"))
+                && other.at(name!("code")) == coding.at(name!("code"))
         };
         if !self.0.iter().any(same) {
             self.0.push(coding);
@@ -240,7 +246,11 @@ impl Codings {
 fn second_coding(table: &Table, row: &Row) -> Option<Node> {
     let cell = |column| table.cell(row, column).cloned().map(Node::Text);
     let code = cell("code2")?;
-    Some(Node::object([(name!("system"), cell("system2")), (name!("code"), Some(code)), (name!("display"), cell("display2"))]))
+    Some(Node::object([
+        (name!("system"), cell("system2")),
+        (name!("code"), Some(code)),
+        (name!("display"), cell("display2")),
+    ]))
 }
 
 /// FHIR's `code` has single blanks at most.

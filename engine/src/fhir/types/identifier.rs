@@ -181,8 +181,11 @@ pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// MSH-10 as `Identifier`: the control id under a system of the sending application (MSH-3).
 pub fn control_id(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let value = trimmed(part.component(1))?;
-    Node::object([(name!("system"), Some(Node::text(control_id_system(cx)))), (name!("value"), Some(Node::text(value)))])
-        .some()
+    Node::object([
+        (name!("system"), Some(Node::text(control_id_system(cx)))),
+        (name!("value"), Some(Node::text(value))),
+    ])
+    .some()
 }
 
 fn control_id_system(cx: &Cx<'_>) -> String {
@@ -315,7 +318,9 @@ impl<'a> Authority<'a> {
                 ]);
                 Some(Node::object([(name!("identifier"), Some(identifier))]))
             }
-            Self::Named { name, .. } => Some(Node::object([(name!("display"), Some(Node::text(name.as_deref()?)))])),
+            Self::Named { name, .. } => {
+                Some(Node::object([(name!("display"), Some(Node::text(name.as_deref()?)))]))
+            }
             Self::None => None,
         }
     }

@@ -123,7 +123,8 @@ fn assembly_order(order: &str) -> Option<Node> {
         "F" => "NL3",
         _ => return None,
     };
-    let extension = Node::object([(name!("url"), Some(ASSEMBLY_ORDER.into())), (name!("valueCode"), Some(code.into()))]);
+    let extension =
+        Node::object([(name!("url"), Some(ASSEMBLY_ORDER.into())), (name!("valueCode"), Some(code.into()))]);
     Some(vec![extension].into())
 }
 

@@ -176,7 +176,8 @@ fn place(
     kind: &'static Level,
     above: Option<(&Resource, Option<SmolStr>)>,
 ) -> Option<Resource> {
-    let number = Node::object([(name!("system"), Some(system.into())), (name!("value"), Some(Node::text(value)))]);
+    let number =
+        Node::object([(name!("system"), Some(system.into())), (name!("value"), Some(Node::text(value)))]);
     let mut found = resource(&LOCATION, number)?;
     found.elements.push(name!("name"), Some(Node::text(label)));
     found.elements.push(name!("mode"), Some("instance".into()));
@@ -209,7 +210,8 @@ fn resource((resource_type, meta): &'static Kind, number: Node) -> Option<Resour
 
 /// Whether the person known so far has no number of this system yet.
 fn other_kind(known: &Named, number: &Node) -> bool {
-    let Some(Node::Array(numbers)) = known.resources.last().and_then(|one| one.elements.at(name!("identifier")))
+    let Some(Node::Array(numbers)) =
+        known.resources.last().and_then(|one| one.elements.at(name!("identifier")))
     else {
         return false;
     };

@@ -7,7 +7,11 @@
 
 use std::borrow::Cow;
 
-use super::{Cx, code, quantity, text, time};
+use super::{
+    Cx, code,
+    quantity::{self, Unit},
+    text, time,
+};
 use crate::{
     fhir::{
         Node, Object,
@@ -53,7 +57,7 @@ fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Objec
 
 /// One value, and the shape of `value[x]` that it has.
 fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&'static Name, Node)> {
-    let measured = |node| with_unit(node, unit_of(obx, cx).as_ref());
+    let measured = |node| with_unit(node, unit_of(obx, cx));
     let typed = match kind {
         "NM" => quantity::nm(part, cx).map(|node| (name!("valueQuantity"), measured(node))),
         "CQ" => quantity::cq(part, cx).map(|node| (name!("valueQuantity"), node)),
@@ -84,24 +88,23 @@ pub fn reference_range(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn bounds_with_unit(mut range: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
-    let unit = unit_of(obx, cx);
-    if let Node::Object(bounds) = &mut range {
+    if let (Node::Object(bounds), Some(unit)) = (&mut range, unit_of(obx, cx)) {
         for name in [name!("low"), name!("high")] {
-            if let Some(bound) = bounds.at_mut(name) {
-                *bound = with_unit(std::mem::replace(bound, Node::Boolean(false)), unit.as_ref());
+            if let Some(Node::Object(bound)) = bounds.at_mut(name) {
+                unit.put(bound);
             }
         }
     }
     range
 }
 
-fn unit_of(obx: Segment<'_>, cx: &Cx<'_>) -> Option<Node> {
-    quantity::units(obx.field(6).part()?, cx)
+fn unit_of(obx: Segment<'_>, cx: &Cx<'_>) -> Option<Unit> {
+    obx.field(6).part().map(|part| Unit::of(part, cx))
 }
 
-fn with_unit(mut quantity: Node, unit: Option<&Node>) -> Node {
-    if let (Node::Object(quantity), Some(Node::Object(unit))) = (&mut quantity, unit) {
-        quantity.complete(unit);
+fn with_unit(mut quantity: Node, unit: Option<Unit>) -> Node {
+    if let (Node::Object(quantity), Some(unit)) = (&mut quantity, unit) {
+        unit.put(quantity);
     }
     quantity
 }

@@ -97,7 +97,12 @@ fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
 /// The offset of MSH-7, which holds for the whole message, when it is not the one of our own zone at that time: a
 /// sender in our zone keeps its summer and winter.
 fn senders_zone(cx: &Cx<'_>) -> Option<TimeZone> {
-    let sent = time::parse(cx.message.header(7).text()?.trim(), cx.zone).ok()?;
+    let sent = cx.message.header(7).text()?;
+    // Most senders state none, and looking is quicker than reading.
+    if sent.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    let sent = time::parse(sent.trim(), cx.zone).ok()?;
     let at_home = sent.reading != Reading::Stated || cx.zone.to_offset(sent.timestamp()?) == sent.offset;
     (!at_home).then(|| TimeZone::fixed(sent.offset))
 }

@@ -210,8 +210,8 @@ impl Type {
     /// Takes out what a sender's slip puts in and FHIR forbids: the end of a period that ends before it begins, control
     /// characters, blanks within a code, extensions that say nothing. Returns whether there was any.
     pub fn mend(&self, object: &mut Object) -> bool {
-        let seen = if self.name == "Period" { self.seen(object) } else { 0 };
-        if seen != 0 && self.rules.iter().any(|rule| rule.broken(seen, object).is_some()) {
+        let is_broken = |rule: &Rule| rule.broken(self.seen(object), object).is_some();
+        if self.name == "Period" && self.rules.iter().any(is_broken) {
             return object.remove("end").is_some();
         }
         let mut mended = false;

@@ -1,5 +1,5 @@
 //! Messages that are wrong in ways nobody thought of: the shipped mappings give a valid output or a stated reason,
-//! never an error of the script, and twice the same.
+//! never an error of the script, twice the same, and the same as when Rhai's own evaluator runs the scripts.
 //!
 //! Each message of `testdata/` (of `TIE_CORPUS` too, if that names a folder) is changed by chance, from a fixed seed:
 //! segments lost, doubled or out of order, fields emptied, deleted (`""`), swapped or filled with what does not belong
@@ -22,7 +22,7 @@ use std::{fs, path::PathBuf, sync::Arc};
 use shipped::{context, mapping_of, messages, root, shipped};
 use tie_engine::{
     hl7::{Message, batch},
-    mapping::Mappings,
+    mapping::{Context, Mapped, Mappings},
 };
 
 /// What stands in fields where it does not belong.
@@ -65,7 +65,8 @@ impl Chance {
 fn what_is_wrong_in_any_way_gives_a_valid_output_or_a_reason() {
     let number = |name: &str, default| std::env::var(name).map_or(default, |text| text.parse().unwrap());
     let (times, seed) = (number("MUTATIONS", 3), number("SEED", 1));
-    let mappings = shipped();
+    let (mappings, by_rhai) = (shipped(), shipped().by_rhai());
+    assert_eq!(mappings.run_by_rhai().collect::<Vec<_>>(), Vec::<&str>::new(), "these have no program");
     let mut files = messages(&root().join("testdata"));
     files.extend(std::env::var_os("TIE_CORPUS").iter().flat_map(|folder| messages(&PathBuf::from(folder))));
     let (mut tried, mut mapped, mut wrong) = (0, 0, Vec::new());
@@ -77,7 +78,7 @@ fn what_is_wrong_in_any_way_gives_a_valid_output_or_a_reason() {
             let text = changed(&String::from_utf8_lossy(&first), &mut chance);
             let Ok(message) = Message::parse(text.clone().into(), encoding_rs::UTF_8) else { continue };
             tried += 1;
-            match result(&mappings, &Arc::new(message)) {
+            match result(&mappings, &by_rhai, &Arc::new(message)) {
                 Ok(made) => mapped += usize::from(made),
                 Err(what) => {
                     wrong.push(format!("{}: {what}\n{}\n", file.display(), text.replace('\r', "\n")))
@@ -91,14 +92,31 @@ fn what_is_wrong_in_any_way_gives_a_valid_output_or_a_reason() {
 }
 
 /// Whether there is an output; or what went wrong.
-fn result(mappings: &Mappings, message: &Arc<Message>) -> Result<bool, String> {
+fn result(mappings: &Mappings, by_rhai: &Mappings, message: &Arc<Message>) -> Result<bool, String> {
     let Some(name) = mapping_of(message) else { return Ok(false) };
-    let run = || mappings.run(&name, message, &context()).map(|product| product.mapped);
-    let made = run().map_err(|error| format!("{name}: {error}"))?;
-    if run().as_ref() != Ok(&made) {
+    let context = Context { coverage: true, ..context() };
+    let run = |mappings: &Mappings| mappings.run(&name, message, &context);
+    let product = run(mappings);
+    if run(mappings) != product {
         return Err(format!("{name}: a second run gives something else"));
     }
-    Ok(matches!(made, tie_engine::mapping::Mapped::Outputs(_)))
+    let other = run(by_rhai);
+    if other != product {
+        return Err(format!(
+            "{name}: Rhai's evaluator gives something else: {}",
+            difference(&product, &other)
+        ));
+    }
+    let product = product.map_err(|error| format!("{name}: {error}"))?;
+    Ok(matches!(product.mapped, Mapped::Outputs(_)))
+}
+
+/// Where two products part.
+fn difference(one: &impl std::fmt::Debug, other: &impl std::fmt::Debug) -> String {
+    let (one, other) = (format!("{one:?}"), format!("{other:?}"));
+    let same = one.chars().zip(other.chars()).take_while(|(one, other)| one == other).count();
+    let part = |text: &str| text.chars().skip(same.saturating_sub(60)).take(200).collect::<String>();
+    format!("…{}…\ninstead of …{}…", part(&one), part(&other))
 }
 
 /// The message with one to four changes.

@@ -148,9 +148,13 @@ def report(tally, whole, results, compared):
     for counts in tally.counts.values():
         sums.update(counts)
     out += ["", "Elements of paired resources: " + ", ".join(f"{sums[h]} {h}" for h in ("equal", "other value", "missing", "more"))]
+    judged = collections.Counter()
+    for path, counts in tally.counts.items():
+        judged[verdict(path, rules)[0]] += counts["missing"] + counts["other value"]
+    out += ["", "Of what is missing or other: " + ", ".join(f"{count} {said}" for said, count in judged.most_common())]
     out += ["", "## Whole resources", "", "| type | paired | theirs only | ours only | verdict |", "|---|---|---|---|---|"]
     for kind in sorted(whole, key=lambda kind: -whole[kind]["missing"]):
-        said = ": ".join(part for part in verdict(kind, rules) if part)
+        said = ": ".join(part for part in verdict(kind, rules) if part) if whole[kind]["missing"] else ""
         out.append(f"| {kind} | {whole[kind]['paired']} | {whole[kind]['missing']} | {whole[kind]['more']} | {said} |")
     lacks = collections.Counter()
     for path, counts in tally.counts.items():
@@ -165,8 +169,10 @@ def report(tally, whole, results, compared):
     for how, title in (("missing", "Ours missing"), ("other value", "Other value"), ("more", "Ours more")):
         out += ["", f"## {title}", "", "| messages / values | equal | element | verdict | examples (file: ours → theirs) |", "|---|---|---|---|---|"]
         for count, path, said, why, examples in rows_of(tally, how, rules):
-            if how == "more" and tally.counts[path][how] < 20:
-                continue
+            if how == "more":
+                if tally.counts[path][how] < 20:
+                    continue
+                said, why = "", ""
             shown = "; ".join(f"{pathlib.Path(n).name[-44:]}: {o[:40]} → {t[:60]}" for n, o, t in examples).replace("|", "\\|").replace("\n", " ")
             out.append(f"| {count} | {tally.counts[path]['equal']} | {path} | {said}{': ' + why if why else ''} | {shown} |")
     return "\n".join(out) + "\n"

@@ -23,11 +23,13 @@ use super::{
     engine::build,
     fault::{self, Words, told},
     handles::PlanHandle,
+    host::Host,
     ignored::{self, Ignored, IgnoredHandle},
     layers::{Parts, stacked},
     nodes,
     plan::{Cell, Plan, PlanFault},
     preference,
+    program::{Library, Program, Source},
     run::Script,
     series,
     tokens::{self, Renames},
@@ -42,6 +44,7 @@ use crate::{
 /// A revision's mappings, ready to run.
 pub(super) struct Compiled {
     pub engine: Engine,
+    pub program: Program,
     pub scripts: BTreeMap<String, Script>,
     pub tables: Arc<Tables>,
     pub words: Words,
@@ -84,9 +87,9 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
     let mut overrides = Vec::new();
     let tables = Arc::new(read_tables(&stacked(files, folders, "csv"), &mut overrides, &mut problems));
     let ready = Ready::default();
-    let mut engine = build(limits);
+    let Host { mut engine, natives } = build(limits);
     engine.set_module_resolver(ready.clone());
-    let mut loader = build(limits);
+    let mut loader = build(limits).engine;
     loader.set_module_resolver(ready.clone());
     loader.set_strict_variables(false).set_optimization_level(OptimizationLevel::None);
     register_plans(&mut loader, tables.clone());
@@ -98,8 +101,10 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
     let units = ordered(units, &mut problems);
     let mut signatures = check::Signatures::default();
     let mut ignored = BTreeMap::new();
+    let mut library = Library::default();
     let mut done = Compiled {
         engine,
+        program: Program::default(),
         scripts: BTreeMap::new(),
         tables: tables.clone(),
         words: Words::default(),
@@ -117,13 +122,19 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
             continue; // what it imports is missing or at fault, and has been told
         }
         match module(unit, &renames(unit, &units), &constants, &done.engine) {
-            Ok(module) => drop(ready.0.write().insert(unit.name.clone(), module.into())),
+            Ok((module, ast)) => {
+                let constants = constants.iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
+                let (name, file, imports) = (&unit.name, unit.parts.file(), unit.aliases());
+                library.add(&Source { name, file, ast: &ast, imports, constants }, &natives);
+                ready.0.write().insert(unit.name.clone(), module.into());
+            }
             // Rhai stops at its first fault, which may be one that the checks have told better.
             Err(problem) if problems.iter().any(|known| same_line(known, &problem)) => {}
             Err(problem) => problems.push(problem),
         }
     }
-    problems.extend(link(&units, &ready, &mut ignored, &mut done));
+    problems.extend(link(&units, &ready, &library, &mut ignored, &mut done));
+    done.program = library.program();
     // One cause may be found by several passes: tell it once, in the order of the files.
     problems.sort_by(|one, other| key(one).cmp(&key(other)));
     problems.dedup_by(|one, other| one.place == other.place && one.place.is_some());
@@ -192,7 +203,12 @@ fn renames(unit: &Unit, units: &[Unit]) -> Renames {
 }
 
 /// Compiles the script with its constants in scope, into a module that others can import.
-fn module(unit: &Unit, renames: &Renames, constants: &Scope<'_>, engine: &Engine) -> Result<Module, Problem> {
+fn module(
+    unit: &Unit,
+    renames: &Renames,
+    constants: &Scope<'_>,
+    engine: &Engine,
+) -> Result<(Module, AST), Problem> {
     let mut ast = AST::empty();
     for text in unit.parts.sources() {
         tokens::begin(renames.clone());
@@ -219,13 +235,14 @@ fn module(unit: &Unit, renames: &Renames, constants: &Scope<'_>, engine: &Engine
         module.set_var(name, value);
     }
     module.build_index();
-    Ok(module)
+    Ok((module, ast))
 }
 
 /// Gives each mapping a call of its `map`.
 fn link(
     units: &[Unit],
     ready: &Ready,
+    library: &Library,
     ignored: &mut BTreeMap<String, Ignored>,
     done: &mut Compiled,
 ) -> Vec<Problem> {
@@ -247,7 +264,8 @@ fn link(
         {
             Ok(call) => {
                 let ignored = ignored.remove(&unit.name).unwrap_or_default();
-                let script = Script { file: unit.parts.file().to_owned(), call, ignored };
+                let entry = library.entry(&unit.name, &unit.functions.inside("map"), 1);
+                let script = Script { file: unit.parts.file().to_owned(), entry, call, ignored };
                 drop(done.scripts.insert(unit.name.clone(), script));
             }
             Err(error) => problems.push(Problem::error(error.to_string()).at(unit.parts.file(), 0, 0)),

@@ -5,13 +5,14 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
 use smol_str::SmolStr;
 
 use super::{
     MapError,
     current::{Current, path, with},
     fault::fault,
+    host::Host,
     nodes::node,
     values::{FieldHandle, MessageHandle},
     wire::WireHandle,
@@ -49,7 +50,7 @@ pub(super) struct Written {
 }
 
 /// Gives scripts HL7 v2 messages to write.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<DraftHandle>("Draft");
     engine.register_type_with_name::<DraftSegment>("DraftSegment");
     engine

@@ -18,7 +18,9 @@ use rhai::{
 use super::{
     Limits, current, drafts,
     fault::{Verdict, fault},
-    groups, handles, lookups, named, preference, reading, series, tokens, values, wire,
+    groups, handles,
+    host::Host,
+    lookups, named, preference, reading, series, tokens, values, wire,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -28,7 +30,7 @@ const CLOCK_EVERY: u64 = 256;
 const WITHHELD: [&str; 6] = ["sleep", "exit", "eval", "print", "debug", "Fn"];
 
 /// An engine with everything that scripts may call.
-pub(super) fn build(limits: &Limits) -> Engine {
+pub(super) fn build(limits: &Limits) -> Host {
     let mut engine = Engine::new_raw();
     engine.register_global_module(package().into());
     for word in ["eval", "Fn"] {
@@ -52,20 +54,21 @@ pub(super) fn build(limits: &Limits) -> Engine {
         (count % CLOCK_EVERY == 0 && current::is_late()).then(|| Dynamic::from(Verdict::Late))
     });
     tokens::register(&mut engine);
-    values::register(&mut engine);
-    groups::register(&mut engine);
-    handles::register(&mut engine);
-    named::register(&mut engine);
-    preference::register(&mut engine);
-    series::register(&mut engine);
-    lookups::register(&mut engine);
-    drafts::register(&mut engine);
-    reading::register(&mut engine);
-    wire::register(&mut engine);
+    let mut host = Host::new(engine);
+    values::register(&mut host);
+    groups::register(&mut host);
+    handles::register(&mut host);
+    named::register(&mut host);
+    preference::register(&mut host);
+    series::register(&mut host);
+    lookups::register(&mut host);
+    drafts::register(&mut host);
+    reading::register(&mut host);
+    wire::register(&mut host);
     #[cfg(test)]
-    engine.register_fn("test_panic", || -> bool { panic!("on purpose") });
-    engine.register_fn("sleep", |_: INT| Err::<(), _>(fault("a mapping cannot wait")));
-    engine
+    host.register_fn("test_panic", || -> bool { panic!("on purpose") });
+    host.register_fn("sleep", |_: INT| Err::<(), _>(fault("a mapping cannot wait")));
+    host
 }
 
 /// The names and numbers of arguments (the object of a method included) of all native functions.
@@ -82,7 +85,7 @@ pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
             name: String,
             num_params: usize,
         }
-        let text = build(&Limits::default()).gen_fn_metadata_to_json(true).unwrap_or_default();
+        let text = build(&Limits::default()).engine.gen_fn_metadata_to_json(true).unwrap_or_default();
         let listing: Listing = serde_json::from_str(&text).unwrap_or(Listing { functions: Vec::new() });
         let mut found: BTreeMap<String, BTreeSet<usize>> = BTreeMap::new();
         for function in listing.functions {
@@ -102,6 +105,8 @@ pub(super) fn functions() -> &'static BTreeMap<String, BTreeSet<usize>> {
         ] {
             found.entry(name.into()).or_default().insert(count);
         }
+        // What Rhai makes of a closure that uses variables around it, of which there may be this many.
+        found.entry("curry".into()).or_default().extend(2..32);
         for name in WITHHELD {
             found.remove(name);
         }

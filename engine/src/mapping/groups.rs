@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, ImmutableString};
 
 use super::{
     current::{Current, path, with},
     fault::fault,
+    host::Host,
     values::{MessageHandle, SegmentHandle, segment_value},
 };
 use crate::hl7::{Segment, groups::Group};
@@ -66,7 +67,7 @@ impl Tree {
 }
 
 /// Gives scripts the groups.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<GroupHandle>("Group");
     engine
         .register_fn("groups", |_: &mut MessageHandle, name: ImmutableString| {

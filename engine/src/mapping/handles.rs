@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString, Map, Variant};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString, Map, Variant};
 use smol_str::SmolStr;
 
 use super::{
     current::{Current, element, with},
     fault::{Verdict, end, fault},
+    host::Host,
     nodes::{dynamic, node},
     plan::{Place, Plan},
     values::{FieldHandle, SegmentHandle},
@@ -83,7 +84,7 @@ impl ResourceHandle {
 }
 
 /// Gives scripts what they build with.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<PlanHandle>("SegmentMap");
     engine.register_type_with_name::<BundleHandle>("Bundle");
     engine.register_type_with_name::<ResourceHandle>("Resource");
@@ -96,7 +97,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_endings(engine);
 }
 
-fn register_bundle(engine: &mut Engine) {
+fn register_bundle(engine: &mut Host) {
     engine
         .register_fn("bundle", || {
             with(|current| {
@@ -129,7 +130,7 @@ fn register_bundle(engine: &mut Engine) {
 
 /// What takes a value of any type. Rhai finds a function by the very types of a call; a parameter of any type is
 /// found too, but many times as slowly, and only as the last resort.
-fn register_values(engine: &mut Engine) {
+fn register_values(engine: &mut Host) {
     taking::<ImmutableString>(engine);
     taking::<FieldHandle>(engine);
     taking::<NodeHandle>(engine);
@@ -146,7 +147,7 @@ fn register_values(engine: &mut Engine) {
     naming::<Dynamic>(engine);
 }
 
-fn taking<T: Variant + Clone>(engine: &mut Engine) {
+fn taking<T: Variant + Clone>(engine: &mut Host) {
     engine
         .register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
             change(*resource, &at, Dynamic::from(value), fhir::Path::set)
@@ -164,7 +165,7 @@ fn taking<T: Variant + Clone>(engine: &mut Engine) {
 }
 
 /// Identities and codes: the last argument is a text, a value of the message or a number.
-fn naming<T: Variant + Clone>(engine: &mut Engine) {
+fn naming<T: Variant + Clone>(engine: &mut Host) {
     engine
         .register_fn(
             "put",
@@ -199,7 +200,7 @@ fn naming<T: Variant + Clone>(engine: &mut Engine) {
         });
 }
 
-fn register_resource(engine: &mut Engine) {
+fn register_resource(engine: &mut Host) {
     engine
         .register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
             let path = element(resource.resource_type.name, &at)?;
@@ -249,7 +250,7 @@ fn register_resource(engine: &mut Engine) {
 }
 
 /// What the sender removed, for destinations that keep what a message leaves out.
-fn register_removals(engine: &mut Engine) {
+fn register_removals(engine: &mut Host) {
     engine
         .register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
             let path = element(resource.resource_type.name, &at)?;
@@ -271,7 +272,7 @@ fn register_removals(engine: &mut Engine) {
         });
 }
 
-fn register_node(engine: &mut Engine) {
+fn register_node(engine: &mut Host) {
     engine
         .register_fn("nth", |text: ImmutableString| {
             with(|current| {
@@ -288,7 +289,7 @@ fn register_node(engine: &mut Engine) {
         });
 }
 
-fn register_endings(engine: &mut Engine) {
+fn register_endings(engine: &mut Host) {
     let ending = |verdict: fn(String) -> Verdict| {
         move |reason: ImmutableString| -> Result<Dynamic> {
             Err(end(verdict(withheld_unless_literal(&reason))))

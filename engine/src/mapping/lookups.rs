@@ -2,13 +2,14 @@
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString, Variant};
+use rhai::{Dynamic, EvalAltResult, ImmutableString, Variant};
 use smol_str::SmolStr;
 
 use super::{
     current::with,
     fault::fault,
     handles::{NodeHandle, text},
+    host::Host,
     nodes::node,
     values::FieldHandle,
 };
@@ -28,7 +29,7 @@ struct RowHandle {
 }
 
 /// Gives scripts the tables.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<TableHandle>("Table");
     engine.register_type_with_name::<RowHandle>("Row");
     coding::<ImmutableString>(engine);
@@ -70,7 +71,7 @@ pub(super) fn register(engine: &mut Engine) {
 }
 
 /// Looks up a code of one type.
-fn coding<T: Variant + Clone>(engine: &mut Engine) {
+fn coding<T: Variant + Clone>(engine: &mut Host) {
     engine
         .register_fn("get", |table: &mut TableHandle, code: T| row(table, &text(Dynamic::from(code))?, true))
         .register_fn("has", |table: &mut TableHandle, code: T| -> Result<bool> {

@@ -1,12 +1,13 @@
 //! Resources that a field names, for scripts: the practitioner of an XCN, the organisation of an XON, the places of
 //! a PL. The native data types make them; here they are put into a bundle and referred to.
 
-use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
+use rhai::{Dynamic, EvalAltResult, ImmutableString};
 
 use super::{
     current::with,
     fault::fault,
     handles::{BundleHandle, NodeHandle, put_resource},
+    host::Host,
     plan::references,
     values::FieldHandle,
 };
@@ -15,7 +16,7 @@ use crate::fhir::types::resources::{self, NAMED};
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// Puts what a field names into the bundle, and gives references to it.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine
         .register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
             let mut found = refer(*out, &data_type, &[value])?;

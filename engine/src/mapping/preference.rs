@@ -8,12 +8,13 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, ImmutableString};
 
 use super::{
     current::{path, with},
     fault::{Verdict, end, fault},
     handles::NodeHandle,
+    host::Host,
     values::{SegmentHandle, repetitions},
 };
 use crate::{
@@ -33,7 +34,7 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 pub(super) type PreferenceHandle = Arc<Vec<Vec<String>>>;
 
 /// Gives scripts the choice by a preference.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<PreferenceHandle>("Preference");
     engine.register_fn(
         "preferred",
@@ -44,7 +45,7 @@ pub(super) fn register(engine: &mut Engine) {
 }
 
 /// `preference`, which exists only while constants are made.
-pub(super) fn register_constant(loader: &mut Engine) {
+pub(super) fn register_constant(loader: &mut rhai::Engine) {
     loader.register_fn("preference", |lists: Array| -> Result<PreferenceHandle> {
         let wrong = || fault("a preference is a list of lists of types: `[[\"MR\", \"MRN\"], [\"PI\"]]`");
         let list = |list: Dynamic| {

@@ -5,11 +5,12 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
 
 use super::{
     current::{Current, with},
     fault::fault,
+    host::Host,
     values::MessageHandle,
 };
 use crate::{
@@ -56,7 +57,7 @@ pub(super) fn text(node: &Node) -> ImmutableString {
 }
 
 /// Gives scripts FHIR to read.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<ElementHandle>("Received");
     engine
         .register_get("resource", |_: &mut MessageHandle| fhir(|message| Ok(value(message.root()))))
@@ -92,7 +93,7 @@ pub(super) fn register(engine: &mut Engine) {
         .register_fn("has", |(): &mut (), _: ImmutableString| nothing(false.into()));
 }
 
-fn register_element(engine: &mut Engine) {
+fn register_element(engine: &mut Host) {
     engine
         .register_indexer_get(|element: &mut ElementHandle, name: ImmutableString| {
             let first = incoming::items(element.node()).next();

@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-use rhai::{AST, Dynamic, Engine, EvalAltResult, Scope};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, Scope};
 
 use super::{
     Context, FOLDER, Files, Finding, Limits, MapError, Mapped, Override, Product,
@@ -19,6 +19,7 @@ use super::{
     ignored::Ignored,
     layers::Parts,
     nodes,
+    program::{self, Program},
     values::MessageHandle,
 };
 use crate::{
@@ -36,6 +37,9 @@ use crate::{
 /// All mappings of one revision, compiled; shared by all threads.
 pub struct Mappings {
     engine: Engine,
+    /// What Rhai passes to its functions beside their arguments.
+    global: GlobalRuntimeState,
+    program: Program,
     scripts: BTreeMap<String, Script>,
     tables: Arc<Tables>,
     words: Arc<Words>,
@@ -48,6 +52,9 @@ pub struct Mappings {
 /// One mapping: a call of its `map`.
 pub(super) struct Script {
     pub file: String,
+    /// Its `map` in the program, if it has one.
+    pub entry: Option<usize>,
+    /// The same call for Rhai.
     pub call: AST,
     /// What it leaves out on purpose.
     pub ignored: Ignored,
@@ -67,10 +74,11 @@ impl Mappings {
     /// # Errors
     /// As [`Mappings::compile`].
     pub fn compile_layers(files: &Files, folders: &[PathBuf], limits: &Limits) -> Result<Self, Vec<Problem>> {
-        let Compiled { engine, scripts, tables, words, overrides, parts, warnings } =
+        let Compiled { engine, program, scripts, tables, words, overrides, parts, warnings } =
             compile::compile(files, folders, limits)?;
         let (words, limits) = (Arc::new(words), limits.clone());
-        Ok(Self { engine, scripts, tables, words, overrides, parts, warnings, limits })
+        let global = engine.new_global_runtime_state();
+        Ok(Self { engine, global, program, scripts, tables, words, overrides, parts, warnings, limits })
     }
 
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
@@ -81,6 +89,18 @@ impl Mappings {
     /// A code table.
     pub fn table(&self, name: &str) -> Option<&Table> {
         self.tables.get(name)
+    }
+
+    /// The same mappings, run by Rhai's own evaluator: what the programs are held against.
+    #[must_use]
+    pub fn by_rhai(mut self) -> Self {
+        self.scripts.values_mut().for_each(|script| script.entry = None);
+        self
+    }
+
+    /// The mappings that Rhai itself must run, for their scripts say what has no program.
+    pub fn run_by_rhai(&self) -> impl Iterator<Item = &str> {
+        self.scripts.iter().filter(|(_, script)| script.entry.is_none()).map(|(name, _)| name.as_str())
     }
 
     /// What a folder says anew of the folders below it.
@@ -151,10 +171,17 @@ impl Mappings {
     }
 
     fn evaluate(&self, script: &Script) -> Result<Ended, MapError> {
-        let mut scope = Scope::new();
-        scope.push_constant("msg", MessageHandle);
-        let result: Result<Dynamic, Box<EvalAltResult>> =
-            self.engine.eval_ast_with_scope(&mut scope, &script.call);
+        let message = Dynamic::from(MessageHandle);
+        let result: Result<Dynamic, Box<EvalAltResult>> = match script.entry {
+            Some(entry) => {
+                program::run(&self.program, entry, message, &self.engine, &self.limits, &self.global)
+            }
+            None => {
+                let mut scope = Scope::new();
+                scope.push_constant_dynamic("msg", message);
+                self.engine.eval_ast_with_scope(&mut scope, &script.call)
+            }
+        };
         let error = match result {
             Ok(value) => {
                 return Ok(Ended::Value(Value::read(value).map_err(|error| self.told(error, script))?));

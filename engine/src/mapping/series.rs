@@ -8,7 +8,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
 use smol_str::SmolStr;
 
 use super::{
@@ -16,6 +16,7 @@ use super::{
     fault::fault,
     groups::GroupHandle,
     handles::{BundleHandle, NodeHandle, PlanHandle, put_resource},
+    host::Host,
     plan::Place,
 };
 use crate::{
@@ -36,7 +37,7 @@ pub(super) struct Series {
 pub(super) type SeriesHandle = Arc<Series>;
 
 /// Gives scripts the call that makes them.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<SeriesHandle>("Series");
     engine.register_fn(
         "put_run",
@@ -60,7 +61,7 @@ pub(super) fn register(engine: &mut Engine) {
 }
 
 /// `series`, which exists only while constants are made.
-pub(super) fn register_constant(loader: &mut Engine) {
+pub(super) fn register_constant(loader: &mut rhai::Engine) {
     loader.register_fn("series", |plan: PlanHandle, key: Array, unless: Array| -> Result<SeriesHandle> {
         let path = |text: &str| match Path::parse(text) {
             Ok(path) if path.segment_name() == plan.segment && path.field > 0 => Ok(path),

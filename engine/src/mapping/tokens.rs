@@ -63,7 +63,8 @@ impl Functions {
         format!("{name}_{}", self.mark)
     }
 
-    fn rename(&self, name: &str) -> Option<String> {
+    /// The name that one of this script's functions is given.
+    pub fn rename(&self, name: &str) -> Option<String> {
         self.names.contains(name).then(|| self.inside(name))
     }
 }

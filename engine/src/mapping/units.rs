@@ -35,6 +35,12 @@ impl Unit {
         at(Problem::error(what), &self.parts, position)
     }
 
+    /// The scripts that it imports, by their aliases as Rhai reads them: an alias may be the name of a function too.
+    pub fn aliases(&self) -> BTreeMap<String, String> {
+        let read = |alias: &String| self.functions.rename(alias).unwrap_or_else(|| alias.clone());
+        self.imports.iter().map(|(alias, path, _)| (read(alias), path.clone())).collect()
+    }
+
     /// Whether it is a mapping of its own, not part of a library.
     pub fn is_mapping(&self) -> bool {
         !self.name.contains('/')

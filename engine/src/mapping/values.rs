@@ -4,12 +4,13 @@
 
 use std::borrow::Cow;
 
-use rhai::{Array, Dynamic, Engine, EvalAltResult, INT, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
 
 use super::{
     current::{Current, path, with},
     fault::fault,
     handles::NodeHandle,
+    host::Host,
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
@@ -89,12 +90,12 @@ impl FieldHandle {
 
     /// The text of the first leaf; empty when there is none.
     pub fn text(self) -> Result<ImmutableString> {
-        with(|current| Ok(shared(self.find(current).text().unwrap_or_default())))
+        with(|current| Ok(said(self.find(current))))
     }
 }
 
 /// Gives scripts the message.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<MessageHandle>("Message");
     engine.register_type_with_name::<SegmentHandle>("Segment");
     engine.register_type_with_name::<FieldHandle>("Value");
@@ -105,7 +106,7 @@ pub(super) fn register(engine: &mut Engine) {
     register_comparisons(engine);
 }
 
-fn register_message(engine: &mut Engine) {
+fn register_message(engine: &mut Host) {
     engine
         .register_indexer_get(|_: &mut MessageHandle, at: ImmutableString| message_get(&at))
         .register_fn("all", |_: &mut MessageHandle, at: ImmutableString| message_all(&at))
@@ -159,7 +160,7 @@ fn register_message(engine: &mut Engine) {
         });
 }
 
-fn register_segment(engine: &mut Engine) {
+fn register_segment(engine: &mut Host) {
     engine
         .register_indexer_get(|segment: &mut SegmentHandle, at: ImmutableString| segment_get(*segment, &at))
         .register_indexer_get(|segment: &mut SegmentHandle, number: INT| segment_field(*segment, number))
@@ -186,7 +187,7 @@ fn register_segment(engine: &mut Engine) {
         });
 }
 
-fn register_value(engine: &mut Engine) {
+fn register_value(engine: &mut Host) {
     engine
         .register_get("text", |value: &mut FieldHandle| value.text())
         .register_get("raw", |value: &mut FieldHandle| {
@@ -239,7 +240,7 @@ fn register_value(engine: &mut Engine) {
         );
 }
 
-fn register_documents(engine: &mut Engine) {
+fn register_documents(engine: &mut Host) {
     engine
         .register_fn("attachment", |values: Array| -> Result<Dynamic> {
             let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
@@ -275,7 +276,7 @@ fn register_documents(engine: &mut Engine) {
         });
 }
 
-fn register_comparisons(engine: &mut Engine) {
+fn register_comparisons(engine: &mut Host) {
     engine
         .register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
         .register_fn("!=", |value: FieldHandle, text: ImmutableString| {
@@ -350,14 +351,30 @@ fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
 fn has(segment: SegmentHandle, at: &str) -> Result<bool> {
     let path = path(at)?;
     if path.repetition > 1 || path.field == 0 {
-        return look(segment, at, |value, _| matches!(value, Value::Present(_)));
+        return look(segment, at, |value, _| says_something(value));
     }
-    with(|current| Ok(repetitions(segment, &path, current)?.any(|value| matches!(value, Value::Present(_)))))
+    with(|current| Ok(repetitions(segment, &path, current)?.any(says_something)))
+}
+
+/// Whether there is more than blanks and line ends, which no data type takes for a value.
+fn says_something(value: Value<'_>) -> bool {
+    value.part().is_some_and(|part| match part.raw().trim_start().as_bytes().first() {
+        None => false,
+        Some(first) => Some(*first) != part.separators().escape || !part.whole().trim().is_empty(),
+    })
+}
+
+/// The text of the first leaf; empty when that is blank.
+fn said(value: Value<'_>) -> ImmutableString {
+    match value.text() {
+        Some(text) if !text.trim_start().is_empty() => shared(text),
+        _ => ImmutableString::new(),
+    }
 }
 
 /// The text of the first leaf there; empty when there is none.
 fn text(segment: SegmentHandle, at: &str) -> Result<ImmutableString> {
-    look(segment, at, |value, _| shared(value.text().unwrap_or_default()))
+    look(segment, at, |value, _| said(value))
 }
 
 /// Looks at the value at a path of the segment, in the text of the message.

@@ -13,7 +13,7 @@ mod numbers;
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, Engine, EvalAltResult, ImmutableString};
+use rhai::{Dynamic, EvalAltResult, ImmutableString};
 
 use codes::{ce, code, cwe, plain, system_name};
 use numbers::{Authority, cx, ei, hd, pl, xon};
@@ -21,6 +21,7 @@ use numbers::{Authority, cx, ei, hd, pl, xon};
 use super::{
     current::{Current, with},
     fault::fault,
+    host::Host,
     reading::{self, ElementHandle},
 };
 use crate::{
@@ -130,7 +131,7 @@ impl Wire {
 }
 
 /// Gives scripts the way from FHIR to HL7 v2.
-pub(super) fn register(engine: &mut Engine) {
+pub(super) fn register(engine: &mut Host) {
     engine.register_type_with_name::<WireHandle>("Field");
     engine
         .register_fn("to", |element: &mut ElementHandle, data_type: ImmutableString| {

@@ -391,3 +391,17 @@ fn messages_are_copied_changed_and_made() {
     expect!["mappings/adt.rhai:2:22: separators and whole segments cannot be set"]
         .assert_eq(&run(r#"let out = hl7(); out.set("MSH-1", "1"); out"#));
 }
+
+#[test]
+fn blanks_and_line_ends_are_no_value() {
+    let text = ADT.replace("||19651213|F", "||  |\\.br\\");
+    let script = r#"fn map(msg) {
+        let pid = msg["PID"];
+        let said = `${pid.has("PID-7")} ${pid.has("PID-8")} [${pid.text("PID-7")}] [${pid["PID-8"].text}] ${pid["PID-7"].or("none")}`;
+        let out = bundle();
+        out.put("Basic", "urn:x", "1").set("code.text", said);
+        out
+    }"#;
+    let made = run_with(&[("mappings/adt.rhai", script)], &text, &Limits::default());
+    assert!(made.contains(r#""text": "false false [] [] none""#), "{made}");
+}

@@ -6,6 +6,7 @@ mod bounds;
 mod compiling;
 mod fhir;
 mod making;
+mod programs;
 mod removals;
 mod tables;
 

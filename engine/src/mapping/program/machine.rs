@@ -1,0 +1,348 @@
+//! Runs a program.
+
+use rhai::{
+    Array, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, NativeCallContext, Position,
+};
+
+use super::{Call, Condition, Function, If, Node, Program, Switch};
+use crate::mapping::{Limits, current, fault::Verdict};
+
+type Result<T> = std::result::Result<T, Flow>;
+
+/// How often the clock is looked at, in steps; a power of two.
+const CLOCK_EVERY: u64 = 64;
+
+/// What ends the steps that follow.
+pub(super) enum Flow {
+    Fail(Box<EvalAltResult>),
+    Return(Dynamic),
+    Break(Dynamic),
+    Continue,
+}
+
+impl From<Box<EvalAltResult>> for Flow {
+    fn from(error: Box<EvalAltResult>) -> Self {
+        Self::Fail(error)
+    }
+}
+
+impl From<EvalAltResult> for Flow {
+    fn from(error: EvalAltResult) -> Self {
+        Self::Fail(error.into())
+    }
+}
+
+/// A run of a program.
+pub(super) struct Machine<'a> {
+    program: &'a Program,
+    pub engine: &'a Engine,
+    pub limits: &'a Limits,
+    global: &'a GlobalRuntimeState,
+    /// The variables of all functions that are under way, and the arguments of calls that are being made.
+    places: Vec<Dynamic>,
+    /// Where the variables of the innermost function begin.
+    frame: usize,
+    depth: usize,
+    steps: u64,
+}
+
+/// Calls a function of the program with one argument.
+pub(in crate::mapping) fn run(
+    program: &Program,
+    function: usize,
+    argument: Dynamic,
+    engine: &Engine,
+    limits: &Limits,
+    global: &GlobalRuntimeState,
+) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
+    let mut machine = Machine {
+        program,
+        engine,
+        limits,
+        global,
+        places: Vec::with_capacity(64),
+        frame: 0,
+        depth: 0,
+        steps: 0,
+    };
+    let arguments = [Node::Constant(argument)];
+    match machine.enter(function, &arguments, Position::NONE) {
+        Ok(value) | Err(Flow::Return(value) | Flow::Break(value)) => Ok(value),
+        Err(Flow::Continue) => Ok(Dynamic::UNIT),
+        Err(Flow::Fail(error)) => Err(error),
+    }
+}
+
+impl Machine<'_> {
+    /// The value of a step.
+    pub fn value(&mut self, node: &Node) -> Result<Dynamic> {
+        self.step()?;
+        match node {
+            Node::Constant(value) => Ok(value.clone()),
+            Node::Local(place) => Ok(self.local(*place).clone()),
+            Node::Let(place, value) => {
+                let value = self.value(value)?;
+                *self.local(*place) = value;
+                Ok(Dynamic::UNIT)
+            }
+            Node::Assign(assign) => self.assign(assign),
+            Node::Text(pieces, at) => self.text(pieces, *at),
+            Node::List(items, at) => {
+                let items = items.iter().map(|item| self.value(item)).collect::<Result<Array>>()?;
+                self.bounded(Dynamic::from_array(items), *at)
+            }
+            Node::Map(pairs, at) => {
+                let pair = |(name, value): &(rhai::Identifier, Node)| Ok((name.clone(), self.value(value)?));
+                let map = pairs.iter().map(pair).collect::<Result<rhai::Map>>()?;
+                self.bounded(Dynamic::from_map(map), *at)
+            }
+            Node::Call(call) => self.call(call),
+            Node::Native(call) => self.native(call),
+            Node::Operator(operator) => self.operator(operator),
+            Node::Not(condition) => Ok((!self.is_so(condition)?).into()),
+            Node::Get(get) => self.get(get),
+            Node::Index(index) => self.index(index),
+            Node::Each(each) => self.each(each),
+            Node::And(all) => self.first_is(all, false),
+            Node::Or(any) => self.first_is(any, true),
+            Node::Coalesce(nodes) => self.first_of(nodes),
+            Node::Block(nodes) => self.block(nodes),
+            Node::If(branches) => self.branch(branches),
+            Node::Switch(switch) => self.switch(switch),
+            Node::While(again) => self.while_loop(again),
+            Node::For(each) => self.for_loop(each),
+            Node::Return(value) => Err(Flow::Return(self.value(value)?)),
+            Node::Throw(value, at) => Err(EvalAltResult::ErrorRuntime(self.value(value)?, *at).into()),
+            Node::Break(value) => Err(Flow::Break(self.value(value)?)),
+            Node::Continue => Err(Flow::Continue),
+        }
+    }
+
+    /// Counts a step: a script may take only so many, and so long.
+    pub fn step(&mut self) -> Result<()> {
+        self.steps += 1;
+        if self.steps > self.limits.operations {
+            return Err(EvalAltResult::ErrorTooManyOperations(Position::NONE).into());
+        }
+        if self.steps.is_multiple_of(CLOCK_EVERY) && current::is_late() {
+            return Err(EvalAltResult::ErrorTerminated(Dynamic::from(Verdict::Late), Position::NONE).into());
+        }
+        Ok(())
+    }
+
+    /// The value of the last of several steps.
+    pub fn block(&mut self, nodes: &[Node]) -> Result<Dynamic> {
+        match nodes {
+            [] => Ok(Dynamic::UNIT),
+            [before @ .., last] => {
+                for node in before {
+                    drop(self.value(node)?);
+                }
+                self.value(last)
+            }
+        }
+    }
+
+    /// A variable of the function at hand.
+    pub fn local(&mut self, place: usize) -> &mut Dynamic {
+        let place = self.frame + place;
+        if place >= self.places.len() {
+            self.places.resize(place + 1, Dynamic::UNIT); // never: a function makes room for its own
+        }
+        #[allow(clippy::indexing_slicing)] // made sure of above
+        &mut self.places[place]
+    }
+
+    /// How much is in use; see [`Machine::forget`].
+    pub fn mark(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Forgets the arguments of calls that were not made because a loop or closure was left before.
+    pub fn forget(&mut self, mark: usize) {
+        self.places.truncate(mark);
+    }
+
+    fn call(&mut self, call: &Call) -> Result<Dynamic> {
+        self.enter(call.function, &call.arguments, call.at)
+    }
+
+    fn enter(&mut self, number: usize, arguments: &[Node], at: Position) -> Result<Dynamic> {
+        let program = self.program;
+        let Some(function) = program.functions.get(number) else {
+            return Err(EvalAltResult::ErrorFunctionNotFound(String::new(), at).into());
+        };
+        let frame = self.places.len();
+        for argument in arguments {
+            let value = self.value(argument)?;
+            self.places.push(value);
+        }
+        if self.depth >= self.limits.depth {
+            return Err(EvalAltResult::ErrorStackOverflow(at).into());
+        }
+        self.places.resize(frame + function.places, Dynamic::UNIT);
+        let outer = std::mem::replace(&mut self.frame, frame);
+        self.depth += 1;
+        let done = self.block(&function.body);
+        self.depth -= 1;
+        self.frame = outer;
+        self.places.truncate(frame);
+        match done {
+            Err(Flow::Return(value) | Flow::Break(value)) => Ok(value),
+            Err(Flow::Continue) => Ok(Dynamic::UNIT),
+            Err(Flow::Fail(error)) => Err(inside(function, error, at).into()),
+            done => done,
+        }
+    }
+
+    /// Whether a condition holds.
+    pub fn is_so(&mut self, condition: &Condition) -> Result<bool> {
+        let value = self.value(&condition.node)?;
+        value.as_bool().map_err(|found| mismatch("bool", found, condition.at).into())
+    }
+
+    /// `&&` and `||`: whether one of them is what decides.
+    fn first_is(&mut self, conditions: &[Condition], deciding: bool) -> Result<Dynamic> {
+        for condition in conditions {
+            if self.is_so(condition)? == deciding {
+                return Ok(deciding.into());
+            }
+        }
+        Ok((!deciding).into())
+    }
+
+    fn first_of(&mut self, nodes: &[Node]) -> Result<Dynamic> {
+        for node in nodes {
+            let value = self.value(node)?;
+            if !value.is_unit() {
+                return Ok(value);
+            }
+        }
+        Ok(Dynamic::UNIT)
+    }
+
+    fn branch(&mut self, branches: &If) -> Result<Dynamic> {
+        if self.is_so(&branches.condition)? {
+            self.block(&branches.then)
+        } else {
+            self.block(&branches.otherwise)
+        }
+    }
+
+    fn switch(&mut self, switch: &Switch) -> Result<Dynamic> {
+        let on = self.value(&switch.on)?;
+        let mut fitting: &[usize] = &[];
+        if on.is_string()
+            && let Ok(text) = on.as_immutable_string_ref()
+        {
+            fitting = switch.texts.get(&*text).map_or(&[], Vec::as_slice);
+        } else if let Some((_, arms)) =
+            switch.values.iter().find(|(own, _)| super::operators::is_same(own, &on))
+        {
+            fitting = arms;
+        }
+        let ranges = switch.ranges.iter().filter(|range| range.contains(&on)).map(rhai::RangeCase::index);
+        for place in fitting.iter().copied().chain(ranges) {
+            let Some(arm) = switch.arms.get(place) else { continue };
+            match &arm.condition {
+                Some(condition) if !self.is_so(condition)? => {}
+                _ => return self.value(&arm.value),
+            }
+        }
+        match switch.default.and_then(|place| switch.arms.get(place)) {
+            Some(arm) => self.value(&arm.value),
+            None => Ok(Dynamic::UNIT),
+        }
+    }
+
+    fn text(&mut self, pieces: &[Node], at: Position) -> Result<Dynamic> {
+        let mut text = String::new();
+        for piece in pieces {
+            let value = self.value(piece)?;
+            match value.as_immutable_string_ref() {
+                Ok(piece) => text.push_str(&piece),
+                Err(_) => {
+                    let said = self.dispatch(&[], "to_string", &mut [value.clone()], at)?;
+                    text.push_str(&said.into_immutable_string().unwrap_or_default());
+                }
+            }
+            self.fits(text.len(), self.limits.text_bytes, "Length of string", at)?;
+        }
+        Ok(ImmutableString::from(text).into())
+    }
+
+    /// What Rhai tells a function about its call.
+    pub fn context<'b>(&'b self, name: &'b str, at: Position) -> NativeCallContext<'b> {
+        NativeCallContext::new_with_all_fields(self.engine, name, None, self.global, at)
+    }
+
+    /// The value, if it is not larger than a value may be.
+    pub fn bounded(&self, value: Dynamic, at: Position) -> Result<Dynamic> {
+        if !(value.is_string() || value.is_array() || value.is_map()) {
+            return Ok(value);
+        }
+        let mut size = Size::default();
+        size.add(&value);
+        self.fits(size.text, self.limits.text_bytes, "Length of string", at)?;
+        self.fits(size.items, self.limits.items, "Size of array/BLOB", at)?;
+        self.fits(size.pairs, self.limits.items, "Size of object map", at)?;
+        Ok(value)
+    }
+
+    fn fits(&self, size: usize, limit: usize, what: &str, at: Position) -> Result<()> {
+        if size > limit {
+            return Err(EvalAltResult::ErrorDataTooLarge(what.to_owned(), at).into());
+        }
+        Ok(())
+    }
+}
+
+/// What is in a value, and in all that is in it.
+#[derive(Default)]
+struct Size {
+    text: usize,
+    items: usize,
+    pairs: usize,
+}
+
+impl Size {
+    fn add(&mut self, value: &Dynamic) {
+        // Asked first what it is: what it is not has to be named, which takes longer.
+        if value.is_string()
+            && let Ok(text) = value.as_immutable_string_ref()
+        {
+            self.text += text.len();
+        } else if value.is_array()
+            && let Ok(list) = value.as_array_ref()
+        {
+            self.items += list.len();
+            list.iter().for_each(|item| self.add(item));
+        } else if value.is_map()
+            && let Ok(map) = value.as_map_ref()
+        {
+            self.pairs += map.len();
+            map.values().for_each(|item| self.add(item));
+        }
+    }
+}
+
+/// The error with the function that it happened in. What breaks a bound has no place.
+fn inside(function: &Function, error: Box<EvalAltResult>, at: Position) -> Box<EvalAltResult> {
+    if error.is_system_exception() || matches!(*error, EvalAltResult::ErrorInFunctionCall(..)) {
+        return error;
+    }
+    EvalAltResult::ErrorInFunctionCall(function.name.to_string(), function.file.clone(), error, at).into()
+}
+
+/// A value of another type than is needed.
+pub(super) fn mismatch(wanted: &str, found: &str, at: Position) -> EvalAltResult {
+    EvalAltResult::ErrorMismatchDataType(wanted.to_owned(), found.to_owned(), at)
+}
+
+/// The error with the place of the call, if it has none of its own.
+pub(super) fn placed(mut error: Box<EvalAltResult>, at: Position) -> Box<EvalAltResult> {
+    if error.position().is_none() {
+        error.set_position(at);
+    }
+    error
+}

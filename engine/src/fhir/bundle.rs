@@ -10,11 +10,12 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
-use uuid::Uuid;
+use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
     json::write_text,
-    node::{Alone, Object, Target, Within},
+    node::{Alone, Target, Within},
+    object::Object,
 };
 
 /// The resources that most bundles have room for without growing.
@@ -44,26 +45,30 @@ impl Resource {
         Target { resource_type: self.resource_type.clone(), id: self.id, identifier: None }
     }
 
-    fn write(&self, out: &mut Vec<u8>, within: &dyn Within) {
+    fn write(&self, id: &IdText, out: &mut Vec<u8>, within: &dyn Within) {
         out.extend_from_slice(b"{\"resourceType\":");
         write_text(&self.resource_type, out);
         out.extend_from_slice(b",\"id\":\"");
-        self.write_id(out);
+        out.extend_from_slice(id);
         out.push(b'"');
         self.elements.write_elements(false, out, within);
         out.push(b'}');
     }
+}
 
-    fn write_id(&self, out: &mut Vec<u8>) {
-        let mut buffer = Uuid::encode_buffer();
-        out.extend_from_slice(self.id.hyphenated().encode_lower(&mut buffer).as_bytes());
-    }
+/// An id as it is written.
+type IdText = [u8; Hyphenated::LENGTH];
+
+fn id_text(id: Uuid) -> IdText {
+    let mut text = [0; Hyphenated::LENGTH];
+    id.hyphenated().encode_lower(&mut text);
+    text
 }
 
 /// Writes a resource on its own.
 pub fn write_resource(resource: &Resource) -> Bytes {
     let mut out = Vec::with_capacity(1024);
-    resource.write(&mut out, &Alone);
+    resource.write(&id_text(resource.id), &mut out, &Alone);
     out.into()
 }
 
@@ -89,7 +94,7 @@ impl Bundle {
             None => self.resources.push(resource),
             Some(known) => {
                 for (name, node) in resource.elements.into_elements() {
-                    if known.elements.get(&name).is_none_or(super::Node::is_empty) {
+                    if known.elements.at(&name).is_none_or(super::Node::is_empty) {
                         known.elements.put(name, Some(node));
                     }
                 }
@@ -125,13 +130,14 @@ impl Bundle {
         for (place, resource) in self.resources.iter().enumerate() {
             out.extend_from_slice(if place == 0 { b",\"entry\":[" } else { b"," });
             out.extend_from_slice(b"{\"fullUrl\":\"urn:uuid:");
-            resource.write_id(&mut out);
+            let id = id_text(resource.id);
+            out.extend_from_slice(&id);
             out.extend_from_slice(b"\",\"resource\":");
-            resource.write(&mut out, self);
+            resource.write(&id, &mut out, self);
             out.extend_from_slice(b",\"request\":{\"method\":\"PUT\",\"url\":\"");
             out.extend_from_slice(resource.resource_type.as_bytes());
             out.push(b'/');
-            resource.write_id(&mut out);
+            out.extend_from_slice(&id);
             out.extend_from_slice(b"\"}}");
         }
         if !self.resources.is_empty() {

@@ -11,20 +11,26 @@ mod read;
 mod references;
 mod rules;
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::OnceLock,
-};
+use std::{collections::HashSet, sync::OnceLock};
 
 use foldhash::fast::RandomState;
 
+pub(super) use self::read::known;
 pub use self::{
     fault::Fault,
     formats::{is_decimal, is_oid, is_primitive, is_uuid},
     references::unresolved,
 };
-use self::{formats::Format, read::all, references::type_referred, rules::Rule};
-use super::{Node, Object};
+use self::{
+    formats::Format,
+    read::{Places, all},
+    references::type_referred,
+    rules::Rule,
+};
+use super::{
+    Node, Object,
+    name::{Known, Name, name},
+};
 use crate::error::nearest;
 
 /// The codes of a required binding.
@@ -39,9 +45,11 @@ pub struct Type {
     /// By name, inherited ones included.
     elements: Vec<Element>,
     /// Where an element stands in `elements`.
-    places: HashMap<&'static str, usize, RandomState>,
+    places: Places,
     required: Vec<usize>,
-    rules: Vec<&'static Rule>,
+    /// The bits of the required elements.
+    needs: u64,
+    rules: Vec<Rule>,
 }
 
 /// One element of a type; a choice has one for each shape (`deceasedBoolean`, `deceasedDateTime`).
@@ -61,6 +69,10 @@ pub struct Element {
     pub codes: Option<&'static Codes>,
     /// `deceased[x]` for one shape of a choice.
     pub choice: Option<&'static str>,
+    /// Its name as objects have it.
+    key: &'static Known,
+    /// A bit of its own among those of its type, the same for all shapes of a choice; none where nothing asks for it.
+    bit: u64,
     /// What its type takes, found out once.
     takes: Takes,
     /// Its type, looked up once.
@@ -115,7 +127,12 @@ pub fn resource_names() -> impl Iterator<Item = &'static str> {
 impl Type {
     /// An element by its name in JSON.
     pub fn element(&self, name: &str) -> Option<&Element> {
-        self.elements.get(*self.places.get(name)?)
+        self.named(&name.into())
+    }
+
+    /// An element by its name.
+    pub(super) fn named(&self, name: &Name) -> Option<&Element> {
+        self.elements.get(self.places.get(name.number()?)?)
     }
 
     /// All elements, by name.
@@ -145,55 +162,61 @@ impl Type {
     /// # Errors
     /// The first fault.
     pub fn check(&'static self, object: &Object) -> Result<(), Fault> {
-        for (name, node) in object.iter() {
-            match self.element(name) {
-                Some(element) => {
-                    element.check(node).map_err(|fault| fault.below(name))?;
-                    self.check_alone(element, object)?;
+        if object.is_checked(self) {
+            return Ok(());
+        }
+        let mut seen = 0;
+        for (name, node) in object.entries() {
+            let Some(element) = self.named(name) else {
+                self.check_nameless(name.as_str(), node)?;
+                continue;
+            };
+            element.check(node).map_err(|fault| fault.below(element.name))?;
+            if element.bit != 0 && !node.is_empty() {
+                if let Some(choice) = element.choice.filter(|_| seen & element.bit != 0) {
+                    return Err(Fault::at(choice, "takes one of its shapes, not two"));
                 }
-                None => self.check_nameless(name, node)?,
+                seen |= element.bit;
             }
         }
-        for place in &self.required {
-            let Some(element) = self.elements.get(*place) else { continue };
+        if self.needs & !seen != 0 {
+            self.check_required(object)?;
+        }
+        match self.rules.iter().find_map(|rule| rule.broken(seen, object)) {
+            Some(what) => Err(Fault::here(what)),
+            None => {
+                object.set_checked(self);
+                Ok(())
+            }
+        }
+    }
+
+    fn check_required(&self, object: &Object) -> Result<(), Fault> {
+        for element in self.required.iter().filter_map(|place| self.elements.get(*place)) {
             if !self.has(object, element) {
                 let name = element.choice.unwrap_or(element.name);
                 return Err(Fault::at(name, format!("{} needs `{name}`, which has no value", self.name)));
             }
         }
-        match self.rules.iter().find_map(|rule| rules::broken(rule, object)) {
-            Some(what) => Err(Fault::here(what)),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
-    /// Of a choice only one shape may stand.
-    fn check_alone(&self, element: &Element, object: &Object) -> Result<(), Fault> {
-        let Some(choice) = element.choice else { return Ok(()) };
-        let stem = choice.trim_end_matches("[x]");
-        let other = object.iter().find(|(name, node)| {
-            rules::is_shape(name, stem)
-                && *name != element.name
-                && !node.is_empty()
-                && self.element(name).is_some_and(|other| other.choice == Some(choice))
-        });
-        match other {
-            Some(_) if object.get(element.name).is_some_and(|node| !node.is_empty()) => {
-                Err(Fault::at(choice, "takes one of its shapes, not two"))
-            }
-            _ => Ok(()),
-        }
+    /// The bits of the elements that have a value.
+    fn seen(&self, object: &Object) -> u64 {
+        let with_value = object.entries().iter().filter(|(_, node)| !node.is_empty());
+        with_value.filter_map(|(name, _)| self.named(name)).fold(0, |seen, element| seen | element.bit)
     }
 
     /// Takes out what a sender's slip puts in and FHIR forbids: the end of a period that ends before it begins, control
     /// characters, blanks within a code, extensions that say nothing. Returns whether there was any.
     pub fn mend(&self, object: &mut Object) -> bool {
-        if self.name == "Period" && self.rules.iter().any(|rule| rules::broken(rule, object).is_some()) {
+        let is_broken = |rule: &Rule| rule.broken(self.seen(object), object).is_some();
+        if self.name == "Period" && self.rules.iter().any(is_broken) {
             return object.remove("end").is_some();
         }
         let mut mended = false;
-        for (name, node) in object.iter_mut() {
-            let Some(element) = self.element(name) else { continue };
+        for (name, node) in object.own() {
+            let Some(element) = self.named(name) else { continue };
             let Node::Array(nodes) = node else {
                 mended |= element.mend(node);
                 continue;
@@ -218,7 +241,10 @@ impl Type {
         if base.len() < name.len()
             && let Some(element) = self.element(base).filter(|element| element.is_primitive())
         {
-            let twin = Element { many: element.many, ..Element::twin() };
+            static TWINS: [OnceLock<Element>; 2] = [OnceLock::new(), OnceLock::new()];
+            let [one, many] = &TWINS;
+            let twin = if element.many { many } else { one };
+            let twin = twin.get_or_init(|| Element { many: element.many, ..Element::twin() });
             return twin.check(node).map_err(|fault| fault.below(name));
         }
         if name == "resourceType" && self.is_resource {
@@ -229,14 +255,17 @@ impl Type {
 
     /// The object as this type writes it: see [`Element::shaped`].
     #[must_use]
-    pub fn shaped(&self, mut object: Object) -> Object {
+    pub fn shaped(&'static self, mut object: Object) -> Object {
         self.shape(&mut object);
         object
     }
 
-    fn shape(&self, object: &mut Object) {
-        for (name, node) in object.iter_mut() {
-            let Some(element) = self.element(name) else { continue };
+    fn shape(&'static self, object: &mut Object) {
+        if object.is_checked(self) {
+            return;
+        }
+        for (name, node) in object.own() {
+            let Some(element) = self.named(name) else { continue };
             element.shape(node);
             if element.many && !matches!(node, Node::Array(_)) && !node.is_empty() {
                 let single = std::mem::replace(node, Node::Array(Vec::new()));
@@ -268,6 +297,8 @@ impl Element {
             targets: Vec::new(),
             codes: None,
             choice: None,
+            key: const { &Known::new("_") },
+            bit: 0,
             takes: Takes::Object,
             kind: OnceLock::new(),
         }
@@ -348,7 +379,7 @@ impl Element {
             return Err(self.wrong(node));
         };
         if self.takes == Takes::Resource {
-            let named = object.get("resourceType").and_then(Node::as_text).and_then(type_named);
+            let named = object.at(name!("resourceType")).and_then(Node::as_text).and_then(type_named);
             return match named.filter(|found| found.is_resource) {
                 Some(found) => found.check(object),
                 None => Err(Fault::here("takes a resource, and has no `resourceType` of FHIR R4")),
@@ -405,7 +436,7 @@ impl Element {
     }
 
     fn check_target(&self, object: &Object) -> Result<(), Fault> {
-        let target = match object.get("reference") {
+        let target = match object.at(name!("reference")) {
             Some(Node::Reference(target)) => target.resource_type.as_str(),
             Some(Node::Text(text)) => match type_referred(text) {
                 Some(found) => found.name,
@@ -505,6 +536,25 @@ mod tests {
             type_named("Observation.component").unwrap().element("referenceRange").unwrap().type_name,
             "Observation.referenceRange"
         );
+    }
+
+    /// What the check rests on: a number tells names apart, a bit those elements of a type that anything asks for.
+    #[test]
+    fn numbers_and_bits_are_enough() {
+        let mut numbers = std::collections::HashMap::new();
+        for found in all().values() {
+            for element in &found.elements {
+                let known = *numbers.entry(element.key.number).or_insert(element.name);
+                assert_eq!(known, element.name, "two names have one number");
+                assert!(std::ptr::eq(found.element(element.name).unwrap(), element), "{}", element.name);
+                let asked = element.required || element.choice.is_some();
+                assert!(!asked || element.bit.is_power_of_two(), "{}.{}", found.name, element.name);
+                let same = |other: &&Element| other.bit == element.bit && other.choice == element.choice;
+                let others = found.elements.iter().filter(|other| other.bit != 0 && other.bit == element.bit);
+                assert!(others.clone().count() == others.filter(same).count(), "{}", found.name);
+            }
+            assert_eq!(found.needs.count_ones() as usize, found.required.len(), "{}", found.name);
+        }
     }
 
     #[test]

@@ -5,11 +5,16 @@
 
 use wide::u8x16;
 
+use super::name::Name;
+
 /// Whether bytes are meant as FHIR.
 pub fn is_fhir(raw: &[u8]) -> bool {
     let text = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
     text.trim_ascii_start().first() == Some(&b'{')
 }
+
+/// Longer texts are looked at first and copied by the system's own means.
+const SHORT: usize = 64;
 
 /// Writes a JSON string; always returns true.
 pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
@@ -21,25 +26,39 @@ pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
 }
 
 /// Writes the name of an element and the colon behind it, after a comma if it is not the first.
-pub(super) fn write_name(name: &str, first: bool, out: &mut Vec<u8>) {
-    out.reserve(name.len() + 4);
-    if first {
-        out.push(b'"');
-    } else {
-        out.extend_from_slice(b",\"");
+pub(super) fn write_name(name: &Name, first: bool, out: &mut Vec<u8>) {
+    let start = out.len();
+    match name.json() {
+        // All of the room is copied, which is quicker than just so many bytes of it.
+        Some((json, length)) if !first => {
+            out.extend_from_slice(json);
+            out.truncate(start + length);
+        }
+        Some(([_, json @ ..], length)) => {
+            out.extend_from_slice(json);
+            out.truncate(start + length - 1);
+        }
+        None => {
+            if !first {
+                out.push(b',');
+            }
+            write_text(name.as_str(), out);
+            out.push(b':');
+        }
     }
-    write_inner(name.as_bytes(), out);
-    out.extend_from_slice(b"\":");
 }
 
 /// What stands between the quotes.
 fn write_inner(bytes: &[u8], out: &mut Vec<u8>) {
-    if is_plain(bytes) {
+    if bytes.len() > SHORT && is_plain(bytes) {
         return out.extend_from_slice(bytes);
+    }
+    if bytes.len() <= SHORT && copy_plain(bytes, out) {
+        return;
     }
     let mut start = 0;
     for (place, byte) in bytes.iter().enumerate() {
-        if *byte >= 0x20 && *byte != b'"' && *byte != b'\\' {
+        if is_plain_1(*byte) {
             continue;
         }
         out.extend_from_slice(bytes.get(start..place).unwrap_or_default());
@@ -56,20 +75,84 @@ fn write_inner(bytes: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(bytes.get(start..).unwrap_or_default());
 }
 
+/// Copies a text in which nothing wants an escape, piece by piece, each looked at on the way; nothing of another one.
+fn copy_plain(bytes: &[u8], out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    if let Some(last) = bytes.last_chunk::<16>() {
+        let (lanes, _) = bytes.as_chunks::<16>();
+        for lane in lanes {
+            out.extend_from_slice(lane);
+            if !is_plain_16(lane) {
+                out.truncate(start);
+                return false;
+            }
+        }
+        // The last piece may overlap the one before.
+        if is_plain_16(last) {
+            out.truncate(start + bytes.len() - 16);
+            out.extend_from_slice(last);
+            return true;
+        }
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        if is_plain_8(u64::from_ne_bytes(*first)) && is_plain_8(u64::from_ne_bytes(*last)) {
+            out.extend_from_slice(first);
+            out.truncate(start + bytes.len() - 8);
+            out.extend_from_slice(last);
+            return true;
+        }
+    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        if is_plain_8(pair(*first, *last)) {
+            out.extend_from_slice(first);
+            out.truncate(start + bytes.len() - 4);
+            out.extend_from_slice(last);
+            return true;
+        }
+    } else if bytes.iter().all(|byte| is_plain_1(*byte)) {
+        bytes.iter().for_each(|byte| out.push(*byte));
+        return true;
+    }
+    out.truncate(start);
+    false
+}
+
 /// Whether nothing in a text wants an escape.
-fn is_plain(bytes: &[u8]) -> bool {
+pub(super) fn is_plain(bytes: &[u8]) -> bool {
+    every(bytes, is_plain_16, is_plain_8)
+}
+
+/// Whether all is visible ASCII.
+pub(super) fn is_graphic(bytes: &[u8]) -> bool {
+    let is_graphic_16 = |lane: &[u8; 16]| {
+        let lane = u8x16::new(*lane);
+        (lane.max(u8x16::splat(b'!')).simd_eq(lane) & lane.min(u8x16::splat(b'~')).simd_eq(lane)).to_bitmask()
+            == 0xFFFF
+    };
+    let is_graphic_8 =
+        |word: u64| (below(word, b'!') | below(!word & (ONES * 0x7F), 1) | word) & (ONES << 7) == 0;
+    every(bytes, is_graphic_16, is_graphic_8)
+}
+
+/// Whether all bytes are so, seen 16 or 8 at a time; fewer are filled up with a letter.
+fn every(bytes: &[u8], are_16: impl Fn(&[u8; 16]) -> bool, are_8: impl Fn(u64) -> bool) -> bool {
     if let (Some(first), Some(last)) = (bytes.first_chunk::<16>(), bytes.last_chunk::<16>()) {
         let (lanes, _) = bytes.as_chunks::<16>();
-        return is_plain_16(first) && is_plain_16(last) && lanes.iter().skip(1).all(is_plain_16);
+        return are_16(first) && are_16(last) && lanes.iter().skip(1).all(are_16);
     }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        return is_plain_8(u64::from_ne_bytes(*first)) && is_plain_8(u64::from_ne_bytes(*last));
+        return are_8(u64::from_ne_bytes(*first)) && are_8(u64::from_ne_bytes(*last));
     }
     if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        let (first, last) = (u32::from_ne_bytes(*first), u32::from_ne_bytes(*last));
-        return is_plain_8(u64::from(first) << 32 | u64::from(last));
+        return are_8(pair(*first, *last));
     }
-    bytes.iter().all(|byte| *byte >= 0x20 && *byte != b'"' && *byte != b'\\')
+    are_8(bytes.iter().fold(ONES * u64::from(b'a'), |word, byte| word << 8 | u64::from(*byte)))
+}
+
+fn pair(first: [u8; 4], last: [u8; 4]) -> u64 {
+    u64::from(u32::from_ne_bytes(first)) << 32 | u64::from(u32::from_ne_bytes(last))
+}
+
+fn is_plain_1(byte: u8) -> bool {
+    byte >= 0x20 && byte != b'"' && byte != b'\\'
 }
 
 fn is_plain_16(lane: &[u8; 16]) -> bool {
@@ -79,13 +162,18 @@ fn is_plain_16(lane: &[u8; 16]) -> bool {
     (control | marked).to_bitmask() == 0
 }
 
-/// The same for eight bytes in one word: a byte below a bound borrows from its high bit when the bound is taken off,
-/// and being a certain byte is being below 1 once that byte is crossed out.
+/// The same for eight bytes in one word: being a certain byte is being below 1 once that byte is crossed out.
 fn is_plain_8(word: u64) -> bool {
-    const ONES: u64 = u64::MAX / 255;
-    let below = |word: u64, bound: u64| word.wrapping_sub(ONES * bound) & !word;
     let is = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
     (below(word, 0x20) | is(b'"') | is(b'\\')) & (ONES << 7) == 0
+}
+
+const ONES: u64 = u64::MAX / 255;
+
+/// The high bit of a byte that is below a bound, which borrows from it when the bound is taken off; other bits mean nothing,
+/// and so do bytes above one that is below.
+fn below(word: u64, bound: u8) -> u64 {
+    word.wrapping_sub(ONES * u64::from(bound)) & !word
 }
 
 #[cfg(test)]
@@ -109,11 +197,19 @@ mod tests {
     fn every_byte_is_seen_at_every_place_of_every_length() {
         for length in 1..50 {
             for place in 0..length {
-                for byte in 0..0x80u8 {
+                for byte in 0..=0xFFu8 {
                     let mut bytes = vec![b'a'; length];
                     bytes[place] = byte;
                     let plain = byte >= 0x20 && byte != b'"' && byte != b'\\';
                     assert_eq!(is_plain(&bytes), plain, "{byte:#x} at {place} of {length}");
+                    assert_eq!(
+                        is_graphic(&bytes),
+                        byte.is_ascii_graphic(),
+                        "{byte:#x} at {place} of {length}"
+                    );
+                    let mut out = vec![b'x'];
+                    assert_eq!(copy_plain(&bytes, &mut out), plain, "{byte:#x} at {place} of {length}");
+                    assert_eq!(out.get(1..).unwrap(), if plain { bytes.as_slice() } else { &[] });
                 }
             }
         }

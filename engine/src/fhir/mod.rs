@@ -10,13 +10,17 @@ pub mod types;
 mod bundle;
 mod identity;
 mod json;
+pub(crate) mod name;
 mod node;
+mod object;
 mod path;
 mod table;
 
 pub use bundle::{Bundle, Resource, write_resource};
 pub use identity::{NAMESPACE, id};
 pub use json::is_fhir;
-pub use node::{Node, Object, Target, Within};
+pub use name::Name;
+pub use node::{Node, Target, Within};
+pub use object::Object;
 pub use path::{Path, PathError, Step};
 pub use table::{Row, Table, Tables};

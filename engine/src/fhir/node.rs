@@ -10,7 +10,11 @@ use std::fmt;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::json::{write_name, write_text};
+use super::{
+    json::write_text,
+    name::{Name, name},
+    object::Object,
+};
 
 /// One value of a resource: an object, a list or a primitive.
 #[derive(Clone, PartialEq)]
@@ -32,10 +36,6 @@ pub enum Node {
     /// The sender has removed what was there: no value, but written, as `null`, for destinations that update by parts.
     Null,
 }
-
-/// Named elements in the order they were put in.
-#[derive(Clone, Default, PartialEq)]
-pub struct Object(Vec<(SmolStr, Node)>);
 
 /// What a reference points to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,19 +61,19 @@ impl Node {
     }
 
     /// An object of the elements that have a value; no two have one name.
-    pub fn object<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
+    pub fn object<K: Into<Name>, const N: usize>(elements: [(K, Option<Node>); N]) -> Self {
         Self::Object(Object::of(elements))
     }
 
     /// A Reference to a resource, or to something of which only the name is known.
     pub fn reference(target: Option<Target>, display: Option<Self>) -> Self {
-        Self::object([("reference", target.map(Self::from)), ("display", display)])
+        Self::object([(name!("reference"), target.map(Self::from)), (name!("display"), display)])
     }
 
     /// Whether nothing would be written.
     pub fn is_empty(&self) -> bool {
         match self {
-            Self::Object(object) => object.0.iter().all(|(_, node)| node.is_empty()),
+            Self::Object(object) => object.entries().iter().all(|(_, node)| node.is_empty()),
             Self::Array(nodes) => nodes.iter().all(Self::is_empty),
             Self::Text(text) | Self::Decimal(text) => text.is_empty(),
             Self::Null => true,
@@ -86,11 +86,33 @@ impl Node {
         match self {
             Self::Null => true,
             Self::Object(object) => {
-                let left =
-                    |(name, node): &(SmolStr, Node)| name == "url" || node.is_empty() || node.is_removal();
-                object.0.iter().any(|(_, node)| node.is_removal()) && object.0.iter().all(left)
+                let left = |(name, node): &(Name, Node)| {
+                    name == name!("url") || node.is_empty() || node.is_removal()
+                };
+                let elements = object.entries();
+                elements.iter().any(|(_, node)| node.is_removal()) && elements.iter().all(left)
             }
             Self::Array(nodes) => !nodes.is_empty() && nodes.iter().all(Self::is_removal),
+            _ => false,
+        }
+    }
+
+    /// The same node, its objects held in common by all that have a copy of them.
+    #[must_use]
+    pub(crate) fn in_common(self) -> Self {
+        match self {
+            Self::Object(object) => Self::Object(object.parts_in_common().in_common()),
+            Self::Array(nodes) => Self::Array(nodes.into_iter().map(Self::in_common).collect()),
+            node => node,
+        }
+    }
+
+    /// Whether a reference is in it, whose text depends on what is around it.
+    pub(super) fn refers(&self) -> bool {
+        match self {
+            Self::Object(object) => object.entries().iter().any(|(_, node)| node.refers()),
+            Self::Array(nodes) => nodes.iter().any(Self::refers),
+            Self::Reference(_) => true,
             _ => false,
         }
     }
@@ -117,10 +139,20 @@ impl Node {
         }
     }
 
+    /// An element of an object, by its known name.
+    pub(crate) fn at(&self, name: &Name) -> Option<&Node> {
+        match self {
+            Self::Object(object) => object.at(name),
+            _ => None,
+        }
+    }
+
     /// The objects and arrays nested in each other here, 1 for a primitive.
     pub fn depth(&self) -> usize {
         match self {
-            Self::Object(object) => 1 + object.0.iter().map(|(_, node)| node.depth()).max().unwrap_or(0),
+            Self::Object(object) => {
+                1 + object.entries().iter().map(|(_, node)| node.depth()).max().unwrap_or(0)
+            }
             Self::Array(nodes) => 1 + nodes.iter().map(Self::depth).max().unwrap_or(0),
             _ => 1,
         }
@@ -157,149 +189,6 @@ impl Node {
         let mut out = Vec::with_capacity(256);
         self.write(&mut out, &Alone);
         out
-    }
-}
-
-impl Object {
-    /// An object without elements.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// An object without elements, with room for some.
-    pub fn with_capacity(elements: usize) -> Self {
-        Self(Vec::with_capacity(elements))
-    }
-
-    /// An object of the elements that have a value; no two have one name.
-    pub(super) fn of<const N: usize>(elements: [(&'static str, Option<Node>); N]) -> Self {
-        let mut object = Self::with_capacity(elements.iter().filter(|(_, node)| node.is_some()).count());
-        for (name, node) in elements {
-            object.push(name, node);
-        }
-        object
-    }
-
-    /// Puts an element at the end whose name is not there yet. Nothing is put for `None`.
-    pub(super) fn push(&mut self, name: &'static str, node: Option<Node>) {
-        debug_assert!(self.get(name).is_none(), "{name} is there already");
-        if let Some(node) = node {
-            self.0.push((SmolStr::new_static(name), node));
-        }
-    }
-
-    /// Puts an element at the end, or in its old place if there is one of this name. Nothing is put for `None`.
-    pub fn put(&mut self, name: impl Into<SmolStr> + AsRef<str>, node: Option<Node>) {
-        let Some(node) = node else { return };
-        match self.get_mut(name.as_ref()) {
-            Some(old) => *old = node,
-            None => self.0.push((name.into(), node)),
-        }
-    }
-
-    /// The same object with one element more: see [`Object::put`].
-    #[must_use]
-    pub fn with(mut self, name: &'static str, node: Option<Node>) -> Self {
-        self.put(name, node);
-        self
-    }
-
-    /// An element.
-    pub fn get(&self, name: &str) -> Option<&Node> {
-        self.0.iter().find(|(key, _)| key == name).map(|(_, node)| node)
-    }
-
-    /// An element, to change it.
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut Node> {
-        self.0.iter_mut().find(|(key, _)| key == name).map(|(_, node)| node)
-    }
-
-    /// The element, made empty at the end if there is none.
-    pub(super) fn entry(&mut self, name: &SmolStr) -> &mut Node {
-        let place = self.0.iter().position(|(key, _)| key == name).unwrap_or(self.0.len());
-        if place == self.0.len() {
-            self.0.push((name.clone(), Node::Object(Object::new())));
-        }
-        match self.0.get_mut(place) {
-            Some((_, node)) => node,
-            None => unreachable!("the element was found or just put"),
-        }
-    }
-
-    /// Adds what the other object has where nothing stands yet; objects within objects likewise.
-    pub fn complete(&mut self, other: &Self) {
-        for (name, node) in &other.0 {
-            match (self.get_mut(name), node) {
-                (Some(Node::Object(own)), Node::Object(more)) => own.complete(more),
-                (Some(own), node) if own.is_empty() => *own = node.clone(),
-                (Some(_), _) => {}
-                (None, node) => self.0.push((name.clone(), node.clone())),
-            }
-        }
-    }
-
-    /// Takes an element out.
-    pub fn remove(&mut self, name: &str) -> Option<Node> {
-        let place = self.0.iter().position(|(key, _)| key == name)?;
-        Some(self.0.remove(place).1)
-    }
-
-    /// The elements in order.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Node)> {
-        self.0.iter().map(|(name, node)| (name.as_str(), node))
-    }
-
-    /// The elements in order, to change them.
-    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&str, &mut Node)> {
-        self.0.iter_mut().map(|(name, node)| (name.as_str(), node))
-    }
-
-    /// The elements in order, as owned pairs.
-    pub fn into_elements(self) -> Vec<(SmolStr, Node)> {
-        self.0
-    }
-
-    /// How many elements there are, empty ones included.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
-    pub(super) fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
-        let mut any = false;
-        for (name, node) in &self.0 {
-            let start = out.len();
-            write_name(name, first, out);
-            if node.write(out, within) {
-                first = false;
-                any = true;
-            } else {
-                out.truncate(start);
-            }
-        }
-        any
-    }
-
-    fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
-        let start = out.len();
-        out.push(b'{');
-        if self.write_elements(true, out, within) {
-            out.push(b'}');
-            return true;
-        }
-        out.truncate(start);
-        false
-    }
-}
-
-impl FromIterator<(SmolStr, Node)> for Object {
-    fn from_iter<T: IntoIterator<Item = (SmolStr, Node)>>(elements: T) -> Self {
-        Self(elements.into_iter().collect())
     }
 }
 
@@ -394,12 +283,6 @@ impl fmt::Debug for Node {
             Self::Reference(target) => write!(f, "Reference({})", target.resource_type),
             Self::Null => f.write_str("Null"),
         }
-    }
-}
-
-impl fmt::Debug for Object {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.iter().map(|(name, _)| name)).finish()
     }
 }
 

@@ -12,6 +12,7 @@ use smol_str::SmolStr;
 use super::{
     Node, Object,
     elements::{Element, Fault, Type, type_named},
+    name::{Name, name},
 };
 
 /// The most elements of a list that a path may reach.
@@ -24,7 +25,7 @@ pub struct Path {
     element: Option<&'static Element>,
     start: &'static Type,
     /// All shapes, when the element is one of a choice.
-    shapes: Vec<&'static str>,
+    shapes: Vec<Name>,
 }
 
 impl PartialEq for Path {
@@ -36,7 +37,7 @@ impl PartialEq for Path {
 /// One name on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    name: SmolStr,
+    name: Name,
     many: bool,
     which: Which,
 }
@@ -77,7 +78,7 @@ impl Path {
             last = found.or(last).filter(|_| found.is_some());
             let Some(next) = after else { break };
             if let Some(Step { name, many: true, which: Which::Whole }) = steps.last() {
-                return Err(PathError(format!("`{name}` repeats: say which one, e.g. `{name}[0]`")));
+                return Err(PathError(format!("`{0}` repeats: say which one, e.g. `{0}[0]`", name.as_str())));
             }
             at = found
                 .and_then(Element::kind)
@@ -85,11 +86,12 @@ impl Path {
             rest = next;
         }
         if let Some(Step { name, which: Which::More, .. }) = steps.last() {
+            let name = name.as_str();
             return Err(PathError(format!("`{name}` stands for the list already: leave out the `[]`")));
         }
         let choice = last.and_then(|element| element.choice);
         let shapes = at.elements().iter().filter(|shape| choice.is_some() && shape.choice == choice);
-        let shapes = shapes.map(|shape| shape.name).collect();
+        let shapes = shapes.map(|shape| shape.name.into()).collect();
         Ok(Self { steps, element: last, start, shapes })
     }
 
@@ -117,7 +119,7 @@ impl Path {
     pub fn item_type(&self) -> Option<&'static Type> {
         let mut at = self.start;
         for step in &self.steps {
-            at = at.element(&step.name)?.kind()?;
+            at = at.named(&step.name)?.kind()?;
             if step.which == Which::More {
                 return Some(at);
             }
@@ -129,7 +131,7 @@ impl Path {
     pub fn item_mut<'n>(&self, object: &'n mut Object) -> Option<&'n mut Object> {
         let mut at = object;
         for step in &self.steps {
-            let node = match (at.get_mut(&step.name)?, &step.which) {
+            let node = match (at.at_mut(&step.name)?, &step.which) {
                 (Node::Array(nodes), Which::More) => nodes.last_mut()?,
                 (Node::Array(nodes), Which::Index(place)) => nodes.get_mut(*place)?,
                 (Node::Array(nodes), Which::Url(url)) => nodes.iter_mut().find(|node| has_url(node, url))?,
@@ -152,7 +154,7 @@ impl Path {
         if self.shapes.is_empty() {
             return there(self.get(object));
         }
-        self.above(object).is_some_and(|above| self.shapes.iter().any(|shape| there(above.get(shape))))
+        self.above(object).is_some_and(|above| self.shapes.iter().any(|shape| there(above.at(shape))))
     }
 
     /// What stands there.
@@ -203,9 +205,10 @@ impl Path {
                 let what = "is one item of a list: clear the list, or set what is left of it";
                 return Err(Fault { path: String::new(), what: what.into() });
             }
-            Some(Step { which: Which::Url(url), .. }) => {
-                Node::object([("url", Some(Node::Text(url.clone()))), ("extension", Some(Node::Null))])
-            }
+            Some(Step { which: Which::Url(url), .. }) => Node::object([
+                (name!("url"), Some(Node::Text(url.clone()))),
+                (name!("extension"), Some(Node::Null)),
+            ]),
             _ => Node::Null,
         };
         self.put(object, removal);
@@ -294,7 +297,7 @@ impl Path {
 
 impl Step {
     fn look<'n>(&self, object: &'n Object) -> Option<&'n Node> {
-        let node = object.get(&self.name)?;
+        let node = object.at(&self.name)?;
         match (&self.which, node) {
             (Which::Whole, node) => Some(node),
             (Which::Index(place), Node::Array(nodes)) => nodes.get(*place),
@@ -320,7 +323,7 @@ impl Step {
         };
         while nodes.len() <= place {
             nodes.push(Node::Object(match &self.which {
-                Which::Url(url) => Object::new().with("url", Some(Node::Text(url.clone()))),
+                Which::Url(url) => Object::of([(name!("url"), Some(Node::Text(url.clone())))]),
                 _ => Object::new(),
             }));
         }
@@ -332,7 +335,7 @@ impl Step {
 }
 
 fn has_url(node: &Node, url: &str) -> bool {
-    node.get("url").and_then(Node::as_text) == Some(url)
+    node.at(name!("url")).and_then(Node::as_text) == Some(url)
 }
 
 /// The element of a step and whether it repeats; no element for the `_name` twin of a primitive.

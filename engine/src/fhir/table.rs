@@ -4,11 +4,16 @@
 //! what it becomes; further columns are free. A row whose first column is `*` answers for every code that has
 //! no row. Lines that begin with `#` are remarks. A code without a row is never guessed: it is reported.
 
-use std::{collections::HashMap, path::Path, sync::Arc};
+use std::{
+    collections::HashMap,
+    path::Path,
+    sync::{Arc, OnceLock},
+};
 
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
+use super::{Node, Object, name::name};
 use crate::error::Problem;
 
 /// All tables of a revision, by name.
@@ -32,6 +37,9 @@ pub struct Row {
     code: Option<usize>,
     system: Option<usize>,
     display: Option<usize>,
+    /// What it gives, made when it is first asked for and held in common from then on.
+    coding: OnceLock<Object>,
+    concept: OnceLock<Object>,
 }
 
 impl Tables {
@@ -88,7 +96,8 @@ impl Table {
             }
             let Some(key) = cells.first().cloned() else { continue };
             let (code, system, display) = standard;
-            let row = Row { cells: cells.into(), code, system, display };
+            let (coding, concept) = (OnceLock::new(), OnceLock::new());
+            let row = Row { cells: cells.into(), code, system, display, coding, concept };
             table.order.push(key.clone());
             if table.rows.insert(key.clone(), row).is_some() {
                 problems.push(
@@ -169,6 +178,25 @@ impl Row {
     /// The column `display`, if not empty.
     pub fn display(&self) -> Option<&SmolStr> {
         self.cell(self.display)
+    }
+
+    /// The coding that it gives.
+    pub fn coding(&self) -> Node {
+        let coding = self.coding.get_or_init(|| {
+            let cell = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
+            let display = (name!("display"), cell(self.display()));
+            let code = [(name!("system"), cell(self.system())), (name!("code"), cell(self.code())), display];
+            Object::of(code).in_common()
+        });
+        Node::Object(coding.clone())
+    }
+
+    /// The concept of that coding alone.
+    pub fn concept(&self) -> Node {
+        let concept = self
+            .concept
+            .get_or_init(|| Object::of([(name!("coding"), Some(vec![self.coding()].into()))]).in_common());
+        Node::Object(concept.clone())
     }
 
     fn cell(&self, place: Option<usize>) -> Option<&SmolStr> {

@@ -72,8 +72,12 @@ impl<'m> Segment<'m> {
 
     /// One repetition, from 1, of the n-th field.
     pub fn repetition(self, n: usize, repetition: usize) -> Value<'m> {
+        let raw = self.raw_field(n);
+        if raw.is_empty() {
+            return Value::Absent;
+        }
         let separators = self.separators_at(n);
-        let piece = nth(self.raw_field(n), (n != 0).then_some(separators.repetition), repetition);
+        let piece = nth(raw, (n != 0).then_some(separators.repetition), repetition);
         piece.map_or(Value::Absent, |piece| Value::new(piece, separators))
     }
 

@@ -21,6 +21,7 @@ use jiff::{
     civil::{self, DateTime},
     tz::{AmbiguousOffset, Offset, TimeZone},
 };
+use smol_str::SmolStr;
 
 /// How exact a time is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -135,42 +136,47 @@ pub fn parse_time_of_day(text: &str) -> Result<TimeOfDay, TimeError> {
 
 impl Time {
     /// The day, or what is known of it: `2026`, `2026-03`, `2026-03-04`. A FHIR `date`.
-    pub fn date(&self) -> String {
-        // Room for a time of day, which `instant` puts behind it.
-        let mut text = String::with_capacity(36);
-        push(i32::from(self.civil.year()), 4, &mut text);
-        if self.precision >= Precision::Month {
-            text.push('-');
-            push(i32::from(self.civil.month()), 2, &mut text);
-        }
-        if self.precision >= Precision::Day {
-            text.push('-');
-            push(i32::from(self.civil.day()), 2, &mut text);
-        }
-        text
+    pub fn date(&self) -> SmolStr {
+        let [y1, y2, y3, y4] = four(self.civil.year());
+        let ([m1, m2], [d1, d2]) = (two(self.civil.month()), two(self.civil.day()));
+        let text = [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2];
+        smol(match self.precision {
+            Precision::Year => text.first_chunk::<4>().map_or(&[], |year| year.as_slice()),
+            Precision::Month => text.first_chunk::<7>().map_or(&[], |month| month.as_slice()),
+            _ => &text,
+        })
     }
 
     /// The day, and the time with its offset if it has one: `2026-03-04T10:15:00+00:00`. A FHIR `dateTime`, which
     /// wants seconds wherever there are hours.
-    pub fn date_time(&self) -> String {
+    pub fn date_time(&self) -> SmolStr {
         self.instant().unwrap_or_else(|| self.date())
     }
 
     /// The same as a FHIR `instant`; none if only the day is known.
-    pub fn instant(&self) -> Option<String> {
+    pub fn instant(&self) -> Option<SmolStr> {
         if self.precision <= Precision::Day {
             return None;
         }
+        let ([y1, y2, y3, y4], civil) = (four(self.civil.year()), self.civil);
+        let ([m1, m2], [d1, d2]) = (two(civil.month()), two(civil.day()));
+        let [h1, h2, c1, n1, n2, c2, s1, s2] = clock(civil.time());
         let seconds = self.offset.seconds();
         let minutes = seconds.abs() / 60;
-        let mut text = self.date();
+        let sign = if seconds < 0 { b'-' } else { b'+' };
+        let ([p1, p2], [q1, q2]) = (two(minutes / 60), two(minutes % 60));
+        let Precision::Fraction(digits) = self.precision else {
+            return Some(smol(&[
+                y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2, b'T', h1, h2, c1, n1, n2, c2, s1, s2, sign, p1,
+                p2, b':', q1, q2,
+            ]));
+        };
+        let mut text = String::with_capacity(36);
+        text.push_str(&self.date());
         text.push('T');
-        push_clock(self.civil.time(), self.precision, &mut text);
-        text.push(if seconds < 0 { '-' } else { '+' });
-        push(minutes / 60, 2, &mut text);
-        text.push(':');
-        push(minutes % 60, 2, &mut text);
-        Some(text)
+        push_clock(civil.time(), digits, &mut text);
+        text.extend([sign, p1, p2, b':', q1, q2].map(char::from));
+        Some(text.into())
     }
 
     /// The instant at which it begins.
@@ -181,33 +187,48 @@ impl Time {
 
 impl TimeOfDay {
     /// `10:15:00`, a FHIR `time`.
-    pub fn time(&self) -> String {
-        let mut text = String::with_capacity(18);
-        push_clock(self.civil, self.precision, &mut text);
-        text
+    pub fn time(&self) -> SmolStr {
+        match self.precision {
+            Precision::Fraction(digits) => {
+                let mut text = String::with_capacity(18);
+                push_clock(self.civil, digits, &mut text);
+                text.into()
+            }
+            _ => smol(&clock(self.civil)),
+        }
     }
 }
 
-fn push_clock(time: civil::Time, precision: Precision, text: &mut String) {
-    push(i32::from(time.hour()), 2, text);
-    text.push(':');
-    push(i32::from(time.minute()), 2, text);
-    text.push(':');
-    push(i32::from(time.second()), 2, text);
-    if let Precision::Fraction(digits) = precision {
-        text.push('.');
-        let end = text.len() + usize::from(digits);
-        push(time.subsec_nanosecond(), 9, text);
-        text.truncate(end);
-    }
+/// To so many digits of a second.
+fn push_clock(time: civil::Time, digits: u8, text: &mut String) {
+    text.extend(clock(time).map(char::from));
+    text.push('.');
+    let end = text.len() + usize::from(digits);
+    text.push_str(&format!("{:09}", time.subsec_nanosecond()));
+    text.truncate(end);
 }
 
-/// Writes a number that is not negative with so many digits: many times as quick as a format.
-fn push(number: i32, digits: u32, text: &mut String) {
-    for place in (0..digits).rev() {
-        let digit = number / 10_i32.pow(place) % 10;
-        text.push(u8::try_from(digit).map_or('0', |digit| char::from(b'0' + digit)));
-    }
+/// `10:15:00`.
+fn clock(time: civil::Time) -> [u8; 8] {
+    let [h1, h2] = two(time.hour());
+    let ([m1, m2], [s1, s2]) = (two(time.minute()), two(time.second()));
+    [h1, h2, b':', m1, m2, b':', s1, s2]
+}
+
+/// The last two digits of a number that is not negative: many times as quick as a format.
+fn two(number: impl Into<i32>) -> [u8; 2] {
+    let digit = |number: i32| u8::try_from(number % 10).map_or(b'0', |digit| b'0' + digit);
+    let number = number.into();
+    [digit(number / 10), digit(number)]
+}
+
+fn four(number: i16) -> [u8; 4] {
+    let ([a, b], [c, d]) = (two(number / 100), two(number % 100));
+    [a, b, c, d]
+}
+
+fn smol(digits: &[u8]) -> SmolStr {
+    std::str::from_utf8(digits).unwrap_or_default().into()
 }
 
 fn in_zone(precision: Precision, civil: DateTime, zone: &TimeZone) -> Time {

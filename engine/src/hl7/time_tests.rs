@@ -9,7 +9,7 @@ fn london() -> TimeZone {
 
 fn read(text: &str) -> String {
     match parse(text, &london()) {
-        Ok(time) => time.date_time(),
+        Ok(time) => time.date_time().to_string(),
         Err(error) => error.to_string(),
     }
 }

@@ -49,7 +49,12 @@ pub(super) fn register(engine: &mut Host) {
          prefix: ImmutableString,
          besides: Array| {
             let from = usize::try_from(from).unwrap_or_default();
-            let besides: Vec<NodeHandle> = besides.into_iter().filter_map(Dynamic::try_cast).collect();
+            let besides =
+                besides.into_iter().filter_map(|more| match more.try_cast::<NodeHandle>()?.node() {
+                    Node::Object(more) => Some(more.clone().parts_in_common()),
+                    _ => None,
+                });
+            let besides: Vec<Object> = besides.collect();
             with(|current| series.put(*out, &groups, from, (&system, &prefix), &besides, current))
         },
     );
@@ -89,7 +94,7 @@ impl Series {
         groups: &Array,
         from: usize,
         (system, prefix): (&str, &str),
-        besides: &[NodeHandle],
+        besides: &[Object],
         current: &mut Current,
     ) -> Result<Array> {
         let message = current.message.clone();
@@ -114,11 +119,7 @@ impl Series {
             current.coverage.mark(segment.index(), self.reads);
             let mut elements = Object::with_capacity(16);
             self.plan.apply(segment, current, &Place { bundle: out.bundle, with: None }, &mut elements);
-            for more in besides {
-                if let Node::Object(more) = more.node() {
-                    elements.complete(more);
-                }
-            }
+            besides.iter().for_each(|more| elements.complete(more));
             let target = self.plan.target;
             let resource =
                 Resource { resource_type: target.name.into(), id: id(target.name, system, &value), elements };

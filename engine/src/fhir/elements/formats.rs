@@ -1,5 +1,7 @@
 //! How the texts of FHIR's primitives are written. Source: FHIR R4, Data Types (the regular expressions there).
 
+use crate::fhir::json::{is_graphic, is_plain};
+
 /// What is said of texts that can be mended: see [`super::Type::mend`].
 pub(super) const CONTROLS: &str = "has control characters, or nothing but blanks";
 pub(super) const BLANKS: &str = "is not written as a code: it has blanks around it, or more than one within";
@@ -66,6 +68,9 @@ impl Format {
     /// Whether a text that is not empty is written so.
     pub(super) fn fits(self, text: &str) -> bool {
         match self {
+            Self::Free if is_plain(text.as_bytes()) => {
+                text.as_bytes().first().is_some_and(u8::is_ascii_graphic) || !text.trim_start().is_empty()
+            }
             Self::Free => {
                 let kept = |byte: u8| byte >= b' ' || matches!(byte, b'\t' | b'\n' | b'\r');
                 text.bytes().all(kept) && !text.trim_start().is_empty()
@@ -96,7 +101,7 @@ impl Format {
 
 /// Whether all is visible ASCII, as nearly every code and address is: seen without reading characters.
 fn is_one_word(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty() && is_graphic(text.as_bytes())
 }
 
 /// An object identifier: numbers without leading zeros between points, the first 0, 1 or 2.
@@ -120,12 +125,29 @@ pub fn is_uuid(text: &str) -> bool {
 
 /// A year, month or day that there is.
 fn is_date(text: &str) -> bool {
-    match text.len() {
-        4 => number(text).is_some_and(|year| year > 0),
-        7 => format!("{text}-01").parse::<jiff::civil::Date>().is_ok() && !text.starts_with("0000"),
-        10 => text.parse::<jiff::civil::Date>().is_ok() && !text.starts_with("0000"),
-        _ => false,
-    }
+    let parts = |text: &[u8]| match text {
+        [y1, y2, y3, y4] => Some(([*y1, *y2, *y3, *y4], *b"01", *b"01")),
+        [y1, y2, y3, y4, b'-', m1, m2] => Some(([*y1, *y2, *y3, *y4], [*m1, *m2], *b"01")),
+        [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => Some(([*y1, *y2, *y3, *y4], [*m1, *m2], [*d1, *d2])),
+        _ => None,
+    };
+    let Some((year, month, day)) = parts(text.as_bytes()) else { return false };
+    let (Some(year), Some(month), Some(day)) = (digits(year), digits(month), digits(day)) else {
+        return false;
+    };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+        4 | 6 | 9 | 11 => 30,
+        2 => 28 + u32::from(leap),
+        _ => 0,
+    };
+    year > 0 && (1..=days).contains(&day)
+}
+
+/// A number of just these digits.
+fn digits<const N: usize>(text: [u8; N]) -> Option<u32> {
+    text.iter().try_fold(0, |sum, byte| byte.is_ascii_digit().then(|| sum * 10 + u32::from(byte - b'0')))
 }
 
 /// A day, a time of day to the second, and an offset.
@@ -149,11 +171,14 @@ fn is_time(text: &str) -> bool {
 
 /// Numbers of two digits between colons, each below its bound.
 fn is_clock(text: &str, bounds: &[u32]) -> bool {
-    let mut parts = text.split(':');
-    let below = |bound: &u32| {
-        parts.next().is_some_and(|part| part.len() == 2 && number(part).is_some_and(|number| number < *bound))
+    let below = |(number, piece): (usize, &[u8])| match (piece, bounds.get(number)) {
+        ([tens, ones, rest @ ..], Some(bound)) => {
+            digits([*tens, *ones]).is_some_and(|number| number < *bound)
+                && (rest.is_empty() || rest == b":" && number + 1 < bounds.len())
+        }
+        _ => false,
     };
-    bounds.iter().all(below) && parts.next().is_none()
+    text.len() + 1 == bounds.len() * 3 && text.as_bytes().chunks(3).enumerate().all(below)
 }
 
 /// Digits and nothing else, as a number (of the first nine).
@@ -164,6 +189,12 @@ fn number(text: &str) -> Option<u32> {
 
 /// Whether one date or time is after another, as far as both say; `false` when they cannot be compared.
 pub(super) fn is_after(one: &str, other: &str) -> bool {
+    // Days, and times to the second of one offset, stand in the order of their letters.
+    let (day, time) = ("2024-02-29".len(), "2024-02-29T09:30:00+00:00".len());
+    if one.len() == other.len() && (one.len() == day || one.len() == time && one.get(19..) == other.get(19..))
+    {
+        return one > other;
+    }
     if let (Ok(one), Ok(other)) = (one.parse::<jiff::Timestamp>(), other.parse::<jiff::Timestamp>()) {
         return one > other;
     }

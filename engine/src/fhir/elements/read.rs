@@ -7,12 +7,63 @@ use std::{
 
 use foldhash::fast::RandomState;
 
-use super::{Codes, Element, Takes, Type, rules};
+use super::{Codes, Element, Known, Takes, Type, rules};
+
+/// The one text that all is read from.
+const TEXT: &str = include_str!("../elements.txt");
 
 /// All types by name.
 pub(super) fn all() -> &'static HashMap<&'static str, Type, RandomState> {
     static TYPES: OnceLock<HashMap<&'static str, Type, RandomState>> = OnceLock::new();
-    TYPES.get_or_init(|| read(include_str!("../elements.txt")))
+    TYPES.get_or_init(|| read(TEXT))
+}
+
+/// A name of an element of any type, or of the twin of a primitive.
+pub(in super::super) fn known(name: &str) -> Option<&'static Known> {
+    static NAMES: OnceLock<HashMap<&'static str, Known, RandomState>> = OnceLock::new();
+    let names = NAMES.get_or_init(|| {
+        let lines = TEXT.lines().filter(|line| !line.starts_with(['#', '@']) && !line.contains(':'));
+        let names: HashSet<&str> = lines.filter_map(|line| line.split(' ').next()).collect();
+        // Kept for ever, as the text itself is.
+        let twins = names.iter().map(|name| &*String::leak(format!("_{name}")));
+        twins.chain(names.iter().copied()).map(|name| (name, Known::new(name))).collect()
+    });
+    names.get(name)
+}
+
+/// Where elements stand, found by the numbers of their names.
+pub(super) struct Places {
+    /// A number and a place; a place out of all bounds where nothing is. There is room, so that nothing is far from where it
+    /// is looked for first.
+    slots: Box<[(u32, usize)]>,
+}
+
+impl Places {
+    fn of(elements: &[Element]) -> Self {
+        let mut slots = vec![(0, usize::MAX); (elements.len() * 2).next_power_of_two()];
+        for (place, element) in elements.iter().enumerate() {
+            let mut at = element.key.number as usize;
+            loop {
+                at &= slots.len() - 1;
+                match slots.get_mut(at) {
+                    Some(slot @ (_, usize::MAX)) => break *slot = (element.key.number, place),
+                    _ => at += 1,
+                }
+            }
+        }
+        Self { slots: slots.into() }
+    }
+
+    pub fn get(&self, number: u32) -> Option<usize> {
+        let mut at = number as usize;
+        loop {
+            match self.slots.get(at & (self.slots.len() - 1))? {
+                (_, usize::MAX) => return None,
+                (known, place) if *known == number => return Some(*place),
+                _ => at += 1,
+            }
+        }
+    }
 }
 
 /// One type as it stands in the file.
@@ -62,6 +113,8 @@ fn read_element(
         targets,
         codes: None,
         choice: None,
+        key: known(name)?,
+        bit: 0,
         // The id of a resource: its definition says string, and its text tells the form.
         takes: if owner.ends_with("Resource") && name == "id" {
             Takes::of("id")
@@ -87,20 +140,41 @@ fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
         is_resource |= next == "Resource";
         own_rules.extend(rules::of(next));
         for element in &block.elements {
-            if !elements.iter().any(|known| known.name == element.name) {
+            if !elements.iter().any(|other| other.name == element.name) {
                 elements.push(element.clone());
             }
         }
         next = block.base;
     }
     elements.sort_by_key(|element| element.name);
+    let mut bits = Bits::default();
+    let own_rules = own_rules.into_iter().map(|rule| rules::Rule::of(rule, |asked| bits.of(asked))).collect();
     let mut required: Vec<usize> = Vec::new();
     let mut choices = HashSet::new();
-    for (place, element) in elements.iter().enumerate().filter(|(_, element)| element.required) {
-        if element.choice.is_none_or(|choice| choices.insert(choice)) {
+    for (place, element) in elements.iter_mut().enumerate() {
+        if element.required && element.choice.is_none_or(|choice| choices.insert(choice)) {
             required.push(place);
         }
+        let asked = element.choice.unwrap_or(element.name);
+        let is_asked = element.required || element.choice.is_some() || bits.0.contains(&asked);
+        element.bit = if is_asked { bits.of(asked) } else { 0 };
     }
-    let places = elements.iter().enumerate().map(|(place, element)| (element.name, place)).collect();
-    Type { name, is_resource, elements, places, required, rules: own_rules }
+    let needs = required.iter().filter_map(|place| elements.get(*place)).fold(0, |all, one| all | one.bit);
+    let places = Places::of(&elements);
+    Type { name, is_resource, elements, places, required, needs, rules: own_rules }
+}
+
+/// The bits of one type: those elements and choices that must be there, or that a rule asks for.
+#[derive(Default)]
+struct Bits(Vec<&'static str>);
+
+impl Bits {
+    fn of(&mut self, asked: &'static str) -> u64 {
+        let place = self.0.iter().position(|known| *known == asked).unwrap_or_else(|| {
+            self.0.push(asked);
+            self.0.len() - 1
+        });
+        // No type has so many (a test holds it).
+        u32::try_from(place).ok().and_then(|place| 1u64.checked_shl(place)).unwrap_or(0)
+    }
 }

@@ -5,10 +5,20 @@
 //! Not here: rules of FHIRPath that look at other resources, warnings, rules of resources that no mapping makes.
 
 use super::formats::is_after;
-use crate::fhir::{Node, Object};
+use crate::fhir::{
+    Node, Object,
+    name::{Name, name},
+};
 
-/// A rule: the type it is of, its key, what it demands.
-pub(super) type Rule = (&'static str, &'static str, Demand);
+/// A rule as it stands below: the type it is of, its key, what it demands.
+pub(super) type Line = (&'static str, &'static str, Demand);
+
+/// A rule of one type, with the bits of the elements that it asks for: see [`super::Element`].
+pub(super) struct Rule {
+    line: &'static Line,
+    first: u64,
+    others: u64,
+}
 
 pub(super) enum Demand {
     /// One of these must be there.
@@ -29,18 +39,18 @@ pub(super) const PERIOD: &str = "ends before it begins (per-1)";
 pub(super) const EMPTY: &str = "needs `value[x]` or `extension` (ext-1)";
 
 #[rustfmt::skip]
-const RULES: &[Rule] = &[
+const RULES: &[Line] = &[
     ("Age", "age-1", With("value", &["code"])),
     ("AllergyIntolerance", "ait-1, ait-2", Told("needs `clinicalStatus` unless it is entered in error, when it must not have it", |it| {
-        there(it, "clinicalStatus") != has_code(it, "verificationStatus", &["entered-in-error"])
+        there(it, name!("clinicalStatus")) != has_code(it, name!("verificationStatus"), &["entered-in-error"])
     })),
     ("Appointment", "app-2", With("start", &["end"])),
     ("Appointment", "app-2", With("end", &["start"])),
     ("Appointment", "app-3", Told("needs `start` and `end` unless it is proposed, cancelled or waitlist", |it| {
-        there(it, "start") || is(it, "status", &["proposed", "cancelled", "waitlist"])
+        there(it, name!("start")) || is(it, name!("status"), &["proposed", "cancelled", "waitlist"])
     })),
     ("Appointment", "app-4", Told("has a `cancelationReason` only when it is cancelled or noshow", |it| {
-        !there(it, "cancelationReason") || is(it, "status", &["cancelled", "noshow"])
+        !there(it, name!("cancelationReason")) || is(it, name!("status"), &["cancelled", "noshow"])
     })),
     ("Appointment.participant", "app-1", Any(&["type", "actor"])),
     ("Attachment", "att-1", With("data", &["contentType"])),
@@ -50,10 +60,10 @@ const RULES: &[Rule] = &[
     ("Composition.section", "cmp-1", Any(&["text", "entry", "section"])),
     ("Composition.section", "cmp-2", Apart("emptyReason", "entry")),
     ("Condition", "con-4", Told("has an abatement, so its `clinicalStatus` is resolved, remission or inactive", |it| {
-        !there(it, "abatement[x]") || has_code(it, "clinicalStatus", &["resolved", "remission", "inactive"])
+        !has_shape(it, "abatement") || has_code(it, name!("clinicalStatus"), &["resolved", "remission", "inactive"])
     })),
     ("Condition", "con-5", Told("has no `clinicalStatus` when it is entered in error", |it| {
-        !there(it, "clinicalStatus") || !has_code(it, "verificationStatus", &["entered-in-error"])
+        !there(it, name!("clinicalStatus")) || !has_code(it, name!("verificationStatus"), &["entered-in-error"])
     })),
     ("Condition.evidence", "con-2", Any(&["code", "detail"])),
     ("Condition.stage", "con-1", Any(&["summary", "assessment"])),
@@ -67,25 +77,25 @@ const RULES: &[Rule] = &[
     ("Immunization.education", "imm-1", Any(&["documentType", "reference"])),
     ("List", "lst-1", Apart("emptyReason", "entry")),
     ("MedicationAdministration.dosage", "mad-1", Any(&["dose", "rate[x]"])),
-    ("MedicationDispense", "mdd-1", Told("was handed over before it was prepared", |it| in_order(it, "whenPrepared", "whenHandedOver"))),
+    ("MedicationDispense", "mdd-1", Told("was handed over before it was prepared", |it| in_order(it, name!("whenPrepared"), name!("whenHandedOver")))),
     ("Observation", "obs-6", Apart("dataAbsentReason", "value[x]")),
     ("Observation", "obs-7", Told("has a value, so no component may have its own code", |it| {
-        !there(it, "value[x]") || !list(it, "component").iter().any(|part| shares_coding(it.get("code"), part.get("code")))
+        !has_shape(it, "value") || !list(it, name!("component")).iter().any(|part| shares_coding(it.at(name!("code")), part.at(name!("code"))))
     })),
     ("Observation.referenceRange", "obs-3", Any(&["low", "high", "text"])),
     ("Organization", "org-1", Any(&["identifier", "name"])),
-    ("Organization", "org-2", Told("has an address for home", |it| !list(it, "address").iter().any(at_home))),
-    ("Organization", "org-3", Told("has a telephone at home", |it| !list(it, "telecom").iter().any(at_home))),
+    ("Organization", "org-2", Told("has an address for home", |it| !list(it, name!("address")).iter().any(at_home))),
+    ("Organization", "org-3", Told("has a telephone at home", |it| !list(it, name!("telecom")).iter().any(at_home))),
     ("Patient.contact", "pat-1", Any(&["name", "telecom", "address", "organization"])),
-    ("Period", "per-1", Told(PERIOD, |it| in_order(it, "start", "end"))),
+    ("Period", "per-1", Told(PERIOD, |it| in_order(it, name!("start"), name!("end")))),
     ("Quantity", "qty-3", With("code", &["system"])),
     ("QuestionnaireResponse.item", "qrs-1", Apart("answer", "item")),
     ("Range", "rng-2", Told("its low is above its high", |it| {
-        let bound = |name| it.get(name).and_then(|bound| bound.get("value")).and_then(number);
-        bound("low").zip(bound("high")).is_none_or(|(low, high)| low <= high)
+        let bound = |name: &Name| it.at(name).and_then(|bound| bound.at(name!("value"))).and_then(number);
+        bound(name!("low")).zip(bound(name!("high"))).is_none_or(|(low, high)| low <= high)
     })),
     ("Ratio", "rat-1", Told("takes a numerator and a denominator, or an extension", |it| {
-        there(it, "numerator") == there(it, "denominator") && (there(it, "numerator") || there(it, "extension"))
+        there(it, name!("numerator")) == there(it, name!("denominator")) && (there(it, name!("numerator")) || there(it, name!("extension")))
     })),
     ("ServiceRequest", "prr-1", With("orderDetail", &["code"])),
     ("Timing.repeat", "tim-1", With("duration", &["durationUnit"])),
@@ -98,50 +108,73 @@ const RULES: &[Rule] = &[
 ];
 
 /// The rules of a type's own.
-pub(super) fn of(type_name: &str) -> impl Iterator<Item = &'static Rule> {
+pub(super) fn of(type_name: &str) -> impl Iterator<Item = &'static Line> {
     RULES.iter().filter(move |(name, ..)| *name == type_name)
 }
 
-/// What an object breaks, in words.
-pub(super) fn broken((_, key, demand): &Rule, object: &Object) -> Option<String> {
-    let quoted =
-        |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-    match demand {
-        Any(names) => (!names.iter().any(|name| there(object, name)))
-            .then(|| format!("needs {} ({key})", quoted(names))),
-        With(first, others) => (there(object, first) && !others.iter().any(|name| there(object, name)))
-            .then(|| format!("has `{first}`, so it needs {} ({key})", quoted(others))),
-        Apart(one, other) => (there(object, one) && there(object, other))
-            .then(|| format!("has `{one}` and `{other}`, which cannot stand together ({key})")),
-        Told(what @ (PERIOD | EMPTY), holds) => (!holds(object)).then(|| (*what).to_owned()),
-        Told(what, holds) => (!holds(object)).then(|| format!("{what} ({key})")),
+impl Rule {
+    /// The rule with the bits that `bit` gives for what it asks for.
+    pub fn of(line: &'static Line, mut bit: impl FnMut(&'static str) -> u64) -> Self {
+        let mut all = |names: &[&'static str]| names.iter().fold(0, |bits, name| bits | bit(name));
+        let (first, others) = match &line.2 {
+            Any(names) => (0, all(names)),
+            With(first, others) => (all(&[first]), all(others)),
+            Apart(one, other) => (all(&[one]), all(&[other])),
+            Told(..) => (0, 0),
+        };
+        Self { line, first, others }
+    }
+
+    /// What an object breaks that has a value in the elements of these bits, in words.
+    pub fn broken(&self, seen: u64, object: &Object) -> Option<String> {
+        let (first, others) = (seen & self.first != 0, seen & self.others != 0);
+        let is_broken = match &self.line.2 {
+            Any(_) => !others,
+            With(..) => first && !others,
+            Apart(..) => first && others,
+            Told(_, holds) => !holds(object),
+        };
+        is_broken.then(|| self.told())
+    }
+
+    fn told(&self) -> String {
+        let quoted =
+            |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
+        let key = self.line.1;
+        match &self.line.2 {
+            Any(names) => format!("needs {} ({key})", quoted(names)),
+            With(first, others) => format!("has `{first}`, so it needs {} ({key})", quoted(others)),
+            Apart(one, other) => format!("has `{one}` and `{other}`, which cannot stand together ({key})"),
+            Told(what @ (PERIOD | EMPTY), _) => (*what).to_owned(),
+            Told(what, _) => format!("{what} ({key})"),
+        }
     }
 }
 
-/// Whether an element has a value: `value[x]` in any shape, `x` also by its extension.
-fn there(object: &Object, name: &str) -> bool {
-    match name.strip_suffix("[x]") {
-        None => object.get(name).is_some_and(|node| !node.is_empty()),
-        Some(stem) => object.iter().any(|(name, node)| is_shape(name, stem) && !node.is_empty()),
-    }
+/// Whether an element has a value.
+fn there(object: &Object, name: &Name) -> bool {
+    object.at(name).is_some_and(|node| !node.is_empty())
 }
 
-/// Whether an element is a shape of a choice: `valueString` of `value`.
-pub(super) fn is_shape(name: &str, stem: &str) -> bool {
-    name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
+/// Whether a choice has a value in any of its shapes: `valueString` of `value`.
+fn has_shape(object: &Object, stem: &str) -> bool {
+    let is_shape = |name: &str| {
+        name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
+    };
+    object.iter().any(|(name, node)| is_shape(name) && !node.is_empty())
 }
 
 /// Whether an extension says anything.
 pub(super) fn says(extension: &Object) -> bool {
-    there(extension, "value[x]") || there(extension, "extension")
+    has_shape(extension, "value") || there(extension, name!("extension"))
 }
 
-fn is(object: &Object, name: &str, codes: &[&str]) -> bool {
-    object.get(name).and_then(Node::as_text).is_some_and(|text| codes.contains(&text))
+fn is(object: &Object, name: &Name, codes: &[&str]) -> bool {
+    object.at(name).and_then(Node::as_text).is_some_and(|text| codes.contains(&text))
 }
 
-fn list<'n>(object: &'n Object, name: &str) -> &'n [Node] {
-    object.get(name).map_or(&[], items)
+fn list<'n>(object: &'n Object, name: &Name) -> &'n [Node] {
+    object.at(name).map_or(&[], items)
 }
 
 fn items(node: &Node) -> &[Node] {
@@ -152,13 +185,14 @@ fn items(node: &Node) -> &[Node] {
 }
 
 fn codings(concept: Option<&Node>) -> &[Node] {
-    concept.and_then(|concept| concept.get("coding")).map_or(&[], items)
+    concept.and_then(|concept| concept.at(name!("coding"))).map_or(&[], items)
 }
 
-fn has_code(object: &Object, name: &str, codes: &[&str]) -> bool {
-    let code =
-        |coding: &Node| coding.get("code").and_then(Node::as_text).is_some_and(|code| codes.contains(&code));
-    codings(object.get(name)).iter().any(code)
+fn has_code(object: &Object, name: &Name, codes: &[&str]) -> bool {
+    let code = |coding: &Node| {
+        coding.at(name!("code")).and_then(Node::as_text).is_some_and(|code| codes.contains(&code))
+    };
+    codings(object.at(name)).iter().any(code)
 }
 
 fn shares_coding(one: Option<&Node>, other: Option<&Node>) -> bool {
@@ -166,7 +200,7 @@ fn shares_coding(one: Option<&Node>, other: Option<&Node>) -> bool {
 }
 
 fn at_home(node: &Node) -> bool {
-    node.get("use").and_then(Node::as_text) == Some("home")
+    node.at(name!("use")).and_then(Node::as_text) == Some("home")
 }
 
 fn number(node: &Node) -> Option<f64> {
@@ -176,8 +210,8 @@ fn number(node: &Node) -> Option<f64> {
     }
 }
 
-fn in_order(object: &Object, first: &str, second: &str) -> bool {
-    let text = |name| object.get(name).and_then(Node::as_text).filter(|text| !text.is_empty());
+fn in_order(object: &Object, first: &Name, second: &Name) -> bool {
+    let text = |name: &Name| object.at(name).and_then(Node::as_text).filter(|text| !text.is_empty());
     text(first).zip(text(second)).is_none_or(|(first, second)| !is_after(first, second))
 }
 
@@ -187,7 +221,7 @@ mod tests {
     use crate::fhir::{Node, Object};
 
     fn object<const N: usize>(elements: [(&'static str, Node); N]) -> Object {
-        elements.into_iter().map(|(name, node)| (name.into(), node)).collect()
+        elements.into_iter().collect()
     }
 
     fn coded(code: &'static str) -> Node {

@@ -10,7 +10,7 @@ use super::{
     time,
 };
 use crate::{
-    fhir::Node,
+    fhir::{Node, name::name},
     hl7::{Part, Value},
 };
 
@@ -28,15 +28,15 @@ pub fn xad(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let [city, state, postal_code, district] = places;
     let (used_as, kind) = used_as(kind, cx);
     Some(Node::object([
-        ("use", used_as),
-        ("type", kind),
-        ("line", (!lines.is_empty()).then_some(Node::Array(lines))),
-        ("city", city),
-        ("district", district),
-        ("state", state),
-        ("postalCode", postal_code),
-        ("country", text(country)),
-        ("period", period(from, to, range, cx)),
+        (name!("use"), used_as),
+        (name!("type"), kind),
+        (name!("line"), (!lines.is_empty()).then_some(Node::Array(lines))),
+        (name!("city"), city),
+        (name!("district"), district),
+        (name!("state"), state),
+        (name!("postalCode"), postal_code),
+        (name!("country"), text(country)),
+        (name!("period"), period(from, to, range, cx)),
     ]))
 }
 

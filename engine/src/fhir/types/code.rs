@@ -16,7 +16,7 @@ use super::{
     text::{trimmed, upper},
 };
 use crate::{
-    fhir::{Node, Row, Table},
+    fhir::{Node, Row, Table, name::name},
     hl7::{Part, Value},
 };
 
@@ -27,12 +27,15 @@ const TREATMENT_FUNCTION: &str =
 /// CWE as `CodeableConcept`: up to three codings, and text.
 pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let mut codings = Codings::default();
-    let mut original = None;
+    let (mut original, mut alone) = (None, None);
     let pieces = part.first();
     for triplet in Triplet::all(&pieces) {
         match triplet.row(cx) {
             Some((table, row)) if row.code().is_some() => {
-                codings.add(row_coding(row));
+                if codings.0.is_empty() {
+                    alone = Some(row);
+                }
+                codings.add(row.coding());
                 codings.add_some(second_coding(table, row));
                 let translated = row.code().is_none_or(|code| !code.eq_ignore_ascii_case(&triplet.code));
                 if translated || triplet.system.is_some() {
@@ -48,14 +51,17 @@ pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     }
     let sent = [pieces[8], pieces[1], pieces[4]].into_iter().find_map(trimmed);
     let text = sent.map(Node::text).or(original.map(Node::Text));
-    Node::object([("coding", Node::Array(codings.0).some()), ("text", text)]).some()
+    if let (Some(row), None, [_]) = (alone, &text, codings.0.as_slice()) {
+        return Some(row.concept());
+    }
+    Node::object([(name!("coding"), Node::Array(codings.0).some()), (name!("text"), text)]).some()
 }
 
 /// CWE as `Coding`: by the field's table, else as it was sent.
 pub fn coding(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let triplet = Triplet::all(&part.first()).next()?;
     match triplet.row(cx) {
-        Some((_, row)) if row.code().is_some() => Some(row_coding(row)),
+        Some((_, row)) if row.code().is_some() => Some(row.coding()),
         _ => Some(triplet.coding(cx)),
     }
 }
@@ -94,10 +100,13 @@ pub fn uri(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 /// MSG (MSH-9) as `CodeableConcept`: the trigger event as code, message code and trigger event as text.
 pub fn trigger(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let (code, event) = (trimmed(part.component(1))?, trimmed(part.component(2)));
-    let Some(event) = event else { return Node::object([("text", Some(Node::text(&*code)))]).some() };
-    let coding = Node::object([("system", Some(TRIGGER_EVENT.into())), ("code", Some(Node::text(&*event)))]);
+    let Some(event) = event else { return Node::object([(name!("text"), Some(Node::text(&*code)))]).some() };
+    let coding = Node::object([
+        (name!("system"), Some(TRIGGER_EVENT.into())),
+        (name!("code"), Some(Node::text(&*event))),
+    ]);
     let whole = Node::text(format!("{code}^{event}"));
-    Node::object([("coding", Some(vec![coding].into())), ("text", Some(whole))]).some()
+    Node::object([(name!("coding"), Some(vec![coding].into())), (name!("text"), Some(whole))]).some()
 }
 
 /// PV1-10 in the NHS: a treatment function where it has three digits, else a code that nobody has said the system of.
@@ -105,11 +114,11 @@ pub fn treatment_function(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let code = trimmed(part.component(1))?;
     let is_function = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
     let coding = Node::object([
-        ("system", is_function.then(|| TREATMENT_FUNCTION.into())),
-        ("code", Some(Node::text(&*code))),
-        ("display", trimmed(part.component(2)).map(Node::text)),
+        (name!("system"), is_function.then(|| TREATMENT_FUNCTION.into())),
+        (name!("code"), Some(Node::text(&*code))),
+        (name!("display"), trimmed(part.component(2)).map(Node::text)),
     ]);
-    Node::object([("coding", Some(vec![coding].into()))]).some()
+    Node::object([(name!("coding"), Some(vec![coding].into()))]).some()
 }
 
 /// PID-22 in the NHS: sites add a code of their own to the letter (`C22`): the letter is coded, the whole stays as text.
@@ -120,26 +129,21 @@ pub fn ethnic_category(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let first = sent.chars().next().and_then(|first| sent.get(..first.len_utf8()))?;
     let row = whole.or_else(|| table.get(first))?;
     let text = whole.is_none().then(|| Node::text(&*sent));
-    Node::object([("coding", Some(vec![row_coding(row)].into())), ("text", text)]).some()
+    match text {
+        None => row.concept().some(),
+        text => {
+            Some(Node::object([(name!("coding"), Some(vec![row.coding()].into())), (name!("text"), text)]))
+        }
+    }
 }
 
 /// A bare code as a concept by one of the revision's tables; text when the table does not have it.
 pub(super) fn concept_of_code(code: &str, table: &str, cx: &Cx<'_>) -> Option<Node> {
     let row = cx.tables.get(table).and_then(|table| row_of(table, code, cx));
     match row.filter(|row| row.code().is_some()) {
-        Some(row) => Node::object([("coding", Some(vec![row_coding(row)].into()))]).some(),
-        None => Node::object([("text", Some(Node::text(code)))]).some(),
+        Some(row) => Some(row.concept()),
+        None => Node::object([(name!("text"), Some(Node::text(code)))]).some(),
     }
-}
-
-/// The coding that a row gives.
-pub(super) fn row_coding(row: &Row) -> Node {
-    let cell = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
-    Node::object([
-        ("system", cell(row.system())),
-        ("code", cell(row.code())),
-        ("display", cell(row.display())),
-    ])
 }
 
 /// The row of a code as it was sent, in upper case or in lower case; none is reported.
@@ -208,10 +212,10 @@ impl<'m> Triplet<'m> {
 
     fn coding(&self, cx: &Cx<'_>) -> Node {
         Node::object([
-            ("system", Some(Node::Text(system_uri(self.system.as_deref(), cx)))),
-            ("version", self.version.as_deref().map(Node::text)),
-            ("code", Some(Node::text(&*self.code))),
-            ("display", self.display.as_deref().map(Node::text)),
+            (name!("system"), Some(Node::Text(system_uri(self.system.as_deref(), cx)))),
+            (name!("version"), self.version.as_deref().map(Node::text)),
+            (name!("code"), Some(Node::text(&*self.code))),
+            (name!("display"), self.display.as_deref().map(Node::text)),
         ])
     }
 }
@@ -223,7 +227,8 @@ struct Codings(Vec<Node>);
 impl Codings {
     fn add(&mut self, coding: Node) {
         let same = |other: &Node| {
-            other.get("system") == coding.get("system") && other.get("code") == coding.get("code")
+            other.at(name!("system")) == coding.at(name!("system"))
+                && other.at(name!("code")) == coding.at(name!("code"))
         };
         if !self.0.iter().any(same) {
             self.0.push(coding);
@@ -241,7 +246,11 @@ impl Codings {
 fn second_coding(table: &Table, row: &Row) -> Option<Node> {
     let cell = |column| table.cell(row, column).cloned().map(Node::Text);
     let code = cell("code2")?;
-    Some(Node::object([("system", cell("system2")), ("code", Some(code)), ("display", cell("display2"))]))
+    Some(Node::object([
+        (name!("system"), cell("system2")),
+        (name!("code"), Some(code)),
+        (name!("display"), cell("display2")),
+    ]))
 }
 
 /// FHIR's `code` has single blanks at most.

@@ -16,7 +16,7 @@ use super::{
     text::{trimmed, upper},
 };
 use crate::{
-    fhir::{Node, Object},
+    fhir::{Node, Object, name::name},
     hl7::Part,
 };
 
@@ -34,7 +34,7 @@ pub fn ed(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 pub fn rp(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let url = trimmed(part.component(1)).filter(|url| !url.contains(char::is_whitespace))?;
     let kind = content_type(trimmed(part.component(3)).as_deref(), trimmed(part.component(4)).as_deref());
-    Node::object([("contentType", kind.map(Node::text)), ("url", Some(Node::text(url)))]).some()
+    Node::object([(name!("contentType"), kind.map(Node::text)), (name!("url"), Some(Node::text(url)))]).some()
 }
 
 /// One document of the pieces that consecutive OBX carry, as `Attachment`.
@@ -47,18 +47,18 @@ pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     };
     let kind = content_type(trimmed(first.component(2)).as_deref(), trimmed(first.component(3)).as_deref());
     let mut object = Object::with_capacity(3);
-    object.put("contentType", kind.or_else(|| sniff(&bytes).map(str::to_owned)).map(Node::text));
-    object.put("data", Some(Node::text(BASE64.encode(&bytes))));
-    object.put("size", i64::try_from(bytes.len()).ok().map(Node::Integer));
+    object.put(name!("contentType"), kind.or_else(|| sniff(&bytes).map(str::to_owned)).map(Node::text));
+    object.put(name!("data"), Some(Node::text(BASE64.encode(&bytes))));
+    object.put(name!("size"), i64::try_from(bytes.len()).ok().map(Node::Integer));
     Some(object.into())
 }
 
 /// A text as `Attachment`; nothing when it is empty.
 pub fn of_text(text: &str) -> Option<Node> {
     let mut object = Object::with_capacity(3);
-    object.put("contentType", Some("text/plain; charset=utf-8".into()));
-    object.put("data", Some(Node::text(BASE64.encode(text))));
-    object.put("size", i64::try_from(text.len()).ok().map(Node::Integer));
+    object.put(name!("contentType"), Some("text/plain; charset=utf-8".into()));
+    object.put(name!("data"), Some(Node::text(BASE64.encode(text))));
+    object.put(name!("size"), i64::try_from(text.len()).ok().map(Node::Integer));
     (!text.is_empty()).then(|| object.into())
 }
 

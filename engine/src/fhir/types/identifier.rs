@@ -15,6 +15,7 @@ use crate::{
     fhir::{
         Node, Row, Table,
         elements::{is_oid, is_uuid},
+        name::name,
         types::{code, time},
     },
     hl7::{
@@ -66,12 +67,12 @@ fn of_cx(part: Part<'_>, own: Option<SmolStr>, cx: &Cx<'_>) -> Option<Node> {
     let system = authority.system(cx).or_else(|| own.map(Node::Text));
     let unassigned = system.is_none();
     let identifier = Node::object([
-        ("extension", trimmed(digit).map(|digit| vec![check_digit(&digit)].into())),
-        ("type", kind.as_deref().and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
-        ("system", system),
-        ("value", Some(Node::text(value))),
-        ("period", time::period_of(from, to, cx)),
-        ("assigner", authority.assigner()),
+        (name!("extension"), trimmed(digit).map(|digit| vec![check_digit(&digit)].into())),
+        (name!("type"), kind.as_deref().and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        (name!("system"), system),
+        (name!("value"), Some(Node::text(value))),
+        (name!("period"), time::period_of(from, to, cx)),
+        (name!("assigner"), authority.assigner()),
     ]);
     if unassigned {
         cx.report(Finding::Doubtful("an identifier has no assigning authority"));
@@ -81,7 +82,7 @@ fn of_cx(part: Part<'_>, own: Option<SmolStr>, cx: &Cx<'_>) -> Option<Node> {
 
 /// CX as `Identifier`, if somebody is named who assigned it: in old fields a bare number says nothing.
 pub fn assigned(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    self::cx(part, cx).filter(|found| found.get("system").is_some())
+    self::cx(part, cx).filter(|found| found.at(name!("system")).is_some())
 }
 
 /// EI as `Identifier`: entity identifier under its namespace or universal id.
@@ -89,7 +90,7 @@ pub fn ei(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let [value, name, universal, scheme] = part.first();
     let value = trimmed(value)?;
     let authority = Authority::of_parts([name, universal, scheme].map(trimmed), None, cx);
-    Node::object([("system", authority.system(cx)), ("value", Some(Node::text(value)))]).some()
+    Node::object([(name!("system"), authority.system(cx)), (name!("value"), Some(Node::text(value)))]).some()
 }
 
 /// EIP as `Identifier`: what the filler assigned, else what the placer assigned, typed as such.
@@ -102,9 +103,9 @@ pub fn eip(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let names = [2, 3, 4].map(|number| trimmed(assigned.subcomponent(number)));
     let authority = Authority::of_parts(names, None, cx);
     Node::object([
-        ("type", Some(type_concept(kind))),
-        ("system", authority.system(cx)),
-        ("value", Some(Node::text(value))),
+        (name!("type"), Some(type_concept(kind))),
+        (name!("system"), authority.system(cx)),
+        (name!("value"), Some(Node::text(value))),
     ])
     .some()
 }
@@ -143,9 +144,9 @@ pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 fn typed(kind: Option<&str>, system: Option<Node>, value: &str, cx: &Cx<'_>) -> Option<Node> {
     Node::object([
-        ("type", kind.and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
-        ("system", system),
-        ("value", Some(Node::text(value))),
+        (name!("type"), kind.and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        (name!("system"), system),
+        (name!("value"), Some(Node::text(value))),
     ])
     .some()
 }
@@ -155,7 +156,7 @@ pub fn hd(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let value = trimmed(part.component(1)).or_else(|| trimmed(part.component(2)))?;
     let uk = matches!(cx.message.header(17).text().as_deref(), Some("GBR" | "GB" | "UK"));
     let system = if uk && is_ods_code(&value) { ODS_ORGANIZATION } else { "urn:tie:facility" };
-    Node::object([("system", Some(system.into())), ("value", Some(Node::text(value)))]).some()
+    Node::object([(name!("system"), Some(system.into())), (name!("value"), Some(Node::text(value)))]).some()
 }
 
 /// HD as the system that identifiers of this authority stand under.
@@ -171,8 +172,8 @@ pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     time::instant(sent.part()?, cx)?;
     let system = control_id_system(cx);
     Node::object([
-        ("system", Some(Node::text(system))),
-        ("value", Some(Node::text(format!("{value}/{}", sent.text().unwrap_or_default())))),
+        (name!("system"), Some(Node::text(system))),
+        (name!("value"), Some(Node::text(format!("{value}/{}", sent.text().unwrap_or_default())))),
     ])
     .some()
 }
@@ -180,8 +181,11 @@ pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// MSH-10 as `Identifier`: the control id under a system of the sending application (MSH-3).
 pub fn control_id(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let value = trimmed(part.component(1))?;
-    Node::object([("system", Some(Node::text(control_id_system(cx)))), ("value", Some(Node::text(value)))])
-        .some()
+    Node::object([
+        (name!("system"), Some(Node::text(control_id_system(cx)))),
+        (name!("value"), Some(Node::text(value))),
+    ])
+    .some()
 }
 
 fn control_id_system(cx: &Cx<'_>) -> String {
@@ -220,7 +224,7 @@ fn numbered(value: Value<'_>, authority: Authority<'_>, kind: &str, cx: &Cx<'_>)
     let application = cx.message.header(3).text().filter(|_| kind == "filler");
     let system =
         authority.system(cx).unwrap_or_else(|| Node::Text(local_uri(kind, application.as_deref(), cx)));
-    Node::object([("system", Some(system)), ("value", Some(Node::text(value)))]).some()
+    Node::object([(name!("system"), Some(system)), (name!("value"), Some(Node::text(value)))]).some()
 }
 
 /// An ODS code by its form: three characters of a trust or board, or five and six of a site or practice, which have
@@ -309,12 +313,14 @@ impl<'a> Authority<'a> {
             Self::Listed { table, row, .. } => {
                 let ods = table.cell(row, "ods")?.clone();
                 let identifier = Node::object([
-                    ("system", Some(ODS_ORGANIZATION.into())),
-                    ("value", Some(Node::Text(ods))),
+                    (name!("system"), Some(ODS_ORGANIZATION.into())),
+                    (name!("value"), Some(Node::Text(ods))),
                 ]);
-                Some(Node::object([("identifier", Some(identifier))]))
+                Some(Node::object([(name!("identifier"), Some(identifier))]))
             }
-            Self::Named { name, .. } => Some(Node::object([("display", Some(Node::text(name.as_deref()?)))])),
+            Self::Named { name, .. } => {
+                Some(Node::object([(name!("display"), Some(Node::text(name.as_deref()?)))]))
+            }
             Self::None => None,
         }
     }
@@ -334,22 +340,25 @@ fn row_of<'t>(
 fn nhs_number(digit: Value<'_>, value: &str, cx: &Cx<'_>) -> Node {
     let Some(digits) = identifier::nhs_number(value) else {
         cx.report(Finding::Doubtful("an NHS number fails its check and is kept without a system"));
-        let kind = Node::object([("text", Some("NHS number that failed its check".into()))]);
-        return Node::object([("type", Some(kind)), ("value", Some(Node::text(value)))]);
+        let kind = Node::object([(name!("text"), Some("NHS number that failed its check".into()))]);
+        return Node::object([(name!("type"), Some(kind)), (name!("value"), Some(Node::text(value)))]);
     };
     let status = trimmed(digit).and_then(|status| verification_status(&status, cx));
     Node::object([
-        ("extension", status.map(|status| vec![status].into())),
-        ("system", Some(NHS_NUMBER.into())),
-        ("value", Some(Node::text(digits))),
+        (name!("extension"), status.map(|status| vec![status].into())),
+        (name!("system"), Some(NHS_NUMBER.into())),
+        (name!("value"), Some(Node::text(digits))),
     ])
 }
 
 /// The extension for a status such as `01` or `NSTS01`; nothing for a code that is no such status.
 pub fn verification_status(status: &str, cx: &Cx<'_>) -> Option<Node> {
     let row = cx.tables.get("nhs-number-status")?.get(&upper(status.trim()))?;
-    let concept = Node::object([("coding", Some(vec![code::row_coding(row)].into()))]);
-    Some(Node::object([("url", Some(VERIFICATION_STATUS.into())), ("valueCodeableConcept", Some(concept))]))
+    let concept = Some(row.concept());
+    Some(Node::object([
+        (name!("url"), Some(VERIFICATION_STATUS.into())),
+        (name!("valueCodeableConcept"), concept),
+    ]))
 }
 
 /// PID-32 as the extension: any repetition may carry the tracing status, the others say something else.
@@ -358,15 +367,15 @@ pub fn verification(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn check_digit(digit: &str) -> Node {
-    Node::object([("url", Some(CHECK_DIGIT.into())), ("valueString", Some(Node::text(digit)))])
+    Node::object([(name!("url"), Some(CHECK_DIGIT.into())), (name!("valueString"), Some(Node::text(digit)))])
 }
 
 fn type_concept(kind: &'static str) -> Node {
     let coding = Node::object([
-        ("system", Some("http://terminology.hl7.org/CodeSystem/v2-0203".into())),
-        ("code", Some(kind.into())),
+        (name!("system"), Some("http://terminology.hl7.org/CodeSystem/v2-0203".into())),
+        (name!("code"), Some(kind.into())),
     ]);
-    Node::object([("coding", Some(vec![coding].into()))])
+    Node::object([(name!("coding"), Some(vec![coding].into()))])
 }
 
 /// The system of a consultant's (C) or GP's (G) national code, by its form.

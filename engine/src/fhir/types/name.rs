@@ -12,7 +12,7 @@ use super::{
     time,
 };
 use crate::{
-    fhir::Node,
+    fhir::{Node, name::name},
     hl7::{Part, Value},
 };
 
@@ -93,13 +93,13 @@ impl Numbers {
         let order = trimmed(pieces.at(self.order));
         let prefix = trimmed(pieces.at(self.prefix));
         Some(Node::object([
-            ("extension", order.and_then(|order| assembly_order(&order))),
-            ("use", self.used_as(pieces, default_use, cx)),
-            ("family", family.map(Node::text)),
-            ("given", given),
-            ("prefix", prefix.map(|prefix| vec![Node::text(prefix)].into())),
-            ("suffix", texts(pieces, self.suffix)),
-            ("period", self.period(pieces, cx)),
+            (name!("extension"), order.and_then(|order| assembly_order(&order))),
+            (name!("use"), self.used_as(pieces, default_use, cx)),
+            (name!("family"), family.map(Node::text)),
+            (name!("given"), given),
+            (name!("prefix"), prefix.map(|prefix| vec![Node::text(prefix)].into())),
+            (name!("suffix"), texts(pieces, self.suffix)),
+            (name!("period"), self.period(pieces, cx)),
         ]))
     }
 
@@ -123,7 +123,8 @@ fn assembly_order(order: &str) -> Option<Node> {
         "F" => "NL3",
         _ => return None,
     };
-    let extension = Node::object([("url", Some(ASSEMBLY_ORDER.into())), ("valueCode", Some(code.into()))]);
+    let extension =
+        Node::object([(name!("url"), Some(ASSEMBLY_ORDER.into())), (name!("valueCode"), Some(code.into()))]);
     Some(vec![extension].into())
 }
 

@@ -11,11 +11,14 @@ use smol_str::{SmolStr, format_smolstr};
 
 use super::{Cx, text::trimmed};
 use crate::{
-    fhir::{Node, Object},
+    fhir::{Node, Object, name::name},
     hl7::Part,
 };
 
 const UCUM: &str = "http://unitsofmeasure.org";
+
+/// Room for a number and its unit.
+const WHOLE: usize = 5;
 
 /// NM as `Quantity`: number and comparator.
 pub fn nm(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
@@ -49,7 +52,7 @@ pub fn sn(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         Some(_) => return None,
     };
     let value = Node::Decimal(decimal(&first?)?);
-    Node::object([("value", Some(value)), ("comparator", comparator)]).some()
+    Node::object([(name!("value"), Some(value)), (name!("comparator"), comparator)]).some()
 }
 
 /// SN as `Range`: `^5^-^10`.
@@ -72,10 +75,12 @@ pub fn sn_ratio(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         Some(known @ ("<" | "<=" | ">" | ">=")) => Some(Node::text(known)),
         Some(_) => return None,
     };
-    let numerator =
-        Node::object([("value", Some(Node::Decimal(decimal(&first?)?))), ("comparator", comparator)]);
+    let numerator = Node::object([
+        (name!("value"), Some(Node::Decimal(decimal(&first?)?))),
+        (name!("comparator"), comparator),
+    ]);
     let denominator = value(decimal(&second?)?);
-    Node::object([("numerator", Some(numerator)), ("denominator", Some(denominator))]).some()
+    Node::object([(name!("numerator"), Some(numerator)), (name!("denominator"), Some(denominator))]).some()
 }
 
 /// SN as text, all pieces in order.
@@ -91,9 +96,7 @@ pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         _ => return None,
     };
     let unit = part.component(2);
-    let code = trimmed(unit.subcomponent(1));
-    let name = trimmed(unit.subcomponent(2)).or_else(|| code.clone());
-    put_unit(&mut quantity, code.as_deref(), name.as_deref(), trimmed(unit.subcomponent(3)).as_deref(), cx);
+    Unit::of_parts([1, 2, 3].map(|number| trimmed(unit.subcomponent(number))), cx).put(&mut quantity);
     Some(quantity.into())
 }
 
@@ -105,7 +108,10 @@ pub fn money(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
         .map(|name| name.to_uppercase())
         .find(|name| name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase()));
     let value = decimal(&amount.subcomponent(1).text()?)?;
-    Some(Node::object([("value", Some(Node::Decimal(value))), ("currency", currency.map(Node::text))]))
+    Some(Node::object([
+        (name!("value"), Some(Node::Decimal(value))),
+        (name!("currency"), currency.map(Node::text)),
+    ]))
 }
 
 /// NR as `Range`.
@@ -116,10 +122,8 @@ pub fn nr(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// CWE units (OBX-6) as the `unit`, `system` and `code` of a `Quantity`.
 pub fn units(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let code = trimmed(part.component(1));
-    let name = trimmed(part.component(2)).or_else(|| code.clone());
     let mut quantity = Object::with_capacity(3);
-    put_unit(&mut quantity, code.as_deref(), name.as_deref(), trimmed(part.component(3)).as_deref(), cx);
+    Unit::of(part, cx).put(&mut quantity);
     Node::Object(quantity).some()
 }
 
@@ -128,8 +132,12 @@ pub fn reference_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let whole = part.whole();
     let text = whole.trim();
     let (low, high) = bounds(text);
-    Node::object([("low", low.map(value)), ("high", high.map(value)), ("text", Some(Node::text(text)))])
-        .some()
+    Node::object([
+        (name!("low"), low.map(value)),
+        (name!("high"), high.map(value)),
+        (name!("text"), Some(Node::text(text))),
+    ])
+    .some()
 }
 
 /// A number as JSON wants it, all digits kept: no `+`, no leading zeros, a digit on both sides of the point.
@@ -176,24 +184,38 @@ fn quantity_of(text: &str) -> Option<Node> {
         .into_iter()
         .find_map(|comparator| Some((Some(comparator), text.strip_prefix(comparator)?)))
         .unwrap_or((None, text));
-    let value = Node::Decimal(decimal(number)?);
-    Node::object([("value", Some(value)), ("comparator", comparator.map(Node::from))]).some()
+    let mut quantity = Object::with_capacity(WHOLE);
+    quantity.push(name!("value"), Some(Node::Decimal(decimal(number)?)));
+    quantity.push(name!("comparator"), comparator.map(Node::from));
+    Some(quantity.into())
 }
 
-fn put_unit(
-    quantity: &mut Object,
-    code: Option<&str>,
-    name: Option<&str>,
-    system: Option<&str>,
-    cx: &Cx<'_>,
-) {
-    quantity.put("unit", name.map(Node::text));
-    let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
-    let listed = || cx.tables.get("units")?.get(code?)?.code().cloned();
-    let ucum = if is_ucum { code.map(SmolStr::new) } else { listed() };
-    if let Some(ucum) = ucum {
-        quantity.put("system", Some(UCUM.into()));
-        quantity.put("code", Some(Node::Text(ucum)));
+/// A unit as it was sent, and its code in UCUM where that is known.
+pub(super) struct Unit {
+    name: Option<SmolStr>,
+    ucum: Option<SmolStr>,
+}
+
+impl Unit {
+    /// CWE units (OBX-6).
+    pub fn of(part: Part<'_>, cx: &Cx<'_>) -> Self {
+        Self::of_parts(part.first().map(trimmed), cx)
+    }
+
+    fn of_parts([code, name, system]: [Option<Cow<'_, str>>; 3], cx: &Cx<'_>) -> Self {
+        let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
+        let listed = || cx.tables.get("units")?.get(code.as_deref()?)?.code().cloned();
+        let ucum = if is_ucum { code.as_deref().map(SmolStr::new) } else { listed() };
+        Self { name: name.or(code).map(SmolStr::from), ucum }
+    }
+
+    /// Puts it beside a number that has none.
+    pub fn put(&self, quantity: &mut Object) {
+        quantity.push(name!("unit"), self.name.clone().map(Node::Text));
+        if let Some(ucum) = &self.ucum {
+            quantity.push(name!("system"), Some(UCUM.into()));
+            quantity.push(name!("code"), Some(Node::Text(ucum.clone())));
+        }
     }
 }
 
@@ -219,11 +241,13 @@ fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
     if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
         return None;
     }
-    Node::object([("low", low.map(value)), ("high", high.map(value))]).some()
+    Node::object([(name!("low"), low.map(value)), (name!("high"), high.map(value))]).some()
 }
 
 fn value(number: SmolStr) -> Node {
-    Node::object([("value", Some(Node::Decimal(number)))])
+    let mut quantity = Object::with_capacity(WHOLE);
+    quantity.push(name!("value"), Some(Node::Decimal(number)));
+    quantity.into()
 }
 
 /// The four pieces of SN.

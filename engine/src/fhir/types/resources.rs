@@ -7,6 +7,8 @@
 //!           kind are two people, whatever their names. Building, floor, point of care, room and bed (PL.7, 8, 1, 2, 3)
 //!           are part of each other and of the facility (PL.4); by ITK, PL.2 is the ward.
 
+use std::sync::{LazyLock, OnceLock};
+
 use smol_str::SmolStr;
 
 use super::{
@@ -14,17 +16,60 @@ use super::{
     text::{self, trimmed},
 };
 use crate::{
-    fhir::{Node, Object, Resource, id},
+    fhir::{Node, Object, Resource, id, name::name},
     hl7::Part,
 };
 
-/// A type of resource and its profile in UK Core.
-type Kind = (&'static str, &'static str);
-const PRACTITIONER: Kind =
-    ("Practitioner", "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner");
-const ORGANIZATION: Kind =
-    ("Organization", "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization");
-const LOCATION: Kind = ("Location", "https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location");
+/// A type of resource, and its `meta` with its profile in UK Core.
+type Kind = (&'static str, LazyLock<Object>);
+static PRACTITIONER: Kind = (
+    "Practitioner",
+    LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner")),
+);
+static ORGANIZATION: Kind = (
+    "Organization",
+    LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization")),
+);
+static LOCATION: Kind =
+    ("Location", LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location")));
+
+fn meta(profile: &'static str) -> Object {
+    Object::of([(name!("profile"), Some(vec![profile.into()].into()))]).in_common()
+}
+
+/// What kind of place a Location is.
+struct Level {
+    code: &'static str,
+    display: &'static str,
+    concept: OnceLock<Object>,
+}
+
+static SITE: Level = Level::of("si", "Site");
+static BUILDING: Level = Level::of("bu", "Building");
+static FLOOR: Level = Level::of("lvl", "Level");
+static AREA: Level = Level::of("area", "Area");
+static WARD: Level = Level::of("wa", "Ward");
+static ROOM: Level = Level::of("ro", "Room");
+static BED: Level = Level::of("bd", "Bed");
+
+impl Level {
+    const fn of(code: &'static str, display: &'static str) -> Self {
+        Self { code, display, concept: OnceLock::new() }
+    }
+
+    fn concept(&'static self) -> Node {
+        let concept = self.concept.get_or_init(|| {
+            let system = "http://terminology.hl7.org/CodeSystem/location-physical-type";
+            let coding = Node::object([
+                (name!("system"), Some(system.into())),
+                (name!("code"), Some(self.code.into())),
+                (name!("display"), Some(self.display.into())),
+            ]);
+            Object::of([(name!("coding"), Some(vec![coding].into()))]).in_common()
+        });
+        Node::Object(concept.clone())
+    }
+}
 
 /// What a part names: resources, of which the last is meant, and how to call it. Without resources a name only.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -67,8 +112,8 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
             (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
             (Some(number), _) => {
                 let human = name::xcn_of(&pieces, cx).map(|name| vec![name].into());
-                if let Some(mut doctor) = resource(PRACTITIONER, number) {
-                    doctor.elements.push("name", human);
+                if let Some(mut doctor) = resource(&PRACTITIONER, number) {
+                    doctor.elements.push(name!("name"), human);
                     found.push(Named { resources: vec![doctor], display });
                 }
             }
@@ -80,15 +125,15 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
 fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
     let title = text::plain(part, cx);
     let display = title.clone().and_then(into_text);
-    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource(ORGANIZATION, number)) else {
+    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource(&ORGANIZATION, number)) else {
         return display.map(|display| Named { resources: Vec::new(), display: Some(display) });
     };
-    found.elements.push("name", title);
+    found.elements.push(name!("name"), title);
     Some(Named { resources: vec![found], display })
 }
 
 fn facility(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
-    let found = resource(ORGANIZATION, identifier::hd(part, cx)?)?;
+    let found = resource(&ORGANIZATION, identifier::hd(part, cx)?)?;
     Some(Named { resources: vec![found], display: None })
 }
 
@@ -96,19 +141,12 @@ fn location(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
     let pieces: [_; 9] = part.first();
     let [care, room, bed, site, _, _, building, floor, described] = pieces.map(trimmed);
     let itk = cx.message.header(21).text().is_some_and(|profile| profile.to_lowercase().starts_with("itk"));
-    let (first, second) =
-        if itk { (("area", "Area"), ("wa", "Ward")) } else { (("wa", "Ward"), ("ro", "Room")) };
-    let levels = [
-        (("bu", "Building"), building),
-        (("lvl", "Level"), floor),
-        (first, care),
-        (second, room),
-        (("bd", "Bed"), bed),
-    ];
+    let (first, second) = if itk { (&AREA, &WARD) } else { (&WARD, &ROOM) };
+    let levels = [(&BUILDING, building), (&FLOOR, floor), (first, care), (second, room), (&BED, bed)];
     let mut path = String::from(site.clone().unwrap_or_else(|| cx.facility()));
     let mut chain = Vec::with_capacity(4);
     if let Some(site) = site {
-        chain.push(place(site_system(&site), &site, &site, ("si", "Site"), None)?);
+        chain.push(place(site_system(&site), &site, &site, &SITE, None)?);
     }
     for (kind, label) in levels {
         let Some(label) = label else { continue };
@@ -135,26 +173,22 @@ fn place(
     system: &'static str,
     value: &str,
     label: &str,
-    kind: (&'static str, &'static str),
+    kind: &'static Level,
     above: Option<(&Resource, Option<SmolStr>)>,
 ) -> Option<Resource> {
-    let number = Node::object([("system", Some(system.into())), ("value", Some(Node::text(value)))]);
-    let mut found = resource(LOCATION, number)?;
-    let coding = Node::object([
-        ("system", Some("http://terminology.hl7.org/CodeSystem/location-physical-type".into())),
-        ("code", Some(kind.0.into())),
-        ("display", Some(kind.1.into())),
-    ]);
-    found.elements.push("name", Some(Node::text(label)));
-    found.elements.push("mode", Some("instance".into()));
-    found.elements.push("physicalType", Some(Node::object([("coding", Some(vec![coding].into()))])));
+    let number =
+        Node::object([(name!("system"), Some(system.into())), (name!("value"), Some(Node::text(value)))]);
+    let mut found = resource(&LOCATION, number)?;
+    found.elements.push(name!("name"), Some(Node::text(label)));
+    found.elements.push(name!("mode"), Some("instance".into()));
+    found.elements.push(name!("physicalType"), Some(kind.concept()));
     let above = above.map(|(above, display)| Node::reference(Some(above.target()), display.map(Node::Text)));
-    found.elements.push("partOf", above);
+    found.elements.push(name!("partOf"), above);
     Some(found)
 }
 
 fn place_name(place: &Resource) -> Option<SmolStr> {
-    place.elements.get("name").cloned().and_then(into_text)
+    place.elements.at(name!("name")).cloned().and_then(into_text)
 }
 
 fn into_text(node: Node) -> Option<SmolStr> {
@@ -165,26 +199,27 @@ fn into_text(node: Node) -> Option<SmolStr> {
 }
 
 /// A resource with its profile and identifier; nothing when the number has no system.
-fn resource((resource_type, profile): Kind, number: Node) -> Option<Resource> {
-    let (system, value) = (number.get("system")?.as_text()?, number.get("value")?.as_text()?);
+fn resource((resource_type, meta): &'static Kind, number: Node) -> Option<Resource> {
+    let (system, value) = (number.at(name!("system"))?.as_text()?, number.at(name!("value"))?.as_text()?);
     let id = id(resource_type, system, value);
     let mut elements = Object::with_capacity(6);
-    elements.push("meta", Some(Node::object([("profile", Some(vec![profile.into()].into()))])));
-    elements.push("identifier", Some(vec![number].into()));
+    elements.push(name!("meta"), Some(Node::Object(Object::clone(meta))));
+    elements.push(name!("identifier"), Some(vec![number].into()));
     Some(Resource { resource_type: SmolStr::new_static(resource_type), id, elements })
 }
 
 /// Whether the person known so far has no number of this system yet.
 fn other_kind(known: &Named, number: &Node) -> bool {
-    let Some(Node::Array(numbers)) = known.resources.last().and_then(|one| one.elements.get("identifier"))
+    let Some(Node::Array(numbers)) =
+        known.resources.last().and_then(|one| one.elements.at(name!("identifier")))
     else {
         return false;
     };
-    numbers.iter().all(|one| one.get("system") != number.get("system"))
+    numbers.iter().all(|one| one.at(name!("system")) != number.at(name!("system")))
 }
 
 fn add_number(known: &mut Named, number: Node) {
-    let numbers = known.resources.last_mut().and_then(|one| one.elements.get_mut("identifier"));
+    let numbers = known.resources.last_mut().and_then(|one| one.elements.at_mut(name!("identifier")));
     if let Some(Node::Array(numbers)) = numbers {
         numbers.push(number);
     }

@@ -7,9 +7,16 @@
 
 use std::borrow::Cow;
 
-use super::{Cx, code, quantity, text, time};
+use super::{
+    Cx, code,
+    quantity::{self, Unit},
+    text, time,
+};
 use crate::{
-    fhir::{Node, Object},
+    fhir::{
+        Node, Object,
+        name::{Name, name},
+    },
     hl7::{Part, Segment, Value},
 };
 
@@ -20,7 +27,7 @@ pub fn put_value(obx: Segment<'_>, cx: &Cx<'_>, observation: &mut Object) {
         "ED" | "RP" => {}
         "ST" | "" | "TX" | "FT" => {
             let text = lines(obx.repetitions(5), if kind == "ST" { Part::text } else { Part::whole });
-            observation.put("valueString", Node::text(text).some());
+            observation.put(name!("valueString"), Node::text(text).some());
         }
         kind => put_values(obx, kind, cx, observation),
     }
@@ -43,32 +50,32 @@ fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Objec
     let observed = || obx.field(3).part().and_then(|part| code::concept(part, cx));
     let component = |part: &Part<'_>| {
         let (name, node) = value(*part, kind, obx, cx)?;
-        Some(Node::object([("code", observed()), (name, Some(node))]))
+        Some(Node::object([(name!("code"), observed()), (name, Some(node))]))
     };
-    observation.put("component", Node::Array(parts.iter().filter_map(component).collect()).some());
+    observation.put(name!("component"), Node::Array(parts.iter().filter_map(component).collect()).some());
 }
 
 /// One value, and the shape of `value[x]` that it has.
-fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&'static str, Node)> {
-    let measured = |node| with_unit(node, unit_of(obx, cx).as_ref());
+fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&'static Name, Node)> {
+    let measured = |node| with_unit(node, unit_of(obx, cx));
     let typed = match kind {
-        "NM" => quantity::nm(part, cx).map(|node| ("valueQuantity", measured(node))),
-        "CQ" => quantity::cq(part, cx).map(|node| ("valueQuantity", node)),
+        "NM" => quantity::nm(part, cx).map(|node| (name!("valueQuantity"), measured(node))),
+        "CQ" => quantity::cq(part, cx).map(|node| (name!("valueQuantity"), node)),
         "SN" => quantity::sn(part, cx)
-            .map(|node| ("valueQuantity", measured(node)))
-            .or_else(|| quantity::sn_ratio(part, cx).map(|node| ("valueRatio", node)))
-            .or_else(|| Some(("valueRange", bounds_with_unit(quantity::sn_range(part, cx)?, obx, cx))))
-            .or_else(|| quantity::sn_text(part, cx).map(|node| ("valueString", node))),
+            .map(|node| (name!("valueQuantity"), measured(node)))
+            .or_else(|| quantity::sn_ratio(part, cx).map(|node| (name!("valueRatio"), node)))
+            .or_else(|| Some((name!("valueRange"), bounds_with_unit(quantity::sn_range(part, cx)?, obx, cx))))
+            .or_else(|| quantity::sn_text(part, cx).map(|node| (name!("valueString"), node))),
         "CE" | "CWE" | "CNE" | "CF" | "IS" => {
-            code::concept(part, cx).map(|node| ("valueCodeableConcept", node))
+            code::concept(part, cx).map(|node| (name!("valueCodeableConcept"), node))
         }
-        "DT" | "TS" | "DTM" => time::date_time(part, cx).map(|node| ("valueDateTime", node)),
-        "TM" => time::time_of_day(part, cx).map(|node| ("valueTime", node)),
-        "DR" => time::period(part, cx).map(|node| ("valuePeriod", node)),
-        "NR" => quantity::nr(part, cx).map(|node| ("valueRange", node)),
+        "DT" | "TS" | "DTM" => time::date_time(part, cx).map(|node| (name!("valueDateTime"), node)),
+        "TM" => time::time_of_day(part, cx).map(|node| (name!("valueTime"), node)),
+        "DR" => time::period(part, cx).map(|node| (name!("valuePeriod"), node)),
+        "NR" => quantity::nr(part, cx).map(|node| (name!("valueRange"), node)),
         _ => None,
     };
-    typed.or_else(|| text::whole(part, cx).map(|node| ("valueString", node)))
+    typed.or_else(|| text::whole(part, cx).map(|node| (name!("valueString"), node)))
 }
 
 /// OBX-7 as `Observation.referenceRange`, its bounds in the unit of OBX-6.
@@ -81,26 +88,23 @@ pub fn reference_range(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn bounds_with_unit(mut range: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
-    let unit = unit_of(obx, cx);
-    if let Node::Object(bounds) = &mut range {
-        for name in ["low", "high"] {
-            if let Some(bound) = bounds.get_mut(name) {
-                *bound = with_unit(std::mem::replace(bound, Node::Boolean(false)), unit.as_ref());
+    if let (Node::Object(bounds), Some(unit)) = (&mut range, unit_of(obx, cx)) {
+        for name in [name!("low"), name!("high")] {
+            if let Some(Node::Object(bound)) = bounds.at_mut(name) {
+                unit.put(bound);
             }
         }
     }
     range
 }
 
-fn unit_of(obx: Segment<'_>, cx: &Cx<'_>) -> Option<Node> {
-    quantity::units(obx.field(6).part()?, cx)
+fn unit_of(obx: Segment<'_>, cx: &Cx<'_>) -> Option<Unit> {
+    obx.field(6).part().map(|part| Unit::of(part, cx))
 }
 
-fn with_unit(mut quantity: Node, unit: Option<&Node>) -> Node {
+fn with_unit(mut quantity: Node, unit: Option<Unit>) -> Node {
     if let (Node::Object(quantity), Some(unit)) = (&mut quantity, unit) {
-        for name in ["unit", "system", "code"] {
-            quantity.put(name, unit.get(name).cloned());
-        }
+        unit.put(quantity);
     }
     quantity
 }

@@ -13,7 +13,10 @@ use super::{
     text::{trimmed, upper},
     time,
 };
-use crate::{fhir::Node, hl7::Part};
+use crate::{
+    fhir::{Node, name::name},
+    hl7::Part,
+};
 
 /// XTN as `ContactPoint`.
 pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
@@ -39,11 +42,11 @@ pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let rank = trimmed(part.component(18)).and_then(|rank| rank.parse().ok()).filter(|rank| *rank > 0);
     let used_as = used_as(part, equipment_use, &system, &value, cx);
     Some(Node::object([
-        ("system", Some(Node::Text(system))),
-        ("value", Some(Node::text(value))),
-        ("use", used_as.map(Node::Text)),
-        ("rank", rank.map(Node::Integer)),
-        ("period", time::period_of(part.component(13), part.component(14), cx)),
+        (name!("system"), Some(Node::Text(system))),
+        (name!("value"), Some(Node::text(value))),
+        (name!("use"), used_as.map(Node::Text)),
+        (name!("rank"), rank.map(Node::Integer)),
+        (name!("period"), time::period_of(part.component(13), part.component(14), cx)),
     ]))
 }
 

@@ -24,7 +24,7 @@ pub fn whole(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 fn clean(text: &str) -> Option<Node> {
     let allowed = |character: &char| !character.is_control() || matches!(character, '\n' | '\r' | '\t');
     let text = text.trim_end();
-    if text.chars().all(|character| allowed(&character)) {
+    if text.bytes().all(|byte| matches!(byte, b' '..=b'~')) || text.chars().all(|one| allowed(&one)) {
         return Node::text(text).some();
     }
     Node::text(text.chars().filter(allowed).collect::<String>()).some()

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, fmt::strtime::BrokenDownTime, tz::TimeZone};
 
 use super::{Cx, Finding};
 use crate::{
-    fhir::Node,
+    fhir::{Node, name::name},
     hl7::{
         Part, Value,
         time::{self, Precision, Reading, Time},
@@ -66,7 +66,7 @@ pub fn period_of(start: Value<'_>, end: Value<'_>, cx: &Cx<'_>) -> Option<Node> 
     if let (Value::Absent | Value::Null, Value::Absent | Value::Null) = (start, end) {
         return None;
     }
-    Node::object([("start", at(start)), ("end", at(end))]).some()
+    Node::object([(name!("start"), at(start)), (name!("end"), at(end))]).some()
 }
 
 /// DTM as the extension patient-birthTime: when a time of day was sent and is not midnight to the second, which
@@ -79,7 +79,7 @@ pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         return None;
     }
     let time = date_time(part, cx)?;
-    Some(Node::object([("url", Some(BIRTH_TIME.into())), ("valueDateTime", Some(time))]))
+    Some(Node::object([(name!("url"), Some(BIRTH_TIME.into())), (name!("valueDateTime"), Some(time))]))
 }
 
 fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
@@ -97,7 +97,12 @@ fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
 /// The offset of MSH-7, which holds for the whole message, when it is not the one of our own zone at that time: a
 /// sender in our zone keeps its summer and winter.
 fn senders_zone(cx: &Cx<'_>) -> Option<TimeZone> {
-    let sent = time::parse(cx.message.header(7).text()?.trim(), cx.zone).ok()?;
+    let sent = cx.message.header(7).text()?;
+    // Most senders state none, and looking is quicker than reading.
+    if sent.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.') {
+        return None;
+    }
+    let sent = time::parse(sent.trim(), cx.zone).ok()?;
     let at_home = sent.reading != Reading::Stated || cx.zone.to_offset(sent.timestamp()?) == sent.offset;
     (!at_home).then(|| TimeZone::fixed(sent.offset))
 }

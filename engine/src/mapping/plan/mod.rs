@@ -16,6 +16,7 @@ use crate::{
     fhir::{
         Bundle, Node, Object, Path as ElementPath, Resource, Table, Tables,
         elements::{Type, type_named},
+        name::name,
         types::{
             Convert, Cx,
             resources::{self, Named},
@@ -219,37 +220,30 @@ impl Row {
             Source::Observed(_) => return result::put_value(segment, &current.cx(None), object),
             Source::Field(field) => field,
         };
-        match field.read {
+        // Most fields of most messages are empty.
+        if segment.raw_field(field.path.field).is_empty() {
+            return;
+        }
+        let (said, removed) = match field.read {
             Read::Value(convert) => {
                 let cx = Cx { segment: Some(segment), ..current.cx(field.table.as_deref()) };
-                let (mut said, mut removed) = (false, false);
-                for value in field.values(segment) {
-                    match value {
-                        Value::Absent => {}
-                        Value::Null => removed = true,
-                        Value::Present(part) => {
-                            said = true;
-                            if let Some(node) = convert(part, &cx) {
-                                self.put(node, place, object);
-                            }
-                        }
+                field.each(segment, |part| {
+                    if let Some(node) = convert(part, &cx) {
+                        self.put(node, place, object);
                     }
-                }
-                if removed && !said {
-                    self.element.clear_unless_taken(object);
-                }
+                })
             }
             Read::Resource(data_type) => {
-                let mut removed = false;
-                let values = field.values(segment).inspect(|value| removed |= value.is_null());
-                let parts: Vec<Part<'_>> = values.filter_map(Value::part).collect();
-                if removed && parts.is_empty() {
-                    self.element.clear_unless_taken(object);
-                }
+                let mut parts: Vec<Part<'_>> = Vec::new();
+                let found = field.each(segment, |part| parts.push(part));
                 for node in references(data_type, &parts, current, place.bundle) {
                     self.put(node, place, object);
                 }
+                found
             }
+        };
+        if removed && !said {
+            self.element.clear_unless_taken(object);
         }
     }
 
@@ -281,17 +275,30 @@ impl Row {
 
     fn has_identifier(&self, node: &Node, object: &Object) -> bool {
         let Some(Node::Array(known)) = self.element.get(object) else { return false };
-        let same = |one: &Node, name| one.get(name) == node.get(name);
-        known.iter().any(|one| same(one, "value") && same(one, "system"))
+        let same = |one: &Node, name| one.at(name) == node.at(name);
+        known.iter().any(|one| same(one, name!("value")) && same(one, name!("system")))
     }
 }
 
 impl Field {
-    /// What the segment has of this field: one value, or one of each repetition.
-    fn values<'m>(&self, segment: Segment<'m>) -> impl Iterator<Item = Value<'m>> {
-        let one = (!self.all).then(|| segment.get(&self.path));
-        let all = self.all.then(|| segment.all(&self.path));
-        one.into_iter().chain(all.into_iter().flatten())
+    /// Does something with each value that the segment has in this field, of one repetition or of all; tells whether there was
+    /// any, and whether one was removed.
+    fn each<'m>(&self, segment: Segment<'m>, mut work: impl FnMut(Part<'m>)) -> (bool, bool) {
+        let (mut said, mut removed) = (false, false);
+        let mut take = |value| match value {
+            Value::Absent => {}
+            Value::Null => removed = true,
+            Value::Present(part) => {
+                said = true;
+                work(part);
+            }
+        };
+        if self.all {
+            segment.all(&self.path).for_each(take);
+        } else {
+            take(segment.get(&self.path));
+        }
+        (said, removed)
     }
 }
 
@@ -327,7 +334,8 @@ fn reference_to(named: Named, bundle: &mut Bundle) -> Node {
     for resource in resources {
         bundle.put(resource);
     }
-    Node::reference(target, display.map(Node::Text))
+    // The same doctor stands in many places.
+    Node::reference(target, display.map(Node::Text)).in_common()
 }
 
 impl std::fmt::Debug for Source {

@@ -50,7 +50,7 @@ pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, W
         (None, true) => Put::Append,
         (None, false) => Put::Once,
     };
-    Ok(Row { source, element, put, with })
+    Ok(Row { source, element, put, with: with.parts_in_common() })
 }
 
 /// The row `["OBX-5", "value[x]", "varies"]`.
@@ -307,5 +307,5 @@ fn constant(value: &Cell, element: &ElementPath) -> Result<Source, Wrong> {
     element
         .set(&mut probe, node.clone())
         .map_err(|fault| wrong(2, format!("`{}` {}", element.last(), fault.what)))?;
-    Ok(Source::Constant(node))
+    Ok(Source::Constant(node.in_common()))
 }

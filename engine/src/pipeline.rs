@@ -7,6 +7,7 @@
 //!           Mappings run on threads of their own, so that a slow script delays no socket.
 //! Not here: when any of this happens (intake, delivery), changing the revision (supervisor).
 
+mod made;
 mod orders;
 #[cfg(test)]
 mod tests;
@@ -29,6 +30,7 @@ use crate::{
     routing::Order,
 };
 
+use made::Made;
 use orders::Orders;
 pub use threads::Threads;
 
@@ -39,6 +41,7 @@ const MOST_LANES: usize = 512;
 pub struct Pipeline {
     live: ArcSwap<Revision>,
     orders: Orders,
+    made: Made,
     metrics: Arc<Metrics>,
     workers: Arc<dyn Workers>,
 }
@@ -67,7 +70,13 @@ impl Pipeline {
     }
 
     fn new(revision: Arc<Revision>, metrics: Arc<Metrics>, workers: Arc<dyn Workers>) -> Self {
-        Self { live: ArcSwap::new(revision), orders: Orders::default(), metrics, workers }
+        Self {
+            live: ArcSwap::new(revision),
+            orders: Orders::default(),
+            made: Made::default(),
+            metrics,
+            workers,
+        }
     }
 
     /// The live revision.
@@ -92,6 +101,17 @@ impl Pipeline {
     /// The journal could not be read or written.
     pub async fn forget_former_orders(&self, journal: &Journal) -> Result<(), JournalError> {
         self.orders.forget(&self.live(), journal).await
+    }
+}
+
+impl Pipeline {
+    /// Runs a mapping, and tells the metrics.
+    async fn run(&self, job: Job) -> Option<Prepared> {
+        let (mapping, began) = (job.mapping.clone(), Instant::now());
+        let prepared = self.workers.run(job).await;
+        let result = prepared.as_ref().map_or("held", word);
+        self.metrics.mapped(&mapping, result, began.elapsed().as_secs_f64());
+        prepared
     }
 }
 
@@ -129,20 +149,18 @@ impl Prepare for Pipeline {
             let reason = format!("the route `{}` is no longer configured", id.route);
             return Prepared::Held { reason, revision: revision.id.clone() };
         };
-        let mapping = route.map.clone();
+        let key = (entry.sequence, Arc::from(id.route.as_str()), Arc::from(revision.id.as_str()));
         let job = Job {
             entry: entry.clone(),
             id: id.clone(),
-            mapping: mapping.clone(),
+            mapping: route.map.clone(),
             revision: revision.clone(),
         };
-        let began = Instant::now();
-        let prepared = self.workers.run(job).await.unwrap_or_else(|| Prepared::Held {
+        let prepared = self.made.of(key, route.to.len(), self.run(job)).await;
+        prepared.unwrap_or_else(|| Prepared::Held {
             reason: "the mapping failed inside the engine".to_owned(),
             revision: revision.id.clone(),
-        });
-        self.metrics.mapped(&mapping, word(&prepared), began.elapsed().as_secs_f64());
-        prepared
+        })
     }
 
     fn policy(&self, id: &DeliveryId) -> Policy {

@@ -89,14 +89,16 @@ pub fn sn_text(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     Node::text(pieces.trim()).some()
 }
 
-/// CQ as `Quantity`.
+/// CQ as `Quantity`. Within a component, as in RXE-1, its own components are subcomponents.
 pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let mut quantity = match quantity_of(&part.component(1).text()?)? {
+    let amount = part.component(1);
+    let mut quantity = match quantity_of(&amount.text()?)? {
         Node::Object(object) => object,
         _ => return None,
     };
-    let unit = part.component(2);
-    Unit::of_parts([1, 2, 3].map(|number| trimmed(unit.subcomponent(number))), cx).put(&mut quantity);
+    let [code, text, system] = [1, 2, 3].map(|number| trimmed(part.component(2).subcomponent(number)));
+    let code = code.or_else(|| trimmed(amount.subcomponent(2)));
+    Unit::of_parts([code, text, system], cx).put(&mut quantity);
     Some(quantity.into())
 }
 
@@ -335,6 +337,12 @@ mod tests {
             "CQ",
             "Quantity",
             "5^mL",
+            r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
+        );
+        check(
+            "CQ",
+            "Quantity",
+            "5&mL",
             r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
         );
     }

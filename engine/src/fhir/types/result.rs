@@ -47,7 +47,8 @@ fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Objec
         }
         return;
     }
-    let observed = || obx.field(3).part().and_then(|part| code::concept(part, cx));
+    let unsaid = || Node::object([(name!("text"), Some(Node::text("not said in the message")))]);
+    let observed = || obx.field(3).part().and_then(|part| code::concept(part, cx)).or_else(|| Some(unsaid()));
     let component = |part: &Part<'_>| {
         let (name, node) = value(*part, kind, obx, cx)?;
         Some(Node::object([(name!("code"), observed()), (name, Some(node))]))

@@ -50,50 +50,49 @@ pub(super) struct Written {
 }
 
 /// Gives scripts HL7 v2 messages to write.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<DraftHandle>("Draft");
-    engine.register_type_with_name::<DraftSegment>("DraftSegment");
-    engine
-        .register_fn("copy", |_: &mut MessageHandle| {
-            with(|current| {
-                let draft = Draft::of(&current.message);
-                Ok(begin(current, Written { draft, version: None }))
-            })
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<DraftHandle>("Draft");
+    host.register_type_with_name::<DraftSegment>("DraftSegment");
+    host.register_fn("copy", |_: &mut MessageHandle| {
+        with(|current| {
+            let draft = Draft::of(&current.message);
+            Ok(begin(current, Written { draft, version: None }))
         })
-        .register_fn("hl7", || {
-            with(|current| {
-                let draft = Draft::new(Separators::default());
-                Ok(begin(current, Written { draft, version: None }))
-            })
+    })
+    .register_fn("hl7", || {
+        with(|current| {
+            let draft = Draft::new(Separators::default());
+            Ok(begin(current, Written { draft, version: None }))
         })
-        .register_fn("hl7", |version: ImmutableString, trigger: ImmutableString| new(&version, &trigger))
-        .register_fn("set", |draft: &mut DraftHandle, at: ImmutableString, value: Dynamic| {
-            set(*draft, &*path(&at)?, value)
-        })
-        .register_fn("append", |draft: &mut DraftHandle, name: ImmutableString| append(*draft, &name))
-        .register_fn("insert_after", |draft: &mut DraftHandle, at: ImmutableString, name: ImmutableString| {
-            let path = path(&at)?;
-            change(*draft, |draft| draft.insert_after(&path, &name))
-        })
-        .register_fn("remove", |draft: &mut DraftHandle, at: ImmutableString| {
-            let path = path(&at)?;
-            change(*draft, |draft| draft.remove(&path))
-        })
-        .register_fn("set", |segment: &mut DraftSegment, at: ImmutableString, value: Dynamic| {
-            let path = path(&at)?;
-            if path.segment != segment.name {
-                return Err(fault("this place is in another segment"));
-            }
-            set(segment.draft, &Path { occurrence: segment.occurrence, ..Path::clone(&path) }, value)
-        })
-        .register_fn("set", |segment: &mut DraftSegment, field: INT, value: Dynamic| {
-            let field = usize::try_from(field).ok().filter(|field| (1..1000).contains(field));
-            let field = field.ok_or_else(|| fault("fields are counted from 1"))?;
-            let (name, occurrence) = (segment.name, segment.occurrence);
-            let path =
-                Path { segment: name, occurrence, field, repetition: 1, component: None, subcomponent: None };
-            set(segment.draft, &path, value)
-        });
+    })
+    .register_fn("hl7", |version: ImmutableString, trigger: ImmutableString| new(&version, &trigger))
+    .register_fn("set", |draft: &mut DraftHandle, at: ImmutableString, value: Dynamic| {
+        set(*draft, &*path(&at)?, value)
+    })
+    .register_fn("append", |draft: &mut DraftHandle, name: ImmutableString| append(*draft, &name))
+    .register_fn("insert_after", |draft: &mut DraftHandle, at: ImmutableString, name: ImmutableString| {
+        let path = path(&at)?;
+        change(*draft, |draft| draft.insert_after(&path, &name))
+    })
+    .register_fn("remove", |draft: &mut DraftHandle, at: ImmutableString| {
+        let path = path(&at)?;
+        change(*draft, |draft| draft.remove(&path))
+    })
+    .register_fn("set", |segment: &mut DraftSegment, at: ImmutableString, value: Dynamic| {
+        let path = path(&at)?;
+        if path.segment != segment.name {
+            return Err(fault("this place is in another segment"));
+        }
+        set(segment.draft, &Path { occurrence: segment.occurrence, ..Path::clone(&path) }, value)
+    })
+    .register_fn("set", |segment: &mut DraftSegment, field: INT, value: Dynamic| {
+        let field = usize::try_from(field).ok().filter(|field| (1..1000).contains(field));
+        let field = field.ok_or_else(|| fault("fields are counted from 1"))?;
+        let (name, occurrence) = (segment.name, segment.occurrence);
+        let path =
+            Path { segment: name, occurrence, field, repetition: 1, component: None, subcomponent: None };
+        set(segment.draft, &path, value)
+    });
 }
 
 fn begin(current: &mut Current, written: Written) -> DraftHandle {

@@ -67,57 +67,53 @@ impl Tree {
 }
 
 /// Gives scripts the groups.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<GroupHandle>("Group");
-    engine
-        .register_fn("groups", |_: &mut MessageHandle, name: ImmutableString| {
-            with(|current| {
-                let mut found = Array::new();
-                whole(current).gather(&name, &mut found);
-                Ok(found)
-            })
-        })
-        .register_fn("groups", |group: &mut GroupHandle, name: ImmutableString| {
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<GroupHandle>("Group");
+    host.register_fn("groups", |_: &mut MessageHandle, name: ImmutableString| {
+        with(|current| {
             let mut found = Array::new();
-            group.gather(&name, &mut found);
-            found
+            whole(current).gather(&name, &mut found);
+            Ok(found)
         })
-        .register_indexer_get(|group: &mut GroupHandle, at: ImmutableString| get(group, &at))
-        .register_fn("has", |group: &mut GroupHandle, name: ImmutableString| {
-            with(|current| Ok(group.own(current).any(|segment| segment.name() == name.as_str())))
+    })
+    .register_fn("groups", |group: &mut GroupHandle, name: ImmutableString| {
+        let mut found = Array::new();
+        group.gather(&name, &mut found);
+        found
+    })
+    .register_indexer_get(|group: &mut GroupHandle, at: ImmutableString| get(group, &at))
+    .register_fn("has", |group: &mut GroupHandle, name: ImmutableString| {
+        with(|current| Ok(group.own(current).any(|segment| segment.name() == name.as_str())))
+    })
+    .register_fn("segments", |group: &mut GroupHandle, name: ImmutableString| {
+        with(|current| Ok(group.named(current, &name)))
+    })
+    .register_fn("segments", |group: &mut GroupHandle| {
+        with(|current| {
+            Ok(group.own(current).map(|segment| Dynamic::from(SegmentHandle::of(segment))).collect::<Array>())
         })
-        .register_fn("segments", |group: &mut GroupHandle, name: ImmutableString| {
-            with(|current| Ok(group.named(current, &name)))
+    })
+    .register_fn("notes", |group: &mut GroupHandle, segment: SegmentHandle| {
+        with(|current| {
+            let Some(place) = segment.find(current).map(Segment::index) else { return Ok(Array::new()) };
+            let behind = group.own(current).skip_while(|own| own.index() != place).skip(1);
+            let notes = behind.take_while(|own| own.name() == "NTE");
+            Ok(notes.map(|note| Dynamic::from(SegmentHandle::of(note))).collect::<Array>())
         })
-        .register_fn("segments", |group: &mut GroupHandle| {
-            with(|current| {
-                Ok(group
-                    .own(current)
-                    .map(|segment| Dynamic::from(SegmentHandle::of(segment)))
-                    .collect::<Array>())
-            })
+    })
+    .register_fn("cut", |_: &mut MessageHandle, name: ImmutableString, lead: ImmutableString| {
+        with(|current| Ok(cut(current.message.segments(), &name, &lead)))
+    })
+    .register_fn("cut", |group: &mut GroupHandle, name: ImmutableString| {
+        with(|current| Ok(cut(group.own(current), &name, "")))
+    })
+    .register_fn("before", |group: &mut GroupHandle, name: ImmutableString| {
+        with(|current| {
+            let before = group.own(current).take_while(|segment| segment.name() != name.as_str());
+            Ok(Arc::new(Tree::flat(before.map(Segment::index).collect())))
         })
-        .register_fn("notes", |group: &mut GroupHandle, segment: SegmentHandle| {
-            with(|current| {
-                let Some(place) = segment.find(current).map(Segment::index) else { return Ok(Array::new()) };
-                let behind = group.own(current).skip_while(|own| own.index() != place).skip(1);
-                let notes = behind.take_while(|own| own.name() == "NTE");
-                Ok(notes.map(|note| Dynamic::from(SegmentHandle::of(note))).collect::<Array>())
-            })
-        })
-        .register_fn("cut", |_: &mut MessageHandle, name: ImmutableString, lead: ImmutableString| {
-            with(|current| Ok(cut(current.message.segments(), &name, &lead)))
-        })
-        .register_fn("cut", |group: &mut GroupHandle, name: ImmutableString| {
-            with(|current| Ok(cut(group.own(current), &name, "")))
-        })
-        .register_fn("before", |group: &mut GroupHandle, name: ImmutableString| {
-            with(|current| {
-                let before = group.own(current).take_while(|segment| segment.name() != name.as_str());
-                Ok(Arc::new(Tree::flat(before.map(Segment::index).collect())))
-            })
-        })
-        .register_get("name", |group: &mut GroupHandle| ImmutableString::from(group.name));
+    })
+    .register_get("name", |group: &mut GroupHandle| ImmutableString::from(group.name));
 }
 
 /// The segments cut before each one of a name: what stands before the first is in none. The last `lead` that stands

@@ -84,219 +84,205 @@ impl ResourceHandle {
 }
 
 /// Gives scripts what they build with.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<PlanHandle>("SegmentMap");
-    engine.register_type_with_name::<BundleHandle>("Bundle");
-    engine.register_type_with_name::<ResourceHandle>("Resource");
-    engine.register_type_with_name::<NodeHandle>("Element");
-    register_bundle(engine);
-    register_resource(engine);
-    register_removals(engine);
-    register_values(engine);
-    register_node(engine);
-    register_endings(engine);
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<PlanHandle>("SegmentMap");
+    host.register_type_with_name::<BundleHandle>("Bundle");
+    host.register_type_with_name::<ResourceHandle>("Resource");
+    host.register_type_with_name::<NodeHandle>("Element");
+    register_bundle(host);
+    register_resource(host);
+    register_removals(host);
+    register_values(host);
+    register_node(host);
+    register_endings(host);
 }
 
-fn register_bundle(engine: &mut Host) {
-    engine
-        .register_fn("bundle", || {
-            with(|current| {
-                current.bundles.push(Bundle::new());
-                Ok(BundleHandle { bundle: current.bundles.len() - 1 })
-            })
+fn register_bundle(host: &mut Host) {
+    host.register_fn("bundle", || {
+        with(|current| {
+            current.bundles.push(Bundle::new());
+            Ok(BundleHandle { bundle: current.bundles.len() - 1 })
         })
-        .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
-            put_plan(*out, &plan, segment, None)
+    })
+    .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
+        put_plan(*out, &plan, segment, None)
+    })
+    .register_fn(
+        "put",
+        |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, identifier: NodeHandle| {
+            let part = |name| identifier.node().get(name).and_then(Node::as_text).unwrap_or_default();
+            put_plan(*out, &plan, segment, Some((part("system"), part("value"))))
+        },
+    )
+    .register_fn("build", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
+        with(|current| {
+            let object = apply(current, *out, &plan, segment)?;
+            Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
         })
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, identifier: NodeHandle| {
-                let part = |name| identifier.node().get(name).and_then(Node::as_text).unwrap_or_default();
-                put_plan(*out, &plan, segment, Some((part("system"), part("value"))))
-            },
-        )
-        .register_fn("build", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
-            with(|current| {
-                let object = apply(current, *out, &plan, segment)?;
-                Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
-            })
+    })
+    .register_get("len", |out: &mut BundleHandle| {
+        with(|current| {
+            Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
         })
-        .register_get("len", |out: &mut BundleHandle| {
-            with(|current| {
-                Ok(current.bundles.get(out.bundle).map_or(0, |bundle| bundle.resources().len() as INT))
-            })
-        });
+    });
 }
 
 /// What takes a value of any type. Rhai finds a function by the very types of a call; a parameter of any type is
 /// found too, but many times as slowly, and only as the last resort.
-fn register_values(engine: &mut Host) {
-    taking::<ImmutableString>(engine);
-    taking::<FieldHandle>(engine);
-    taking::<NodeHandle>(engine);
-    taking::<ResourceHandle>(engine);
-    taking::<INT>(engine);
-    taking::<bool>(engine);
-    taking::<()>(engine);
-    taking::<Array>(engine);
-    taking::<Map>(engine);
-    taking::<Dynamic>(engine);
-    naming::<ImmutableString>(engine);
-    naming::<FieldHandle>(engine);
-    naming::<INT>(engine);
-    naming::<Dynamic>(engine);
+fn register_values(host: &mut Host) {
+    taking::<ImmutableString>(host);
+    taking::<FieldHandle>(host);
+    taking::<NodeHandle>(host);
+    taking::<ResourceHandle>(host);
+    taking::<INT>(host);
+    taking::<bool>(host);
+    taking::<()>(host);
+    taking::<Array>(host);
+    taking::<Map>(host);
+    taking::<Dynamic>(host);
+    naming::<ImmutableString>(host);
+    naming::<FieldHandle>(host);
+    naming::<INT>(host);
+    naming::<Dynamic>(host);
 }
 
-fn taking<T: Variant + Clone>(engine: &mut Host) {
-    engine
-        .register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
-            change(*resource, &at, Dynamic::from(value), fhir::Path::set)
-        })
-        .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
-            change(*resource, &at, Dynamic::from(value), fhir::Path::add)
-        })
-        .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: T| -> Result<Dynamic> {
-            let mut changed = own.node().clone();
-            if let Node::Object(object) = &mut changed {
-                object.put(name.as_str(), node(Dynamic::from(value))?);
-            }
-            Ok(NodeHandle::wrap(changed))
-        });
+fn taking<T: Variant + Clone>(host: &mut Host) {
+    host.register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
+        change(*resource, &at, Dynamic::from(value), fhir::Path::set)
+    })
+    .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
+        change(*resource, &at, Dynamic::from(value), fhir::Path::add)
+    })
+    .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: T| -> Result<Dynamic> {
+        let mut changed = own.node().clone();
+        if let Node::Object(object) = &mut changed {
+            object.put(name.as_str(), node(Dynamic::from(value))?);
+        }
+        Ok(NodeHandle::wrap(changed))
+    });
 }
 
 /// Identities and codes: the last argument is a text, a value of the message or a number.
-fn naming<T: Variant + Clone>(engine: &mut Host) {
-    engine
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: T| {
-                put_new(*out, &kind, &system, &text(Dynamic::from(value))?)
-            },
-        )
-        .register_fn(
-            "put",
-            |out: &mut BundleHandle,
-             plan: PlanHandle,
-             segment: SegmentHandle,
-             system: ImmutableString,
-             value: T| {
-                put_plan(*out, &plan, segment, Some((&system, &text(Dynamic::from(value))?)))
-            },
-        )
-        .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: T| {
-            let (found, value) = (resource_named(&kind)?, text(Dynamic::from(value))?);
-            let id = identity(found, &system, &value)?;
-            let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-            let target = Target { resource_type: found.name.into(), id, identifier };
-            Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(Node::reference(Some(target), None)))
-        })
-        .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
-            let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
-            Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
-        })
-        .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
-            let display = node(Dynamic::from(display))?;
-            resource.look(|resource| NodeHandle::wrap(Node::reference(Some(resource.target()), display)))
-        });
+fn naming<T: Variant + Clone>(host: &mut Host) {
+    host.register_fn(
+        "put",
+        |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: T| {
+            put_new(*out, &kind, &system, &text(Dynamic::from(value))?)
+        },
+    )
+    .register_fn(
+        "put",
+        |out: &mut BundleHandle,
+         plan: PlanHandle,
+         segment: SegmentHandle,
+         system: ImmutableString,
+         value: T| { put_plan(*out, &plan, segment, Some((&system, &text(Dynamic::from(value))?))) },
+    )
+    .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: T| {
+        let (found, value) = (resource_named(&kind)?, text(Dynamic::from(value))?);
+        let id = identity(found, &system, &value)?;
+        let identifier = Some(SmolStr::from(format!("{system}|{value}")));
+        let target = Target { resource_type: found.name.into(), id, identifier };
+        Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(Node::reference(Some(target), None)))
+    })
+    .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
+        let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
+        Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
+    })
+    .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
+        let display = node(Dynamic::from(display))?;
+        resource.look(|resource| NodeHandle::wrap(Node::reference(Some(resource.target()), display)))
+    });
 }
 
-fn register_resource(engine: &mut Host) {
-    engine
-        .register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
-            let path = element(resource.resource_type.name, &at)?;
-            resource.look(|resource| path.get(&resource.elements).map_or(Dynamic::UNIT, dynamic))
+fn register_resource(host: &mut Host) {
+    host.register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
+        let path = element(resource.resource_type.name, &at)?;
+        resource.look(|resource| path.get(&resource.elements).map_or(Dynamic::UNIT, dynamic))
+    })
+    .register_fn("has", |resource: &mut ResourceHandle, at: ImmutableString| {
+        let path = element(resource.resource_type.name, &at)?;
+        resource.look(|resource| path.get(&resource.elements).is_some_and(|node| !node.is_empty()))
+    })
+    .register_fn("remove", |resource: &mut ResourceHandle, name: ImmutableString| {
+        resource.resource_type.element(&name).ok_or_else(|| fault(resource.resource_type.unknown(&name)))?;
+        resource.change(|elements| {
+            elements.remove(&name);
+            Ok(())
         })
-        .register_fn("has", |resource: &mut ResourceHandle, at: ImmutableString| {
-            let path = element(resource.resource_type.name, &at)?;
-            resource.look(|resource| path.get(&resource.elements).is_some_and(|node| !node.is_empty()))
-        })
-        .register_fn("remove", |resource: &mut ResourceHandle, name: ImmutableString| {
-            resource
-                .resource_type
-                .element(&name)
-                .ok_or_else(|| fault(resource.resource_type.unknown(&name)))?;
-            resource.change(|elements| {
-                elements.remove(&name);
-                Ok(())
-            })
-        })
-        .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| {
-            fill(*resource, &plan, segment, None)
-        })
-        .register_fn(
-            "fill",
-            |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Map| {
-                match node(besides.into())? {
-                    Some(Node::Object(besides)) => fill(*resource, &plan, segment, Some(&besides)),
-                    _ => fill(*resource, &plan, segment, None),
-                }
-            },
-        )
-        .register_fn("complete", |resource: &mut ResourceHandle, more: NodeHandle| {
-            resource.change(|elements| {
-                if let Node::Object(more) = more.node() {
-                    elements.complete(more);
-                }
-                Ok(())
-            })?;
-            Ok::<_, Box<EvalAltResult>>(*resource)
-        })
-        .register_get("id", |resource: &mut ResourceHandle| {
-            resource.look(|resource| ImmutableString::from(resource.id.to_string()))
-        })
-        .register_get("type", |resource: &mut ResourceHandle| {
-            ImmutableString::from(resource.resource_type.name)
-        });
+    })
+    .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| {
+        fill(*resource, &plan, segment, None)
+    })
+    .register_fn(
+        "fill",
+        |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Map| match node(
+            besides.into(),
+        )? {
+            Some(Node::Object(besides)) => fill(*resource, &plan, segment, Some(&besides)),
+            _ => fill(*resource, &plan, segment, None),
+        },
+    )
+    .register_fn("complete", |resource: &mut ResourceHandle, more: NodeHandle| {
+        resource.change(|elements| {
+            if let Node::Object(more) = more.node() {
+                elements.complete(more);
+            }
+            Ok(())
+        })?;
+        Ok::<_, Box<EvalAltResult>>(*resource)
+    })
+    .register_get("id", |resource: &mut ResourceHandle| {
+        resource.look(|resource| ImmutableString::from(resource.id.to_string()))
+    })
+    .register_get("type", |resource: &mut ResourceHandle| ImmutableString::from(resource.resource_type.name));
 }
 
 /// What the sender removed, for destinations that keep what a message leaves out.
-fn register_removals(engine: &mut Host) {
-    engine
-        .register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
-            let path = element(resource.resource_type.name, &at)?;
-            resource.change(|elements| {
-                path.clear(elements).map_err(|found| fault(format!("`{}` {}", path.last(), found.what)))
-            })
+fn register_removals(host: &mut Host) {
+    host.register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
+        let path = element(resource.resource_type.name, &at)?;
+        resource.change(|elements| {
+            path.clear(elements).map_err(|found| fault(format!("`{}` {}", path.last(), found.what)))
         })
-        .register_fn("clear", |resource: &mut ResourceHandle| {
-            let own = resource.resource_type.elements().iter().map(|element| element.name);
-            let own = own.filter(|name| !KEPT.contains(name));
-            resource.change(|elements| {
-                for name in own {
-                    if elements.get(name).is_none_or(Node::is_empty) {
-                        elements.put(name, Some(Node::Null));
-                    }
+    })
+    .register_fn("clear", |resource: &mut ResourceHandle| {
+        let own = resource.resource_type.elements().iter().map(|element| element.name);
+        let own = own.filter(|name| !KEPT.contains(name));
+        resource.change(|elements| {
+            for name in own {
+                if elements.get(name).is_none_or(Node::is_empty) {
+                    elements.put(name, Some(Node::Null));
                 }
-                Ok(())
-            })
-        });
+            }
+            Ok(())
+        })
+    });
 }
 
-fn register_node(engine: &mut Host) {
-    engine
-        .register_fn("nth", |text: ImmutableString| {
-            with(|current| {
-                let count = current.counts.entry(text.as_str().into()).or_default();
-                *count += 1;
-                Ok(*count as INT)
-            })
+fn register_node(host: &mut Host) {
+    host.register_fn("nth", |text: ImmutableString| {
+        with(|current| {
+            let count = current.counts.entry(text.as_str().into()).or_default();
+            *count += 1;
+            Ok(*count as INT)
         })
-        .register_fn("element", |map: Map| -> Result<Dynamic> {
-            Ok(node(map.into())?.map_or(Dynamic::UNIT, |node| Dynamic::from(NodeHandle(Arc::new(node)))))
-        })
-        .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
-            own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
-        });
+    })
+    .register_fn("element", |map: Map| -> Result<Dynamic> {
+        Ok(node(map.into())?.map_or(Dynamic::UNIT, |node| Dynamic::from(NodeHandle(Arc::new(node)))))
+    })
+    .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
+        own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
+    });
 }
 
-fn register_endings(engine: &mut Host) {
+fn register_endings(host: &mut Host) {
     let ending = |verdict: fn(String) -> Verdict| {
         move |reason: ImmutableString| -> Result<Dynamic> {
             Err(end(verdict(withheld_unless_literal(&reason))))
         }
     };
-    engine
-        .register_fn("skip", ending(Verdict::Skip))
+    host.register_fn("skip", ending(Verdict::Skip))
         .register_fn("hold", ending(Verdict::Hold))
         .register_fn("reject", ending(Verdict::Reject))
         .register_fn("fail", |reason: ImmutableString| -> Result<Dynamic> {

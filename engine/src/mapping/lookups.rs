@@ -29,51 +29,49 @@ struct RowHandle {
 }
 
 /// Gives scripts the tables.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<TableHandle>("Table");
-    engine.register_type_with_name::<RowHandle>("Row");
-    coding::<ImmutableString>(engine);
-    coding::<FieldHandle>(engine);
-    coding::<Dynamic>(engine);
-    engine
-        .register_fn("table", |name: ImmutableString| {
-            with(|current| match current.tables.get(&name) {
-                Some(_) => Ok(TableHandle(name)),
-                None => Err(fault("there is no such table")),
-            })
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<TableHandle>("Table");
+    host.register_type_with_name::<RowHandle>("Row");
+    coding::<ImmutableString>(host);
+    coding::<FieldHandle>(host);
+    coding::<Dynamic>(host);
+    host.register_fn("table", |name: ImmutableString| {
+        with(|current| match current.tables.get(&name) {
+            Some(_) => Ok(TableHandle(name)),
+            None => Err(fault("there is no such table")),
         })
-        .register_fn("from", |table: &mut TableHandle, code: Dynamic| origin(table, &text(code)?))
-        .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
-        .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
-        .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
-        .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
-            with(|current| match current.tables.get(&row.table) {
-                Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
-                    Ok(cell(table.cell(&row.row, &column)))
-                }
-                _ => Err(fault("the table has no such column")),
-            })
+    })
+    .register_fn("from", |table: &mut TableHandle, code: Dynamic| origin(table, &text(code)?))
+    .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
+    .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
+    .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
+    .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
+        with(|current| match current.tables.get(&row.table) {
+            Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
+                Ok(cell(table.cell(&row.row, &column)))
+            }
+            _ => Err(fault("the table has no such column")),
         })
-        .register_fn("coding", |row: &mut RowHandle| {
-            let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
-            let row = &row.row;
-            NodeHandle::wrap(Node::object([
-                ("system", part(row.system())),
-                ("code", part(row.code())),
-                ("display", part(row.display())),
-            ]))
-        })
-        .register_fn("concept", |system: Dynamic, code: Dynamic, display: Dynamic| -> Result<Dynamic> {
-            let coding = [("code", node(code)?), ("display", node(display)?), ("system", node(system)?)];
-            let codings = Node::Array(vec![Node::object(coding)]);
-            Ok(NodeHandle::wrap(Node::object([("coding", Some(codings))])))
-        });
+    })
+    .register_fn("coding", |row: &mut RowHandle| {
+        let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
+        let row = &row.row;
+        NodeHandle::wrap(Node::object([
+            ("system", part(row.system())),
+            ("code", part(row.code())),
+            ("display", part(row.display())),
+        ]))
+    })
+    .register_fn("concept", |system: Dynamic, code: Dynamic, display: Dynamic| -> Result<Dynamic> {
+        let coding = [("code", node(code)?), ("display", node(display)?), ("system", node(system)?)];
+        let codings = Node::Array(vec![Node::object(coding)]);
+        Ok(NodeHandle::wrap(Node::object([("coding", Some(codings))])))
+    });
 }
 
 /// Looks up a code of one type.
-fn coding<T: Variant + Clone>(engine: &mut Host) {
-    engine
-        .register_fn("get", |table: &mut TableHandle, code: T| row(table, &text(Dynamic::from(code))?, true))
+fn coding<T: Variant + Clone>(host: &mut Host) {
+    host.register_fn("get", |table: &mut TableHandle, code: T| row(table, &text(Dynamic::from(code))?, true))
         .register_fn("has", |table: &mut TableHandle, code: T| -> Result<bool> {
             Ok(!row(table, &text(Dynamic::from(code))?, false)?.is_unit())
         })

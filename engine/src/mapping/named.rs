@@ -16,32 +16,31 @@ use crate::fhir::types::resources::{self, NAMED};
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// Puts what a field names into the bundle, and gives references to it.
-pub(super) fn register(engine: &mut Host) {
-    engine
-        .register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
-            let mut found = refer(*out, &data_type, &[value])?;
-            Ok::<_, Box<EvalAltResult>>(found.pop().unwrap_or(Dynamic::UNIT))
+pub(super) fn register(host: &mut Host) {
+    host.register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
+        let mut found = refer(*out, &data_type, &[value])?;
+        Ok::<_, Box<EvalAltResult>>(found.pop().unwrap_or(Dynamic::UNIT))
+    })
+    .register_fn("put_named", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
+        let data_type = known(&data_type)?;
+        with(|current| {
+            let message = current.message.clone();
+            let Some(part) = value.in_text(message.text()).part() else { return Ok(Dynamic::UNIT) };
+            let named = resources::named(data_type, &[part], &current.cx(None)).unwrap_or_default();
+            let mut last = Dynamic::UNIT;
+            for resource in named.into_iter().flat_map(|one| one.resources) {
+                last = Dynamic::from(put_resource(current, *out, resource)?);
+            }
+            Ok(last)
         })
-        .register_fn("put_named", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
-            let data_type = known(&data_type)?;
-            with(|current| {
-                let message = current.message.clone();
-                let Some(part) = value.in_text(message.text()).part() else { return Ok(Dynamic::UNIT) };
-                let named = resources::named(data_type, &[part], &current.cx(None)).unwrap_or_default();
-                let mut last = Dynamic::UNIT;
-                for resource in named.into_iter().flat_map(|one| one.resources) {
-                    last = Dynamic::from(put_resource(current, *out, resource)?);
-                }
-                Ok(last)
-            })
-        })
-        .register_fn(
-            "refer_all",
-            |out: &mut BundleHandle, data_type: ImmutableString, values: rhai::Array| {
-                let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
-                refer(*out, &data_type, &values)
-            },
-        );
+    })
+    .register_fn(
+        "refer_all",
+        |out: &mut BundleHandle, data_type: ImmutableString, values: rhai::Array| {
+            let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+            refer(*out, &data_type, &values)
+        },
+    );
 }
 
 fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<rhai::Array> {

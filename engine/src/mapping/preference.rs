@@ -34,9 +34,9 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 pub(super) type PreferenceHandle = Arc<Vec<Vec<String>>>;
 
 /// Gives scripts the choice by a preference.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<PreferenceHandle>("Preference");
-    engine.register_fn(
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<PreferenceHandle>("Preference");
+    host.register_fn(
         "preferred",
         |segment: &mut SegmentHandle, at: ImmutableString, preference: PreferenceHandle| {
             preferred(*segment, &at, &preference)

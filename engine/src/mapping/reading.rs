@@ -57,10 +57,9 @@ pub(super) fn text(node: &Node) -> ImmutableString {
 }
 
 /// Gives scripts FHIR to read.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<ElementHandle>("Received");
-    engine
-        .register_get("resource", |_: &mut MessageHandle| fhir(|message| Ok(value(message.root()))))
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<ElementHandle>("Received");
+    host.register_get("resource", |_: &mut MessageHandle| fhir(|message| Ok(value(message.root()))))
         .register_get("entries", |_: &mut MessageHandle| {
             fhir(|message| Ok(message.resources().map(value).collect::<Array>()))
         })
@@ -82,10 +81,9 @@ pub(super) fn register(engine: &mut Host) {
             fhir(|message| Ok(resolved(message, Some(resource.node()), reference.node())))
         })
         .register_fn("resolve", |_: &mut ElementHandle, (): ()| ());
-    register_element(engine);
+    register_element(host);
     // What is not there has nothing in it, and so on. In a mapping of HL7 v2 this stays the mistake that it is.
-    engine
-        .register_indexer_get(|(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
+    host.register_indexer_get(|(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
         .register_indexer_get(|(): &mut (), _: INT| nothing(Dynamic::UNIT))
         .register_fn("get", |(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
         .register_fn("all", |(): &mut (), _: ImmutableString| nothing(Dynamic::from(Array::new())))
@@ -93,34 +91,33 @@ pub(super) fn register(engine: &mut Host) {
         .register_fn("has", |(): &mut (), _: ImmutableString| nothing(false.into()));
 }
 
-fn register_element(engine: &mut Host) {
-    engine
-        .register_indexer_get(|element: &mut ElementHandle, name: ImmutableString| {
-            let first = incoming::items(element.node()).next();
-            first.and_then(|node| node.get(&name)).map_or(Dynamic::UNIT, value)
-        })
-        .register_indexer_get(|element: &mut ElementHandle, place: INT| {
-            let place = usize::try_from(place).ok();
-            place.and_then(|place| incoming::items(element.node()).nth(place)).map_or(Dynamic::UNIT, value)
-        })
-        .register_fn("get", |element: &mut ElementHandle, path: ImmutableString| {
-            found(element, &path, |first| first.map_or(Dynamic::UNIT, value))
-        })
-        .register_fn("all", |element: &mut ElementHandle, path: ImmutableString| {
-            let all = incoming::all(element.node(), &path).map_err(|error| fault(error.to_string()))?;
-            Ok::<_, Box<EvalAltResult>>(all.into_iter().map(value).collect::<Array>())
-        })
-        .register_fn("text", |element: &mut ElementHandle, path: ImmutableString| {
-            found(element, &path, |first| first.map(text).unwrap_or_default())
-        })
-        .register_fn("has", |element: &mut ElementHandle, path: ImmutableString| {
-            found(element, &path, |first| first.is_some())
-        })
-        .register_fn("shape", |element: &mut ElementHandle, stem: ImmutableString| {
-            let shape = incoming::shape(element.node(), &stem);
-            ImmutableString::from(shape.map(|(kind, _)| kind).unwrap_or_default())
-        })
-        .register_get("len", |element: &mut ElementHandle| incoming::items(element.node()).count() as INT);
+fn register_element(host: &mut Host) {
+    host.register_indexer_get(|element: &mut ElementHandle, name: ImmutableString| {
+        let first = incoming::items(element.node()).next();
+        first.and_then(|node| node.get(&name)).map_or(Dynamic::UNIT, value)
+    })
+    .register_indexer_get(|element: &mut ElementHandle, place: INT| {
+        let place = usize::try_from(place).ok();
+        place.and_then(|place| incoming::items(element.node()).nth(place)).map_or(Dynamic::UNIT, value)
+    })
+    .register_fn("get", |element: &mut ElementHandle, path: ImmutableString| {
+        found(element, &path, |first| first.map_or(Dynamic::UNIT, value))
+    })
+    .register_fn("all", |element: &mut ElementHandle, path: ImmutableString| {
+        let all = incoming::all(element.node(), &path).map_err(|error| fault(error.to_string()))?;
+        Ok::<_, Box<EvalAltResult>>(all.into_iter().map(value).collect::<Array>())
+    })
+    .register_fn("text", |element: &mut ElementHandle, path: ImmutableString| {
+        found(element, &path, |first| first.map(text).unwrap_or_default())
+    })
+    .register_fn("has", |element: &mut ElementHandle, path: ImmutableString| {
+        found(element, &path, |first| first.is_some())
+    })
+    .register_fn("shape", |element: &mut ElementHandle, stem: ImmutableString| {
+        let shape = incoming::shape(element.node(), &stem);
+        ImmutableString::from(shape.map(|(kind, _)| kind).unwrap_or_default())
+    })
+    .register_get("len", |element: &mut ElementHandle| incoming::items(element.node()).count() as INT);
 }
 
 fn found<T>(element: &ElementHandle, path: &str, work: impl FnOnce(Option<&Node>) -> T) -> Result<T> {

@@ -37,9 +37,9 @@ pub(super) struct Series {
 pub(super) type SeriesHandle = Arc<Series>;
 
 /// Gives scripts the call that makes them.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<SeriesHandle>("Series");
-    engine.register_fn(
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<SeriesHandle>("Series");
+    host.register_fn(
         "put_run",
         |out: &mut BundleHandle,
          series: SeriesHandle,
@@ -141,7 +141,7 @@ impl Series {
     fn identify(&self, segment: Segment<'_>, value: &mut String) -> bool {
         for (number, path) in self.key.iter().enumerate() {
             match (segment.get(path), number) {
-                (Value::Present(part), 0) if !part.text().is_empty() => value.push_str(&part.text()),
+                (Value::Present(part), 0) if !part.text().trim().is_empty() => value.push_str(&part.text()),
                 (_, 0) => return false,
                 (Value::Present(part), _) => {
                     value.push('/');

@@ -95,20 +95,19 @@ impl FieldHandle {
 }
 
 /// Gives scripts the message.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<MessageHandle>("Message");
-    engine.register_type_with_name::<SegmentHandle>("Segment");
-    engine.register_type_with_name::<FieldHandle>("Value");
-    register_message(engine);
-    register_segment(engine);
-    register_value(engine);
-    register_documents(engine);
-    register_comparisons(engine);
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<MessageHandle>("Message");
+    host.register_type_with_name::<SegmentHandle>("Segment");
+    host.register_type_with_name::<FieldHandle>("Value");
+    register_message(host);
+    register_segment(host);
+    register_value(host);
+    register_documents(host);
+    register_comparisons(host);
 }
 
-fn register_message(engine: &mut Host) {
-    engine
-        .register_indexer_get(|_: &mut MessageHandle, at: ImmutableString| message_get(&at))
+fn register_message(host: &mut Host) {
+    host.register_indexer_get(|_: &mut MessageHandle, at: ImmutableString| message_get(&at))
         .register_fn("all", |_: &mut MessageHandle, at: ImmutableString| message_all(&at))
         .register_fn("segments", |_: &mut MessageHandle, name: ImmutableString| {
             check_name(&name)?;
@@ -141,8 +140,7 @@ fn register_message(engine: &mut Host) {
     let header = |read: fn(&Current) -> Cow<'_, str>| {
         move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
     };
-    engine
-        .register_get("code", header(|current| Cow::Owned(current.incoming().code().into_owned())))
+    host.register_get("code", header(|current| Cow::Owned(current.incoming().code().into_owned())))
         .register_get("event", header(|current| Cow::Owned(current.incoming().event().into_owned())))
         .register_get(
             "control_id",
@@ -160,9 +158,8 @@ fn register_message(engine: &mut Host) {
         });
 }
 
-fn register_segment(engine: &mut Host) {
-    engine
-        .register_indexer_get(|segment: &mut SegmentHandle, at: ImmutableString| segment_get(*segment, &at))
+fn register_segment(host: &mut Host) {
+    host.register_indexer_get(|segment: &mut SegmentHandle, at: ImmutableString| segment_get(*segment, &at))
         .register_indexer_get(|segment: &mut SegmentHandle, number: INT| segment_field(*segment, number))
         .register_fn("all", |segment: &mut SegmentHandle, at: ImmutableString| segment_all(*segment, &at))
         .register_fn("all", |segment: &mut SegmentHandle, number: INT| {
@@ -187,9 +184,8 @@ fn register_segment(engine: &mut Host) {
         });
 }
 
-fn register_value(engine: &mut Host) {
-    engine
-        .register_get("text", |value: &mut FieldHandle| value.text())
+fn register_value(host: &mut Host) {
+    host.register_get("text", |value: &mut FieldHandle| value.text())
         .register_get("raw", |value: &mut FieldHandle| {
             with(|current| {
                 Ok(value.find(current).part().map_or(ImmutableString::new(), |part| part.raw().into()))
@@ -240,45 +236,42 @@ fn register_value(engine: &mut Host) {
         );
 }
 
-fn register_documents(engine: &mut Host) {
-    engine
-        .register_fn("attachment", |values: Array| -> Result<Dynamic> {
-            let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
-            with(|current| {
-                let parts: Vec<Part<'_>> =
-                    pieces.iter().filter_map(|piece| piece.find(current).part()).collect();
-                let node = document::joined(&parts, &current.cx(None));
-                Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
-            })
+fn register_documents(host: &mut Host) {
+    host.register_fn("attachment", |values: Array| -> Result<Dynamic> {
+        let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+        with(|current| {
+            let parts: Vec<Part<'_>> = pieces.iter().filter_map(|piece| piece.find(current).part()).collect();
+            let node = document::joined(&parts, &current.cx(None));
+            Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
         })
-        .register_fn("attachment", |text: ImmutableString| {
-            document::of_text(&text).map_or(Dynamic::UNIT, NodeHandle::wrap)
+    })
+    .register_fn("attachment", |text: ImmutableString| {
+        document::of_text(&text).map_or(Dynamic::UNIT, NodeHandle::wrap)
+    })
+    .register_fn("later", |instant: ImmutableString, minutes: INT| {
+        time::later(&instant, minutes).map_or(Dynamic::UNIT, |text| ImmutableString::from(text).into())
+    })
+    .register_fn("lines", |values: Array| {
+        let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+        with(|current| {
+            let lines = values.iter().map(|value| value.find(current));
+            Ok(ImmutableString::from(result::lines(lines, Part::whole)))
         })
-        .register_fn("later", |instant: ImmutableString, minutes: INT| {
-            time::later(&instant, minutes).map_or(Dynamic::UNIT, |text| ImmutableString::from(text).into())
-        })
-        .register_fn("lines", |values: Array| {
-            let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
-            with(|current| {
-                let lines = values.iter().map(|value| value.find(current));
-                Ok(ImmutableString::from(result::lines(lines, Part::whole)))
-            })
-        })
-        .register_fn("joined", |values: Array, between: ImmutableString| -> Result<ImmutableString> {
-            let values = values.into_iter().filter(|value| !value.is_unit());
-            let texts = values.map(super::handles::text).collect::<Result<Vec<_>>>()?;
-            let said: Vec<_> =
-                texts.iter().map(ImmutableString::as_str).filter(|text| !text.is_empty()).collect();
-            Ok(said.join(&between).into())
-        })
-        .register_fn("begins_document", |value: FieldHandle| {
-            with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
-        });
+    })
+    .register_fn("joined", |values: Array, between: ImmutableString| -> Result<ImmutableString> {
+        let values = values.into_iter().filter(|value| !value.is_unit());
+        let texts = values.map(super::handles::text).collect::<Result<Vec<_>>>()?;
+        let said: Vec<_> =
+            texts.iter().map(ImmutableString::as_str).filter(|text| !text.is_empty()).collect();
+        Ok(said.join(&between).into())
+    })
+    .register_fn("begins_document", |value: FieldHandle| {
+        with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
+    });
 }
 
-fn register_comparisons(engine: &mut Host) {
-    engine
-        .register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
+fn register_comparisons(host: &mut Host) {
+    host.register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
         .register_fn("!=", |value: FieldHandle, text: ImmutableString| {
             Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
         })

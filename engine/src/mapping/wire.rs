@@ -131,25 +131,24 @@ impl Wire {
 }
 
 /// Gives scripts the way from FHIR to HL7 v2.
-pub(super) fn register(engine: &mut Host) {
-    engine.register_type_with_name::<WireHandle>("Field");
-    engine
-        .register_fn("to", |element: &mut ElementHandle, data_type: ImmutableString| {
-            convert(element.node(), &data_type)
-        })
-        .register_fn("to", |text: &mut ImmutableString, data_type: ImmutableString| {
-            convert(&Node::text(text.as_str()), &data_type)
-        })
-        .register_fn("to", |number: &mut rhai::INT, data_type: ImmutableString| {
-            convert(&Node::Integer(*number), &data_type)
-        })
-        .register_fn("to", |truth: &mut bool, data_type: ImmutableString| {
-            convert(&Node::Boolean(*truth), &data_type)
-        })
-        .register_fn("to", |(): &mut (), _: ImmutableString| ())
-        .register_fn("raw", |wire: &mut WireHandle| {
-            ImmutableString::from(wire.wire().write(Separators::default()))
-        });
+pub(super) fn register(host: &mut Host) {
+    host.register_type_with_name::<WireHandle>("Field");
+    host.register_fn("to", |element: &mut ElementHandle, data_type: ImmutableString| {
+        convert(element.node(), &data_type)
+    })
+    .register_fn("to", |text: &mut ImmutableString, data_type: ImmutableString| {
+        convert(&Node::text(text.as_str()), &data_type)
+    })
+    .register_fn("to", |number: &mut rhai::INT, data_type: ImmutableString| {
+        convert(&Node::Integer(*number), &data_type)
+    })
+    .register_fn("to", |truth: &mut bool, data_type: ImmutableString| {
+        convert(&Node::Boolean(*truth), &data_type)
+    })
+    .register_fn("to", |(): &mut (), _: ImmutableString| ())
+    .register_fn("raw", |wire: &mut WireHandle| {
+        ImmutableString::from(wire.wire().write(Separators::default()))
+    });
 }
 
 fn convert(node: &Node, data_type: &str) -> Result<Dynamic> {

@@ -140,11 +140,15 @@ timeout = "5s"
 
     /// Waits until an engine that was started is ready.
     pub fn until_ready(&self, process: &mut Process) {
+        let mut answer = None;
+        let began = Instant::now();
         wait("the engine to be ready", || {
+            assert!(began.elapsed() < PATIENCE, "{answer:?} after {PATIENCE:?}:\n{}", self.log());
             if let Some(status) = process.0.try_wait().unwrap() {
                 panic!("the engine ended with {status}:\n{}", self.log());
             }
-            http(self.admin, "GET", "/readyz", "").is_some_and(|(status, _)| status == 200)
+            answer = http(self.admin, "GET", "/readyz", "");
+            answer.as_ref().is_some_and(|(status, _)| *status == 200)
         });
     }
 
@@ -342,6 +346,10 @@ impl Acknowledgement {
 /// One HTTP request; none when nobody answers.
 pub fn http(port: u16, method: &str, path: &str, body: &str) -> Option<(u16, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    // Where nobody listens yet, a connection may by chance get that very port as its own, and is then its own other end.
+    if stream.local_addr().ok()? == stream.peer_addr().ok()? {
+        return None;
+    }
     stream.set_read_timeout(Some(PATIENCE)).ok()?;
     let request = format!(
         "{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\

@@ -128,7 +128,7 @@ fn p8_a_destination_can_move_without_a_restart() {
     let mut source = Mllp::connect(instance.mllp).unwrap();
     assert_eq!(source.send(&update(8, 0).1).unwrap().code(), "AA");
     let mut elsewhere = Instance::new();
-    elsewhere.record = support::free_port();
+    [elsewhere.record] = support::free_ports();
     let _record = elsewhere.start_record();
     let config = instance.config().replace(&instance.record.to_string(), &elsewhere.record.to_string());
     instance.write("tie.toml", &config);

@@ -52,6 +52,10 @@ fn summary(sound: Option<&Revision>, problems: &[Problem]) {
                 revision.short()
             ));
         }
-        None => complain(format_args!("The configuration is not sound: {} problems.", problems.len())),
+        None => {
+            let number = problems.len();
+            let problems = if number == 1 { "problem" } else { "problems" };
+            complain(format_args!("The configuration is not sound: {number} {problems}."));
+        }
     }
 }

@@ -78,6 +78,14 @@ impl Object {
         }
     }
 
+    /// The shape that a choice has, and its value: `String` of `valueString`, asked for `value`.
+    pub fn shape(&self, stem: &str) -> Option<(&str, &Node)> {
+        self.iter().filter(|(_, node)| !node.is_empty()).find_map(|(name, node)| {
+            let shape = name.strip_prefix(stem)?;
+            shape.starts_with(|first: char| first.is_ascii_uppercase()).then_some((shape, node))
+        })
+    }
+
     /// Whether it has been found right by this type, and cannot have changed since.
     pub(super) fn is_checked(&self, by: &'static Type) -> bool {
         match &self.0 {

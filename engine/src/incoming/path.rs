@@ -92,12 +92,7 @@ fn follow<'n>(found: Vec<&'n Node>, step: Step<'_>) -> Result<Vec<&'n Node>, Pat
 /// The shape that a choice has: its type and value. `value` finds `valueQuantity`.
 pub fn shape<'n>(node: &'n Node, stem: &str) -> Option<(&'n str, &'n Node)> {
     let Node::Object(object) = node else { return None };
-    object.iter().filter(|(_, node)| !node.is_empty()).find_map(|(name, node)| {
-        let kind = name
-            .strip_prefix(stem)
-            .filter(|kind| kind.starts_with(|first: char| first.is_ascii_uppercase()))?;
-        Some((kind, node))
-    })
+    object.shape(stem)
 }
 
 fn is(node: &Node, text: &str) -> bool {

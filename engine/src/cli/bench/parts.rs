@@ -244,8 +244,12 @@ impl Engine {
     }
 }
 
-/// An address where nobody listens now.
-pub(super) fn free_address() -> Result<SocketAddr, Failure> {
-    let listener = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    listener.map_err(|error| Failure::unable("a free port", &error))
+/// Addresses where nobody listens now. All are held until the last is found: one that is let go may be given again.
+pub(super) fn free_addresses() -> Result<[SocketAddr; 3], Failure> {
+    let bind = || TcpListener::bind("127.0.0.1:0");
+    let free = || -> std::io::Result<_> {
+        let (one, two, three) = (bind()?, bind()?, bind()?);
+        Ok([one.local_addr()?, two.local_addr()?, three.local_addr()?])
+    };
+    free().map_err(|error| Failure::unable("a free port", &error))
 }

@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Failure,
-    parts::free_address,
+    parts::free_addresses,
     scenario::{Scenario, Standing},
 };
 
@@ -97,10 +97,11 @@ impl Drop for Scratch {
 impl Instance {
     /// For a scenario, with free ports.
     pub(super) fn new(scenario: Scenario, connections: u32, journal: String) -> Result<Self, Failure> {
+        let [admin, mllp, receiver] = free_addresses()?;
         Ok(Self {
-            admin: free_address()?,
-            mllp: free_address()?,
-            receiver: free_address()?,
+            admin,
+            mllp,
+            receiver,
             destinations: scenario.destinations(),
             paused: scenario.standing() == Standing::Paused,
             concurrency: None,

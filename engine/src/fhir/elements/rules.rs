@@ -60,7 +60,7 @@ const RULES: &[Line] = &[
     ("Composition.section", "cmp-1", Any(&["text", "entry", "section"])),
     ("Composition.section", "cmp-2", Apart("emptyReason", "entry")),
     ("Condition", "con-4", Told("has an abatement, so its `clinicalStatus` is resolved, remission or inactive", |it| {
-        !has_shape(it, "abatement") || has_code(it, name!("clinicalStatus"), &["resolved", "remission", "inactive"])
+        it.shape("abatement").is_none() || has_code(it, name!("clinicalStatus"), &["resolved", "remission", "inactive"])
     })),
     ("Condition", "con-5", Told("has no `clinicalStatus` when it is entered in error", |it| {
         !there(it, name!("clinicalStatus")) || !has_code(it, name!("verificationStatus"), &["entered-in-error"])
@@ -80,7 +80,7 @@ const RULES: &[Line] = &[
     ("MedicationDispense", "mdd-1", Told("was handed over before it was prepared", |it| in_order(it, name!("whenPrepared"), name!("whenHandedOver")))),
     ("Observation", "obs-6", Apart("dataAbsentReason", "value[x]")),
     ("Observation", "obs-7", Told("has a value, so no component may have its own code", |it| {
-        !has_shape(it, "value") || !list(it, name!("component")).iter().any(|part| shares_coding(it.at(name!("code")), part.at(name!("code"))))
+        it.shape("value").is_none() || !list(it, name!("component")).iter().any(|part| shares_coding(it.at(name!("code")), part.at(name!("code"))))
     })),
     ("Observation.referenceRange", "obs-3", Any(&["low", "high", "text"])),
     ("Organization", "org-1", Any(&["identifier", "name"])),
@@ -156,17 +156,9 @@ fn there(object: &Object, name: &Name) -> bool {
     object.at(name).is_some_and(|node| !node.is_empty())
 }
 
-/// Whether a choice has a value in any of its shapes: `valueString` of `value`.
-fn has_shape(object: &Object, stem: &str) -> bool {
-    let is_shape = |name: &str| {
-        name.strip_prefix(stem).is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_uppercase()))
-    };
-    object.iter().any(|(name, node)| is_shape(name) && !node.is_empty())
-}
-
 /// Whether an extension says anything.
 pub(super) fn says(extension: &Object) -> bool {
-    has_shape(extension, "value") || there(extension, name!("extension"))
+    extension.shape("value").is_some() || there(extension, name!("extension"))
 }
 
 fn is(object: &Object, name: &Name, codes: &[&str]) -> bool {

@@ -5,7 +5,8 @@ use std::mem::take;
 use rhai::{Dynamic, EvalAltResult, INT, Position};
 
 use super::{
-    Get, Index, NativeCall, Node,
+    Get, Index, NativeCall, Node, Place,
+    assign::leads_elsewhere,
     machine::{Flow, Machine, mismatch, placed},
     standard::{self, Method},
 };
@@ -42,31 +43,50 @@ impl Machine<'_> {
             (Some(place), _) => {
                 self.step()?;
                 put(values, take(self.local(place)));
-                let done = self.chosen(call, values);
+                let done = self.chosen(call, values, true);
                 *self.local(place) = first(values);
                 done
             }
-            (None, Some(place)) => {
-                let keys = self.keys(place)?;
-                put(values, self.taken(place, &keys)?);
-                let done = self.chosen(call, values);
-                self.give_back(place, &keys, first(values));
-                done
-            }
-            (None, None) => self.chosen(call, values),
+            (None, Some(place)) => self.native_of_part(call, place, values),
+            (None, None) => self.chosen(call, values, false),
         }
     }
 
-    /// Calls the function that takes these. The first argument stays for the caller to take back.
-    fn chosen(&mut self, call: &NativeCall, values: &mut [Dynamic]) -> Result<Dynamic> {
-        let Some(native) = call.natives.iter().find(|native| native.takes(values)) else {
-            if let Some(done) = self.standard(call, values) {
-                return done;
+    /// Works on a part of a list or a map where it is kept. What is in another value is a copy, and nothing is given back.
+    fn native_of_part(
+        &mut self,
+        call: &NativeCall,
+        place: &Place,
+        values: &mut [Dynamic],
+    ) -> Result<Dynamic> {
+        let keys = self.keys(place)?;
+        match self.taken(place, &keys) {
+            Ok(part) => {
+                put(values, part);
+                let done = self.chosen(call, values, true);
+                self.give_back(place, &keys, first(values));
+                done
             }
-            return self.dispatch(&[], &call.name, values, call.at);
+            Err(Flow::Fail(error)) if leads_elsewhere(&error) => {
+                if let Some(node) = call.arguments.first() {
+                    put(values, self.value(node)?);
+                }
+                self.chosen(call, values, false)
+            }
+            Err(flow) => Err(flow),
+        }
+    }
+
+    /// Calls the function that takes these. A first one that is lent is still there afterwards.
+    fn chosen(&mut self, call: &NativeCall, values: &mut [Dynamic], lent: bool) -> Result<Dynamic> {
+        let Some(native) = call.natives.iter().find(|native| native.takes(values)) else {
+            return match self.standard(call, values) {
+                Some(done) => done,
+                None => self.by_rhai(&call.name, values, call.at),
+            };
         };
-        let kept = (!native.in_place).then(|| values.first().cloned()).flatten();
-        let done = self.call_native(native, &call.name, values, call.at);
+        let kept = (lent && !native.in_place).then(|| values.first().cloned()).flatten();
+        let done = self.called(native, &call.name, values, call.at);
         if let Some(kept) = kept {
             put(values, kept);
         }
@@ -85,7 +105,9 @@ impl Machine<'_> {
     /// `item in list`, and `contains`.
     fn contains(&mut self, values: &mut [Dynamic], call: &NativeCall) -> Option<Result<Dynamic>> {
         let [within, wanted] = values else { return None };
-        if let (Ok(within), Ok(wanted)) = (within.as_immutable_string_ref(), wanted.as_immutable_string_ref())
+        if within.is_string()
+            && let (Ok(within), Ok(wanted)) =
+                (within.as_immutable_string_ref(), wanted.as_immutable_string_ref())
         {
             return Some(Ok(within.contains(wanted.as_str()).into()));
         }
@@ -100,29 +122,25 @@ impl Machine<'_> {
         Some(Ok(false.into()))
     }
 
-    /// Calls a native function of ours.
-    pub(super) fn call_native(
-        &mut self,
-        native: &Native,
+    /// Calls the native function of ours that takes these; nothing where none does.
+    pub(super) fn ours(
+        &self,
+        natives: &[Native],
         name: &str,
         values: &mut [Dynamic],
         at: Position,
-    ) -> Result<Dynamic> {
+    ) -> Option<Result<Dynamic>> {
+        let native = natives.iter().find(|native| native.takes(values))?;
+        Some(self.called(native, name, values, at))
+    }
+
+    fn called(&self, native: &Native, name: &str, values: &mut [Dynamic], at: Position) -> Result<Dynamic> {
         let value = native.call(|| self.context(name, at), values).map_err(|error| placed(error, at))?;
         self.bounded(value, at)
     }
 
     /// Has Rhai find the function, where none of ours will do.
-    pub(super) fn dispatch(
-        &mut self,
-        natives: &[Native],
-        name: &str,
-        values: &mut [Dynamic],
-        at: Position,
-    ) -> Result<Dynamic> {
-        if let Some(native) = natives.iter().find(|native| native.takes(values)) {
-            return self.call_native(native, name, values, at);
-        }
+    pub(super) fn by_rhai(&self, name: &str, values: &mut [Dynamic], at: Position) -> Result<Dynamic> {
         let context = self.context(name, at);
         let done = by_reference(values, |values| context.call_native_fn_raw(name, true, values));
         let value = done.map_err(|error| placed(error, at))?;
@@ -157,16 +175,17 @@ impl Machine<'_> {
             return found
                 .ok_or_else(|| EvalAltResult::ErrorPropertyNotFound(get.name.to_string(), get.at).into());
         }
-        if let Some(native) = get.natives.iter().find(|native| native.takes(object)) {
-            return self.call_native(native, &get.getter, object, get.at);
+        let kind = value.type_name();
+        if let Some(done) = self.ours(&get.natives, &get.getter, object, get.at) {
+            return done;
         }
         // What has no such property may have something under its name.
+        let [value] = &*object;
         let mut named = [value.clone(), get.name.clone().into()];
-        if let Some(native) = get.indexers.iter().find(|native| native.takes(&named)) {
-            return self.call_native(native, INDEXER, &mut named, get.at);
+        if let Some(done) = self.ours(&get.indexers, INDEXER, &mut named, get.at) {
+            return done;
         }
-        let kind = self.engine.map_type_name(value.type_name()).to_owned();
-        self.dispatch(&[], &get.getter, object, get.at).map_err(|flow| match flow {
+        self.by_rhai(&get.getter, object, get.at).map_err(|flow| match flow {
             Flow::Fail(error) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
                 let what =
                     format!("Unknown property '{}' - a getter is not registered for type '{kind}'", get.name);
@@ -222,11 +241,9 @@ impl Machine<'_> {
                 .map(Dynamic::from)
                 .ok_or_else(|| EvalAltResult::ErrorStringBounds(count, number, index.at).into());
         }
-        if let Some(native) = index.natives.iter().find(|native| native.takes(both)) {
-            return self.call_native(native, INDEXER, both, index.at);
-        }
-        let kind = self.engine.map_type_name(object.type_name()).to_owned();
-        Err(EvalAltResult::ErrorIndexingType(kind, index.at).into())
+        let kind = object.type_name();
+        self.ours(&index.natives, INDEXER, both, index.at)
+            .unwrap_or_else(|| Err(EvalAltResult::ErrorIndexingType(kind.to_owned(), index.at).into()))
     }
 }
 

@@ -85,6 +85,11 @@ impl Machine<'_> {
     }
 }
 
+/// Whether the way to a part led into what is no list and no map.
+pub(super) fn leads_elsewhere(error: &EvalAltResult) -> bool {
+    matches!(error, EvalAltResult::ErrorDotExpr(..) | EvalAltResult::ErrorIndexingType(..))
+}
+
 /// Works on a part of a value. A map gets what it has not yet, as the last step of an assignment.
 fn within(value: &mut Dynamic, keys: &[Key], new: bool, work: &mut dyn FnMut(&mut Dynamic)) -> Result<()> {
     let Some((key, rest)) = keys.split_first() else {

@@ -267,7 +267,7 @@ impl Lower<'_> {
             _ => return Err(Unable),
         };
         self.within(|lower| {
-            let item = Some(lower.declare(item));
+            let item = lower.declare(item);
             let number = number.map(|name| lower.declare(name));
             let body = lower.statements(body)?;
             Ok(Node::Each(Box::new(Each { kind, list, item, number, body, at })))

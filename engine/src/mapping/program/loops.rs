@@ -56,9 +56,7 @@ impl Machine<'_> {
         let mut kept = Array::new();
         for (number, item) in list.into_iter().enumerate() {
             let spare = matches!(each.kind, Kind::Filter | Kind::Find).then(|| item.clone());
-            if let Some(place) = each.item {
-                *self.local(place) = item;
-            }
+            *self.local(each.item) = item;
             if let Some(place) = each.number {
                 *self.local(place) = (number as INT).into();
             }

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rhai::{
-    AST, ASTFlags, ASTNode, Dynamic, Expr, FlowControl, ImmutableString, Module, Position, Stmt, StmtBlock,
-};
+use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FlowControl, ImmutableString, Module, Stmt, StmtBlock};
 
 use super::{
     Arm, Assign, Compound, Condition, For, Function, If, Node, Place, Program, Step, Switch, While,
@@ -108,9 +106,7 @@ impl Library {
 
     /// All functions, ready to run.
     pub fn program(self) -> Program {
-        let missing =
-            || Function { name: ImmutableString::new(), file: String::new(), places: 0, body: Vec::new() };
-        Program { functions: self.functions.into_iter().map(|own| own.unwrap_or_else(missing)).collect() }
+        Program { functions: self.functions }
     }
 
     pub(super) fn number(&self, script: &str, name: &str, parameters: usize) -> Option<usize> {
@@ -225,8 +221,8 @@ impl<'a> Lower<'a> {
             Stmt::Switch(parts, _) => self.switch(&parts.0, &parts.1)?,
             Stmt::While(parts, _) => self.again(parts, None)?,
             Stmt::Do(parts, flags, _) => self.again(parts, Some(!flags.contains(ASTFlags::NEGATED)))?,
-            Stmt::For(parts, at) => {
-                self.each_of(&parts.0.name, parts.1.as_ref().map(|own| &own.name), &parts.2, *at)?
+            Stmt::For(parts, _) => {
+                self.each_of(&parts.0.name, parts.1.as_ref().map(|own| &own.name), &parts.2)?
             }
             Stmt::BreakLoop(value, flags, _) if flags.contains(ASTFlags::BREAK) => {
                 Node::Break(Box::new(self.optional(value.as_deref())?))
@@ -261,7 +257,6 @@ impl<'a> Lower<'a> {
         item: &ImmutableString,
         number: Option<&ImmutableString>,
         parts: &FlowControl,
-        _: Position,
     ) -> Lowering<Node> {
         let over = self.expression(&parts.expr)?;
         let at = parts.expr.position();

@@ -169,7 +169,7 @@ impl Machine<'_> {
 
     fn enter(&mut self, number: usize, arguments: &[Node], at: Position) -> Result<Dynamic> {
         let program = self.program;
-        let Some(function) = program.functions.get(number) else {
+        let Some(Some(function)) = program.functions.get(number) else {
             return Err(EvalAltResult::ErrorFunctionNotFound(String::new(), at).into());
         };
         let frame = self.places.len();
@@ -259,13 +259,8 @@ impl Machine<'_> {
         let mut text = String::new();
         for piece in pieces {
             let value = self.value(piece)?;
-            match value.as_immutable_string_ref() {
-                Ok(piece) => text.push_str(&piece),
-                Err(_) => {
-                    let said = self.dispatch(&[], "to_string", &mut [value.clone()], at)?;
-                    text.push_str(&said.into_immutable_string().unwrap_or_default());
-                }
-            }
+            let said = if value.is_string() { value } else { self.by_rhai("to_string", &mut [value], at)? };
+            text.push_str(&said.into_immutable_string().unwrap_or_default());
             self.fits(text.len(), self.limits.text_bytes, "Length of string", at)?;
         }
         Ok(ImmutableString::from(text).into())

@@ -29,7 +29,8 @@ pub(super) use machine::run;
 /// The functions of all scripts of a revision, by number.
 #[derive(Default)]
 pub(super) struct Program {
-    functions: Vec<Function>,
+    /// None for what has no program, which nothing that has one calls.
+    functions: Vec<Option<Function>>,
 }
 
 /// A function of a script.
@@ -141,7 +142,7 @@ struct Each {
     kind: loops::Kind,
     list: Node,
     /// Where the closure has its item, and the number of the item if it asks for it.
-    item: Option<usize>,
+    item: usize,
     number: Option<usize>,
     body: Vec<Node>,
     at: Position,

@@ -4,9 +4,9 @@ use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
 
 use super::{
     Compound, Node, Operator,
-    machine::{Flow, Machine},
+    machine::{Flow, Machine, placed},
 };
-use crate::mapping::host::by_reference;
+use crate::mapping::host::{Native, by_reference};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -48,44 +48,49 @@ impl Machine<'_> {
                 return Ok(value.into());
             }
         }
-        let mut both = [self.value(&operator.left)?, self.value(&operator.right)?];
+        let both = [self.value(&operator.left)?, self.value(&operator.right)?];
+        self.operated(operator.kind, &operator.name, &operator.natives, both, operator.at)
+    }
+
+    fn operated(
+        &self,
+        kind: Kind,
+        name: &str,
+        natives: &[Native],
+        mut both: [Dynamic; 2],
+        at: Position,
+    ) -> Result<Dynamic> {
         let [left, right] = &both;
-        if let Some(value) = compared(operator.kind, left, right) {
+        if let Some(value) = compared(kind, left, right) {
             return Ok(value.into());
         }
-        if operator.kind == Kind::Plus
+        if kind == Kind::Plus
             && let Some(value) = sum(left, right)
         {
-            return self.bounded(value, operator.at);
+            return self.bounded(value, at);
         }
-        if let Some(native) = operator.natives.iter().find(|native| native.takes(&both)) {
-            return self.call_native(native, &operator.name, &mut both, operator.at);
+        let unlike = unlike(kind, left, right);
+        if let Some(done) = self.ours(natives, name, &mut both, at) {
+            return done;
         }
-        match unlike(operator.kind, left, right) {
+        match unlike {
             Some(value) => Ok(value.into()),
-            None => self.dispatch(&[], &operator.name, &mut both, operator.at),
+            None => self.by_rhai(name, &mut both, at),
         }
     }
 
     /// `one == other` as a script says it.
     pub(super) fn is_equal(
-        &mut self,
+        &self,
         one: &Dynamic,
         other: &Dynamic,
-        natives: &[crate::mapping::host::Native],
+        natives: &[Native],
         at: Position,
     ) -> Result<bool> {
         if let Some(value) = compared(Kind::Equal, one, other) {
             return Ok(value);
         }
-        let mut both = [one.clone(), other.clone()];
-        let value = match natives.iter().find(|native| native.takes(&both)) {
-            Some(native) => self.call_native(native, "==", &mut both, at)?,
-            None => match unlike(Kind::Equal, one, other) {
-                Some(value) => return Ok(value),
-                None => self.dispatch(&[], "==", &mut both, at)?,
-            },
-        };
+        let value = self.operated(Kind::Equal, "==", natives, [one.clone(), other.clone()], at)?;
         Ok(value.as_bool().unwrap_or(false))
     }
 
@@ -124,14 +129,15 @@ impl Machine<'_> {
         both: &mut [Dynamic; 2],
         at: Position,
     ) -> Result<Option<Dynamic>> {
-        let spare = both.clone();
+        let mut spare = both.clone();
         let context = self.context(operator.name, at);
         match by_reference(both, |both| context.call_native_fn_raw(operator.name, true, both)) {
             Ok(_) => Ok(None),
             Err(error) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
-                self.dispatch(&operator.natives, operator.plain, &mut { spare }, at).map(Some)
+                let done = self.ours(&operator.natives, operator.plain, &mut spare, at);
+                done.unwrap_or_else(|| self.by_rhai(operator.plain, &mut spare, at)).map(Some)
             }
-            Err(error) => Err(super::machine::placed(error, at).into()),
+            Err(error) => Err(placed(error, at).into()),
         }
     }
 

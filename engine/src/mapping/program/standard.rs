@@ -23,8 +23,8 @@ impl Method {
     pub fn named(name: &str, arguments: usize) -> Option<Self> {
         Some(match (name, arguments) {
             ("contains", 2) => Self::Contains,
-            ("is_empty" | "get$is_empty", 1) => Self::IsEmpty,
-            ("len" | "get$len", 1) => Self::Len,
+            ("is_empty", 1) => Self::IsEmpty,
+            ("len", 1) => Self::Len,
             ("push", 2) => Self::Push,
             ("starts_with", 2) => Self::StartsWith,
             ("ends_with", 2) => Self::EndsWith,

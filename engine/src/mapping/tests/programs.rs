@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 48] = [
+const SCRIPTS: [&str; 49] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",
@@ -33,6 +33,7 @@ const SCRIPTS: [&str; 48] = [
     "let a = [1]; a += [2, 3]; a += 4; a.insert(0, 0); let last = a.pop(); say([a, last, a.contains(2), a.index_of(3)])",
     "let t = \"ab\"; t += \"c\"; t += 1; t.trim(); say([t, t.len, t.to_upper(), t.sub_string(1), t[0], t[-1], t.starts_with(\"a\"), t.contains(\"bc\"), t.split(\"b\")])",
     "let a = [1, 2]; let b = a; b.push(3); say([a, b])",
+    "let m = #{ p: \" x \", s: [msg], r: [\"b\"] }; m.p.trim(); m.r[0].replace(\"b\", \"c\"); let t = msg[\"PID-5\"].text.trim(); m.s[0][\"PID-5\"].text.trim(); msg[\"PID-5\"].text.trim(); say([m.p, m.r, t])",
     // Closures.
     "say([1, 2, 3, 4].filter(|n| n % 2 == 0).map(|n| n * 10))",
     "let more = 5; say([1, 2].map(|n| n + more))",
@@ -113,4 +114,14 @@ fn what_has_no_program_is_run_by_rhai() {
         let product = mappings.run("adt", &message(ADT), &context()).unwrap();
         assert!(matches!(product.mapped, Mapped::Outputs(_)), "{body}: {product:?}");
     }
+}
+
+#[test]
+fn what_is_nested_as_deep_as_it_may_be_has_room_on_the_stack() {
+    let nested = format!("{}endless_deep(n + 1){}", "[".repeat(14), "]".repeat(14));
+    let script = format!("fn map(msg) {{ endless_deep(1) }} fn endless_deep(n) {{ {nested} }}");
+    let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default()).unwrap();
+    assert_eq!(mappings.run_by_rhai().count(), 0);
+    let error = mappings.run("adt", &message(ADT), &context()).unwrap_err();
+    assert_eq!(error.what, "functions call each other deeper than they may");
 }

@@ -123,7 +123,8 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
         }
         match module(unit, &renames(unit, &units), &constants, &done.engine) {
             Ok((module, ast)) => {
-                let constants = constants.iter().map(|(name, _, value)| (name.to_owned(), value)).collect();
+                let constants =
+                    constants.iter().map(|(name, _, value)| (name.to_owned(), value.into())).collect();
                 let (name, file, imports) = (&unit.name, unit.parts.file(), unit.aliases());
                 library.add(&Source { name, file, ast: &ast, imports, constants }, &natives);
                 ready.0.write().insert(unit.name.clone(), module.into());

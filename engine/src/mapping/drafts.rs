@@ -5,16 +5,17 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT, ImmutableString};
 use smol_str::SmolStr;
 
 use super::{
     MapError,
     current::{Current, path, with},
+    datum::{Datum, Given, Opaque},
     fault::fault,
     host::Host,
     nodes::node,
-    values::{FieldHandle, MessageHandle},
+    values::MessageHandle,
     wire::WireHandle,
 };
 use crate::{
@@ -42,6 +43,9 @@ struct DraftSegment {
     occurrence: usize,
 }
 
+impl Opaque for DraftHandle {}
+impl Opaque for DraftSegment {}
+
 /// A message that is being made.
 pub(super) struct Written {
     draft: Draft,
@@ -66,7 +70,7 @@ pub(super) fn register(host: &mut Host) {
         })
     })
     .register_fn("hl7", |version: ImmutableString, trigger: ImmutableString| new(&version, &trigger))
-    .register_fn("set", |draft: &mut DraftHandle, at: ImmutableString, value: Dynamic| {
+    .register_fn("set", |draft: &mut DraftHandle, at: ImmutableString, value: Datum| {
         set(*draft, &*path(&at)?, value)
     })
     .register_fn("append", |draft: &mut DraftHandle, name: ImmutableString| append(*draft, &name))
@@ -78,14 +82,14 @@ pub(super) fn register(host: &mut Host) {
         let path = path(&at)?;
         change(*draft, |draft| draft.remove(&path))
     })
-    .register_fn("set", |segment: &mut DraftSegment, at: ImmutableString, value: Dynamic| {
+    .register_fn("set", |segment: &mut DraftSegment, at: ImmutableString, value: Datum| {
         let path = path(&at)?;
         if path.segment != segment.name {
             return Err(fault("this place is in another segment"));
         }
         set(segment.draft, &Path { occurrence: segment.occurrence, ..Path::clone(&path) }, value)
     })
-    .register_fn("set", |segment: &mut DraftSegment, field: INT, value: Dynamic| {
+    .register_fn("set", |segment: &mut DraftSegment, field: INT, value: Datum| {
         let field = usize::try_from(field).ok().filter(|field| (1..1000).contains(field));
         let field = field.ok_or_else(|| fault("fields are counted from 1"))?;
         let (name, occurrence) = (segment.name, segment.occurrence);
@@ -161,15 +165,15 @@ fn append(handle: DraftHandle, name: &str) -> Result<DraftSegment> {
 
 /// A field goes over as it was sent, in its three states; a text is escaped; `()` empties the place; a list is the
 /// repetitions of a field.
-fn set(handle: DraftHandle, path: &Path, value: Dynamic) -> Result<()> {
+fn set(handle: DraftHandle, path: &Path, value: Datum) -> Result<()> {
     // A new message gets no separators for what is not there; of a copy the place is emptied.
     if value.is_unit() && is_empty(handle, path)? {
         return Ok(());
     }
-    if value.is_array() {
-        return repeat(handle, path, value.into_array().unwrap_or_default());
+    if let Datum::List(values) = &value {
+        return repeat(handle, path, values);
     }
-    if let Some(field) = value.read_lock::<FieldHandle>().map(|field| *field) {
+    if let Datum::Field(field) = value {
         return with(|current| {
             let message = current.message.clone();
             let Some(written) = current.drafts.get_mut(handle.draft) else { return Err(gone()) };
@@ -187,7 +191,7 @@ fn set(handle: DraftHandle, path: &Path, value: Dynamic) -> Result<()> {
             written.draft.set(path, content).map_err(|error| fault(said(&error)))
         });
     }
-    if let Some(wire) = value.read_lock::<WireHandle>().map(|wire| wire.clone()) {
+    if let Some(wire) = WireHandle::given(value.clone()) {
         return change(handle, |draft| {
             let raw = wire.wire().write(draft.separators());
             draft.set(path, Content::Raw(&raw))
@@ -216,22 +220,19 @@ fn is_empty(handle: DraftHandle, path: &Path) -> Result<bool> {
 }
 
 /// Repetitions, the empty ones left out.
-fn repeat(handle: DraftHandle, path: &Path, values: Array) -> Result<()> {
+fn repeat(handle: DraftHandle, path: &Path, values: &[Datum]) -> Result<()> {
     if path.component.is_some() || path.repetition != 1 {
         return Err(fault("only a field as a whole takes a list"));
     }
-    set(handle, path, Dynamic::UNIT)?;
+    set(handle, path, Datum::Unit)?;
     let mut place = path.clone();
     for value in values {
-        let empty = value.is_unit()
-            || value.is_string() && value.clone().into_immutable_string().is_ok_and(|text| text.is_empty());
-        if empty {
-            continue;
+        match value {
+            Datum::Unit => continue,
+            Datum::Text(text) if text.is_empty() => continue,
+            Datum::List(_) => return Err(fault("a list in a list is no repetition")),
+            _ => set(handle, &place, value.clone())?,
         }
-        if value.is_array() {
-            return Err(fault("a list in a list is no repetition"));
-        }
-        set(handle, &place, value)?;
         place.repetition += 1;
     }
     Ok(())

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, EvalAltResult, ImmutableString};
+use rhai::{EvalAltResult, ImmutableString};
 
 use super::{
     current::{Current, path, with},
+    datum::Datum,
     fault::fault,
     host::Host,
     values::{MessageHandle, SegmentHandle, segment_value},
@@ -47,10 +48,10 @@ impl Tree {
     }
 
     /// All groups of a name within, however deep, in order.
-    fn gather(&self, name: &str, found: &mut Array) {
+    fn gather(&self, name: &str, found: &mut Vec<Datum>) {
         for group in &self.groups {
             if group.name == name {
-                found.push(Dynamic::from(group.clone()));
+                found.push(group.clone().into());
             }
             group.gather(name, found);
         }
@@ -60,9 +61,9 @@ impl Tree {
         self.segments.iter().filter_map(|index| current.message.segment_at(*index))
     }
 
-    fn named(&self, current: &Current, name: &str) -> Array {
+    fn named(&self, current: &Current, name: &str) -> Datum {
         let found = self.own(current).filter(|segment| segment.name() == name);
-        found.map(|segment| Dynamic::from(SegmentHandle::of(segment))).collect()
+        found.map(SegmentHandle::of).collect()
     }
 }
 
@@ -71,13 +72,13 @@ pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<GroupHandle>("Group");
     host.register_fn("groups", |_: &mut MessageHandle, name: ImmutableString| {
         with(|current| {
-            let mut found = Array::new();
+            let mut found = Vec::new();
             whole(current).gather(&name, &mut found);
             Ok(found)
         })
     })
     .register_fn("groups", |group: &mut GroupHandle, name: ImmutableString| {
-        let mut found = Array::new();
+        let mut found = Vec::new();
         group.gather(&name, &mut found);
         found
     })
@@ -89,16 +90,16 @@ pub(super) fn register(host: &mut Host) {
         with(|current| Ok(group.named(current, &name)))
     })
     .register_fn("segments", |group: &mut GroupHandle| {
-        with(|current| {
-            Ok(group.own(current).map(|segment| Dynamic::from(SegmentHandle::of(segment))).collect::<Array>())
-        })
+        with(|current| Ok(group.own(current).map(SegmentHandle::of).collect::<Datum>()))
     })
     .register_fn("notes", |group: &mut GroupHandle, segment: SegmentHandle| {
         with(|current| {
-            let Some(place) = segment.find(current).map(Segment::index) else { return Ok(Array::new()) };
+            let Some(place) = segment.find(current).map(Segment::index) else {
+                return Ok(Datum::from(Vec::new()));
+            };
             let behind = group.own(current).skip_while(|own| own.index() != place).skip(1);
             let notes = behind.take_while(|own| own.name() == "NTE");
-            Ok(notes.map(|note| Dynamic::from(SegmentHandle::of(note))).collect::<Array>())
+            Ok(notes.map(SegmentHandle::of).collect())
         })
     })
     .register_fn("cut", |_: &mut MessageHandle, name: ImmutableString, lead: ImmutableString| {
@@ -118,7 +119,7 @@ pub(super) fn register(host: &mut Host) {
 
 /// The segments cut before each one of a name: what stands before the first is in none. The last `lead` that stands
 /// before such a segment goes with it.
-fn cut<'m>(segments: impl Iterator<Item = Segment<'m>>, name: &str, lead: &str) -> Array {
+fn cut<'m>(segments: impl Iterator<Item = Segment<'m>>, name: &str, lead: &str) -> Datum {
     let mut pieces: Vec<Vec<usize>> = Vec::new();
     let mut leading: Option<usize> = None;
     for segment in segments {
@@ -130,7 +131,7 @@ fn cut<'m>(segments: impl Iterator<Item = Segment<'m>>, name: &str, lead: &str) 
             piece.push(segment.index());
         }
     }
-    pieces.into_iter().map(|piece| Dynamic::from(Arc::new(Tree::flat(piece)))).collect()
+    pieces.into_iter().map(|piece| Arc::new(Tree::flat(piece))).collect()
 }
 
 /// The message as groups, made once.
@@ -144,7 +145,7 @@ fn whole(current: &mut Current) -> Arc<Tree> {
 }
 
 /// A segment or a value of the group's own segments.
-fn get(group: &Tree, at: &str) -> Result<Dynamic> {
+fn get(group: &Tree, at: &str) -> Result<Datum> {
     let path = path(at)?;
     let name = path.segment_name();
     let nth = path.occurrence.checked_sub(1).ok_or_else(|| fault("occurrences count from 1"))?;

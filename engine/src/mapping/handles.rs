@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString, Map, Variant};
+use rhai::{EvalAltResult, INT, ImmutableString};
 use smol_str::SmolStr;
 
 use super::{
     current::{Current, element, with},
+    datum::{Datum, Map},
     fault::{Verdict, end, fault},
     host::Host,
-    nodes::{dynamic, node},
+    nodes::{datum, node},
     plan::{Place, Plan},
-    values::{FieldHandle, SegmentHandle},
+    values::SegmentHandle,
 };
 use crate::fhir::{
     self, Bundle, Node, Object, Resource, Target,
@@ -46,10 +47,10 @@ pub(super) struct ResourceHandle {
 pub(super) struct NodeHandle(Arc<Node>);
 
 impl NodeHandle {
-    pub fn wrap(node: Node) -> Dynamic {
+    pub fn wrap(node: Node) -> Datum {
         match node {
-            Node::Object(_) | Node::Reference(_) => Dynamic::from(Self(Arc::new(node))),
-            node => dynamic(&node),
+            Node::Object(_) | Node::Reference(_) => Self(Arc::new(node)).into(),
+            node => datum(&node),
         }
     }
 
@@ -93,6 +94,7 @@ pub(super) fn register(host: &mut Host) {
     register_resource(host);
     register_removals(host);
     register_values(host);
+    register_identities(host);
     register_node(host);
     register_endings(host);
 }
@@ -117,7 +119,7 @@ fn register_bundle(host: &mut Host) {
     .register_fn("build", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
         with(|current| {
             let object = apply(current, *out, &plan, segment)?;
-            Ok(Node::Object(object).some().map_or(Dynamic::UNIT, NodeHandle::wrap))
+            Ok(Node::Object(object).some().map(NodeHandle::wrap))
         })
     })
     .register_get("len", |out: &mut BundleHandle| {
@@ -127,47 +129,29 @@ fn register_bundle(host: &mut Host) {
     });
 }
 
-/// What takes a value of any type. Rhai finds a function by the very types of a call; a parameter of any type is
-/// found too, but many times as slowly, and only as the last resort.
+/// What takes a value of any type.
 fn register_values(host: &mut Host) {
-    taking::<ImmutableString>(host);
-    taking::<FieldHandle>(host);
-    taking::<NodeHandle>(host);
-    taking::<ResourceHandle>(host);
-    taking::<INT>(host);
-    taking::<bool>(host);
-    taking::<()>(host);
-    taking::<Array>(host);
-    taking::<Map>(host);
-    taking::<Dynamic>(host);
-    naming::<ImmutableString>(host);
-    naming::<FieldHandle>(host);
-    naming::<INT>(host);
-    naming::<Dynamic>(host);
-}
-
-fn taking<T: Variant + Clone>(host: &mut Host) {
-    host.register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
-        change(*resource, &at, Dynamic::from(value), fhir::Path::set)
+    host.register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: Datum| {
+        change(*resource, &at, value, fhir::Path::set)
     })
-    .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: T| {
-        change(*resource, &at, Dynamic::from(value), fhir::Path::add)
+    .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: Datum| {
+        change(*resource, &at, value, fhir::Path::add)
     })
-    .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: T| -> Result<Dynamic> {
+    .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: Datum| -> Result<Datum> {
         let mut changed = own.node().clone();
         if let Node::Object(object) = &mut changed {
-            object.put(name.as_str(), node(Dynamic::from(value))?);
+            object.put(name.as_str(), node(value)?);
         }
         Ok(NodeHandle::wrap(changed))
     });
 }
 
-/// Identities and codes: the last argument is a text, a value of the message or a number.
-fn naming<T: Variant + Clone>(host: &mut Host) {
+/// Identities: the last argument is a text, a value of the message or a number.
+fn register_identities(host: &mut Host) {
     host.register_fn(
         "put",
-        |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: T| {
-            put_new(*out, &kind, &system, &text(Dynamic::from(value))?)
+        |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: Datum| {
+            put_new(*out, &kind, &system, &text(value)?)
         },
     )
     .register_fn(
@@ -176,21 +160,21 @@ fn naming<T: Variant + Clone>(host: &mut Host) {
          plan: PlanHandle,
          segment: SegmentHandle,
          system: ImmutableString,
-         value: T| { put_plan(*out, &plan, segment, Some((&system, &text(Dynamic::from(value))?))) },
+         value: Datum| { put_plan(*out, &plan, segment, Some((&system, &text(value)?))) },
     )
-    .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: T| {
-        let (found, value) = (resource_named(&kind)?, text(Dynamic::from(value))?);
+    .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: Datum| {
+        let (found, value) = (resource_named(&kind)?, text(value)?);
         let id = identity(found, &system, &value)?;
         let identifier = Some(SmolStr::from(format!("{system}|{value}")));
         let target = Target { resource_type: found.name.into(), id, identifier };
         Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(Node::reference(Some(target), None)))
     })
-    .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: T| {
-        let id = identity(resource_named(&kind)?, &system, &text(Dynamic::from(value))?)?;
+    .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: Datum| {
+        let id = identity(resource_named(&kind)?, &system, &text(value)?)?;
         Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
     })
-    .register_fn("reference", |resource: &mut ResourceHandle, display: T| {
-        let display = node(Dynamic::from(display))?;
+    .register_fn("reference", |resource: &mut ResourceHandle, display: Datum| {
+        let display = node(display)?;
         resource.look(|resource| NodeHandle::wrap(Node::reference(Some(resource.target()), display)))
     });
 }
@@ -198,7 +182,7 @@ fn naming<T: Variant + Clone>(host: &mut Host) {
 fn register_resource(host: &mut Host) {
     host.register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
         let path = element(resource.resource_type.name, &at)?;
-        resource.look(|resource| path.get(&resource.elements).map_or(Dynamic::UNIT, dynamic))
+        resource.look(|resource| path.get(&resource.elements).map(datum))
     })
     .register_fn("has", |resource: &mut ResourceHandle, at: ImmutableString| {
         let path = element(resource.resource_type.name, &at)?;
@@ -216,11 +200,11 @@ fn register_resource(host: &mut Host) {
     })
     .register_fn(
         "fill",
-        |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Map| match node(
-            besides.into(),
-        )? {
-            Some(Node::Object(besides)) => fill(*resource, &plan, segment, Some(&besides)),
-            _ => fill(*resource, &plan, segment, None),
+        |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Arc<Map>| {
+            match node(besides)? {
+                Some(Node::Object(besides)) => fill(*resource, &plan, segment, Some(&besides)),
+                _ => fill(*resource, &plan, segment, None),
+            }
         },
     )
     .register_fn("complete", |resource: &mut ResourceHandle, more: NodeHandle| {
@@ -268,24 +252,22 @@ fn register_node(host: &mut Host) {
             Ok(*count as INT)
         })
     })
-    .register_fn("element", |map: Map| -> Result<Dynamic> {
-        Ok(node(map.into())?.map_or(Dynamic::UNIT, |node| Dynamic::from(NodeHandle(Arc::new(node)))))
+    .register_fn("element", |map: Arc<Map>| -> Result<Option<NodeHandle>> {
+        Ok(node(map)?.map(|node| NodeHandle(Arc::new(node))))
     })
-    .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| {
-        own.0.get(&name).map_or(Dynamic::UNIT, dynamic)
-    });
+    .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| own.0.get(&name).map(datum));
 }
 
 fn register_endings(host: &mut Host) {
     let ending = |verdict: fn(String) -> Verdict| {
-        move |reason: ImmutableString| -> Result<Dynamic> {
+        move |reason: ImmutableString| -> Result<Datum> {
             Err(end(verdict(withheld_unless_literal(&reason))))
         }
     };
     host.register_fn("skip", ending(Verdict::Skip))
         .register_fn("hold", ending(Verdict::Hold))
         .register_fn("reject", ending(Verdict::Reject))
-        .register_fn("fail", |reason: ImmutableString| -> Result<Dynamic> {
+        .register_fn("fail", |reason: ImmutableString| -> Result<Datum> {
             Err(fault(withheld_unless_literal(&reason)))
         })
         .register_fn("warn", |reason: ImmutableString| {
@@ -453,7 +435,7 @@ fn resource_named(name: &str) -> Result<&'static Type> {
 fn change(
     resource: ResourceHandle,
     at: &str,
-    value: Dynamic,
+    value: Datum,
     how: fn(&fhir::Path, &mut Object, Node) -> std::result::Result<(), Fault>,
 ) -> Result<()> {
     let path = element(resource.resource_type.name, at)?;
@@ -471,11 +453,15 @@ fn change(
 }
 
 /// The text of a string, a number or a field.
-pub(super) fn text(value: Dynamic) -> Result<ImmutableString> {
-    match node(value)? {
-        Some(Node::Text(text) | Node::Decimal(text)) => Ok(text.as_str().into()),
-        Some(Node::Integer(number)) => Ok(number.to_string().into()),
-        None => Ok(ImmutableString::new()),
-        Some(_) => Err(fault("a text is needed here")),
+pub(super) fn text(value: Datum) -> Result<ImmutableString> {
+    match value {
+        Datum::Text(text) => Ok(text),
+        Datum::Field(field) => field.text(),
+        other => match node(other)? {
+            Some(Node::Text(text) | Node::Decimal(text)) => Ok(text.as_str().into()),
+            Some(Node::Integer(number)) => Ok(number.to_string().into()),
+            None => Ok(ImmutableString::new()),
+            Some(_) => Err(fault("a text is needed here")),
+        },
     }
 }

@@ -1,15 +1,20 @@
 //! What scripts may call, registered once and kept twice: with Rhai, which reads scripts and works their constants out,
 //! and by name and types, so that a [`Program`](super::program::Program) finds a function without hashing anything.
+//!
+//! A native function is a closure over values of fixed types, the first of which it may ask for as `&mut`. It gets a copy
+//! there: what scripts hold are handles, and only functions of Rhai's own change a value in place.
 
-use std::{any::TypeId, collections::HashMap, sync::Arc};
+use std::{any::TypeId, collections::HashMap, mem::take, sync::Arc};
 
 use foldhash::fast::RandomState;
-use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, RhaiNativeFunc, Variant};
+use rhai::{Dynamic, Engine, EvalAltResult, Variant};
+
+use super::datum::{Datum, Given, Gives, Kind};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
-/// A native function as Rhai has it: the arguments are of the types it was registered with, and are used up.
-type Call = dyn Fn(Option<NativeCallContext<'_>>, &mut [&mut Dynamic]) -> Result<Dynamic> + Send + Sync;
+/// A native function over values, which are of the types that it asks for and are used up.
+type Call = dyn Fn(&mut [Datum]) -> Result<Datum> + Send + Sync;
 
 /// An engine that learns functions.
 pub(super) struct Host {
@@ -26,11 +31,8 @@ pub(super) struct Natives {
 /// One native function, for arguments of certain types.
 #[derive(Clone)]
 pub(super) struct Native {
-    types: Vec<TypeId>,
+    kinds: Arc<[Kind]>,
     call: Arc<Call>,
-    has_context: bool,
-    /// Whether it works on its first argument in place.
-    pub in_place: bool,
 }
 
 /// The name under which Rhai keeps what reads an index.
@@ -46,50 +48,26 @@ impl Host {
         self
     }
 
-    pub fn register_fn<A, const N: usize, const X: bool, R, const F: bool, C>(
-        &mut self,
-        name: &str,
-        call: C,
-    ) -> &mut Self
-    where
-        A: 'static,
-        R: Variant + Clone,
-        C: RhaiNativeFunc<A, N, X, R, F> + Clone + Send + Sync + 'static,
-    {
-        self.engine.register_fn(name, call.clone());
-        self.keep(name, call);
+    pub fn register_fn<M, C: Closure<M>>(&mut self, name: &str, closure: C) -> &mut Self {
+        let (kinds, of_rhai): (Vec<Kind>, Vec<TypeId>) = C::types().into_iter().unzip();
+        let call: Arc<Call> = Arc::new(move |arguments: &mut [Datum]| closure.call(arguments));
+        let own = call.clone();
+        self.engine.register_raw_fn(name, of_rhai, move |_, arguments| {
+            let mut given: Vec<Datum> =
+                arguments.iter().map(|argument| Datum::from(Dynamic::clone(argument))).collect();
+            own(&mut given).map(Datum::into_rhai)
+        });
+        let native = Native { kinds: kinds.into(), call };
+        self.natives.functions.entry((name.to_owned(), native.kinds.len())).or_default().push(native);
         self
     }
 
-    pub fn register_get<A, const X: bool, R, const F: bool, C>(&mut self, name: &str, call: C) -> &mut Self
-    where
-        A: 'static,
-        R: Variant + Clone,
-        C: RhaiNativeFunc<A, 1, X, R, F> + Clone + Send + Sync + 'static,
-    {
-        self.register_fn(&getter(name), call)
+    pub fn register_get<M, C: Closure<M>>(&mut self, name: &str, closure: C) -> &mut Self {
+        self.register_fn(&getter(name), closure)
     }
 
-    pub fn register_indexer_get<A, const X: bool, R, const F: bool, C>(&mut self, call: C) -> &mut Self
-    where
-        A: 'static,
-        R: Variant + Clone,
-        C: RhaiNativeFunc<A, 2, X, R, F> + Clone + Send + Sync + 'static,
-    {
-        self.register_fn(INDEXER, call)
-    }
-
-    fn keep<A, const N: usize, const X: bool, R, const F: bool, C>(&mut self, name: &str, call: C)
-    where
-        A: 'static,
-        R: Variant + Clone,
-        C: RhaiNativeFunc<A, N, X, R, F> + 'static,
-    {
-        let function = call.into_rhai_function(false, false);
-        let Some(call) = function.get_native_fn().cloned() else { return };
-        let types = C::param_types().to_vec();
-        let native = Native { types, call, has_context: X, in_place: function.is_method() };
-        self.natives.functions.entry((name.to_owned(), N)).or_default().push(native);
+    pub fn register_indexer_get<M, C: Closure<M>>(&mut self, closure: C) -> &mut Self {
+        self.register_fn(INDEXER, closure)
     }
 }
 
@@ -102,39 +80,82 @@ impl Natives {
     /// The functions of a name and a number of arguments, those that ask for a type before those that take any.
     pub fn named(&self, name: &str, arguments: usize) -> Vec<Native> {
         let mut found = self.functions.get(&(name.to_owned(), arguments)).cloned().unwrap_or_default();
-        found
-            .sort_by_key(|native| native.types.iter().filter(|own| **own == TypeId::of::<Dynamic>()).count());
+        found.sort_by_key(|native| native.kinds.iter().filter(|kind| **kind == Kind::Any).count());
         found
     }
 }
 
 impl Native {
     /// Whether it takes these.
-    pub fn takes(&self, arguments: &[Dynamic]) -> bool {
-        let fits =
-            |(own, given): (&TypeId, &Dynamic)| *own == given.type_id() || *own == TypeId::of::<Dynamic>();
-        self.types.len() == arguments.len() && self.types.iter().zip(arguments).all(fits)
+    pub fn takes(&self, arguments: &[Datum]) -> bool {
+        let fits = |(own, given): (&Kind, &Datum)| *own == Kind::Any || *own == given.kind();
+        self.kinds.len() == arguments.len() && self.kinds.iter().zip(arguments).all(fits)
     }
 
-    /// Calls it. The arguments are used up, but for the first one of a function that works in place.
-    pub fn call<'a>(
-        &self,
-        context: impl FnOnce() -> NativeCallContext<'a>,
-        arguments: &mut [Dynamic],
-    ) -> Result<Dynamic> {
-        let context = self.has_context.then(context);
-        by_reference(arguments, |arguments| (self.call)(context, arguments))
+    /// Calls it. The arguments are used up.
+    pub fn call(&self, arguments: &mut [Datum]) -> Result<Datum> {
+        (self.call)(arguments)
     }
 }
 
-/// Gives the arguments as Rhai passes them.
-pub(super) fn by_reference<T>(arguments: &mut [Dynamic], work: impl FnOnce(&mut [&mut Dynamic]) -> T) -> T {
-    match arguments {
-        [] => work(&mut []),
-        [one] => work(&mut [one]),
-        [one, two] => work(&mut [one, two]),
-        [one, two, three] => work(&mut [one, two, three]),
-        [one, two, three, four] => work(&mut [one, two, three, four]),
-        more => work(&mut more.iter_mut().collect::<Vec<_>>()),
-    }
+/// A closure that can be a native function; `M` is its shape.
+pub(super) trait Closure<M>: Send + Sync + 'static {
+    /// The types it asks for, ours and Rhai's.
+    fn types() -> Vec<(Kind, TypeId)>;
+    fn call(&self, arguments: &mut [Datum]) -> Result<Datum>;
 }
+
+/// The shape of a closure that takes values, and of one that asks for its first one as `&mut`.
+pub(super) struct Values;
+pub(super) struct Lent<T>(T);
+
+/// The next argument; whoever calls has seen that there is one of this type.
+fn next<T: Given>(arguments: &mut std::slice::IterMut<'_, Datum>) -> Result<T> {
+    let given = arguments.next().and_then(|argument| T::given(take(argument)));
+    given.ok_or_else(|| "a native function was given what it does not take".into())
+}
+
+macro_rules! closures {
+    ($($argument:ident)*) => {
+        impl<C, R: Gives, $($argument: Given),*> Closure<(Values, R, $($argument,)*)> for C
+        where
+            C: Fn($($argument),*) -> R + Send + Sync + 'static,
+        {
+            fn types() -> Vec<(Kind, TypeId)> {
+                vec![$(($argument::kind(), $argument::of_rhai())),*]
+            }
+
+            #[allow(non_snake_case, unused_mut, unused_variables)] // a closure without arguments
+            fn call(&self, arguments: &mut [Datum]) -> Result<Datum> {
+                let mut arguments = arguments.iter_mut();
+                $(let $argument = next(&mut arguments)?;)*
+                self($($argument),*).gives()
+            }
+        }
+
+        impl<C, R: Gives, First: Given, $($argument: Given),*> Closure<(Lent<First>, R, $($argument,)*)> for C
+        where
+            C: Fn(&mut First, $($argument),*) -> R + Send + Sync + 'static,
+        {
+            fn types() -> Vec<(Kind, TypeId)> {
+                vec![(First::kind(), First::of_rhai()), $(($argument::kind(), $argument::of_rhai())),*]
+            }
+
+            #[allow(non_snake_case)]
+            fn call(&self, arguments: &mut [Datum]) -> Result<Datum> {
+                let mut arguments = arguments.iter_mut();
+                let mut first: First = next(&mut arguments)?;
+                $(let $argument = next(&mut arguments)?;)*
+                self(&mut first, $($argument),*).gives()
+            }
+        }
+    };
+}
+
+closures!();
+closures!(A);
+closures!(A B);
+closures!(A B D);
+closures!(A B D E);
+closures!(A B D E F);
+closures!(A B D E F G);

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Variant};
+use rhai::{EvalAltResult, ImmutableString};
 use smol_str::SmolStr;
 
 use super::{
     current::with,
+    datum::{Datum, Opaque},
     fault::fault,
     handles::{NodeHandle, text},
     host::Host,
     nodes::node,
-    values::FieldHandle,
 };
 use crate::fhir::{self, Node};
 
@@ -28,20 +28,25 @@ struct RowHandle {
     row: Arc<fhir::Row>,
 }
 
+impl Opaque for TableHandle {}
+impl Opaque for RowHandle {}
+
 /// Gives scripts the tables.
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<TableHandle>("Table");
     host.register_type_with_name::<RowHandle>("Row");
-    coding::<ImmutableString>(host);
-    coding::<FieldHandle>(host);
-    coding::<Dynamic>(host);
     host.register_fn("table", |name: ImmutableString| {
         with(|current| match current.tables.get(&name) {
             Some(_) => Ok(TableHandle(name)),
             None => Err(fault("there is no such table")),
         })
     })
-    .register_fn("from", |table: &mut TableHandle, code: Dynamic| origin(table, &text(code)?))
+    .register_fn("get", |table: &mut TableHandle, code: Datum| row(table, &text(code)?, true))
+    .register_fn("has", |table: &mut TableHandle, code: Datum| -> Result<bool> {
+        Ok(row(table, &text(code)?, false)?.is_some())
+    })
+    .register_indexer_get(|table: &mut TableHandle, code: Datum| row(table, &text(code)?, true))
+    .register_fn("from", |table: &mut TableHandle, code: Datum| origin(table, &text(code)?))
     .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
     .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
     .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
@@ -62,44 +67,31 @@ pub(super) fn register(host: &mut Host) {
             ("display", part(row.display())),
         ]))
     })
-    .register_fn("concept", |system: Dynamic, code: Dynamic, display: Dynamic| -> Result<Dynamic> {
+    .register_fn("concept", |system: Datum, code: Datum, display: Datum| -> Result<Datum> {
         let coding = [("code", node(code)?), ("display", node(display)?), ("system", node(system)?)];
         let codings = Node::Array(vec![Node::object(coding)]);
         Ok(NodeHandle::wrap(Node::object([("coding", Some(codings))])))
     });
 }
 
-/// Looks up a code of one type.
-fn coding<T: Variant + Clone>(host: &mut Host) {
-    host.register_fn("get", |table: &mut TableHandle, code: T| row(table, &text(Dynamic::from(code))?, true))
-        .register_fn("has", |table: &mut TableHandle, code: T| -> Result<bool> {
-            Ok(!row(table, &text(Dynamic::from(code))?, false)?.is_unit())
-        })
-        .register_indexer_get(|table: &mut TableHandle, code: T| {
-            row(table, &text(Dynamic::from(code))?, true)
-        });
-}
-
-fn row(table: &TableHandle, code: &str, report: bool) -> Result<Dynamic> {
+fn row(table: &TableHandle, code: &str, report: bool) -> Result<Option<RowHandle>> {
     with(|current| {
         let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
         let row = if report { current.cx(None).look_up(found, code) } else { found.get(code) };
-        Ok(row.map_or(Dynamic::UNIT, |row| {
-            Dynamic::from(RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) })
-        }))
+        Ok(row.map(|row| RowHandle { table: table.0.clone(), row: Arc::new(row.clone()) }))
     })
 }
 
 /// The first code that becomes this one: the table read backwards.
-fn origin(table: &TableHandle, code: &str) -> Result<Dynamic> {
+fn origin(table: &TableHandle, code: &str) -> Result<Option<ImmutableString>> {
     with(|current| {
         let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
         let mut rows = found.rows().filter(|(from, _)| *from != "*");
         let from = rows.find(|(_, row)| row.code().is_some_and(|own| own == code));
-        Ok(from.map_or(Dynamic::UNIT, |(from, _)| ImmutableString::from(from).into()))
+        Ok(from.map(|(from, _)| ImmutableString::from(from)))
     })
 }
 
-fn cell(cell: Option<&SmolStr>) -> Dynamic {
-    cell.map_or(Dynamic::UNIT, |text| ImmutableString::from(text.as_str()).into())
+fn cell(cell: Option<&SmolStr>) -> Option<ImmutableString> {
+    cell.map(|text| text.as_str().into())
 }

@@ -13,6 +13,7 @@
 mod check;
 mod compile;
 mod current;
+mod datum;
 mod drafts;
 mod engine;
 mod fault;

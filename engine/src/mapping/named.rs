@@ -1,15 +1,16 @@
 //! Resources that a field names, for scripts: the practitioner of an XCN, the organisation of an XON, the places of
 //! a PL. The native data types make them; here they are put into a bundle and referred to.
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString};
+use rhai::{EvalAltResult, ImmutableString};
 
 use super::{
     current::with,
+    datum::{Datum, List},
     fault::fault,
     handles::{BundleHandle, NodeHandle, put_resource},
     host::Host,
     plan::references,
-    values::FieldHandle,
+    values::{FieldHandle, fields},
 };
 use crate::fhir::types::resources::{self, NAMED};
 
@@ -19,31 +20,27 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 pub(super) fn register(host: &mut Host) {
     host.register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
         let mut found = refer(*out, &data_type, &[value])?;
-        Ok::<_, Box<EvalAltResult>>(found.pop().unwrap_or(Dynamic::UNIT))
+        Ok::<_, Box<EvalAltResult>>(found.pop())
     })
     .register_fn("put_named", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
         let data_type = known(&data_type)?;
         with(|current| {
             let message = current.message.clone();
-            let Some(part) = value.in_text(message.text()).part() else { return Ok(Dynamic::UNIT) };
+            let Some(part) = value.in_text(message.text()).part() else { return Ok(None) };
             let named = resources::named(data_type, &[part], &current.cx(None)).unwrap_or_default();
-            let mut last = Dynamic::UNIT;
+            let mut last = None;
             for resource in named.into_iter().flat_map(|one| one.resources) {
-                last = Dynamic::from(put_resource(current, *out, resource)?);
+                last = Some(put_resource(current, *out, resource)?);
             }
             Ok(last)
         })
     })
-    .register_fn(
-        "refer_all",
-        |out: &mut BundleHandle, data_type: ImmutableString, values: rhai::Array| {
-            let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
-            refer(*out, &data_type, &values)
-        },
-    );
+    .register_fn("refer_all", |out: &mut BundleHandle, data_type: ImmutableString, values: List| {
+        refer(*out, &data_type, &fields(&values).collect::<Vec<_>>())
+    });
 }
 
-fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<rhai::Array> {
+fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<Vec<Datum>> {
     let data_type = known(data_type)?;
     with(|current| {
         let message = current.message.clone();

@@ -12,6 +12,7 @@ use rhai::{Array, Dynamic, EvalAltResult, ImmutableString};
 
 use super::{
     current::{path, with},
+    datum::{Datum, Opaque},
     fault::{Verdict, end, fault},
     handles::NodeHandle,
     host::Host,
@@ -32,6 +33,8 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// Types of identifiers, the best first.
 pub(super) type PreferenceHandle = Arc<Vec<Vec<String>>>;
+
+impl Opaque for PreferenceHandle {}
 
 /// Gives scripts the choice by a preference.
 pub(super) fn register(host: &mut Host) {
@@ -57,7 +60,7 @@ pub(super) fn register_constant(loader: &mut rhai::Engine) {
 }
 
 /// The number of the field that is preferred, with its system; `()` when none will do.
-fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) -> Result<Dynamic> {
+fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) -> Result<Option<Datum>> {
     let path = path(at)?;
     let any = preference.iter().any(|types| types.iter().any(|name| name == "*"));
     let convert = if any { own_number } else { identifier_of_cx };
@@ -96,7 +99,7 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                 best = Some((rank, found));
             }
         }
-        Ok(best.map_or(Dynamic::UNIT, |(_, found)| NodeHandle::wrap(found)))
+        Ok(best.map(|(_, found)| NodeHandle::wrap(found)))
     })
 }
 

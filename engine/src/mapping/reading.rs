@@ -5,10 +5,11 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT, ImmutableString};
 
 use super::{
     current::{Current, with},
+    datum::{Datum, Opaque},
     fault::fault,
     host::Host,
     values::MessageHandle,
@@ -30,19 +31,19 @@ impl ElementHandle {
     }
 }
 
+impl Opaque for ElementHandle {}
+
 /// A node as a script's value: primitives as Rhai's own, the rest as a handle; what is empty is nothing.
-pub(super) fn value(node: &Node) -> Dynamic {
+pub(super) fn value(node: &Node) -> Datum {
     if node.is_empty() {
-        return Dynamic::UNIT;
+        return Datum::Unit;
     }
     match node {
-        Node::Null => Dynamic::UNIT,
+        Node::Null => Datum::Unit,
         Node::Text(text) | Node::Decimal(text) => ImmutableString::from(text.as_str()).into(),
-        Node::Integer(number) => Dynamic::from(*number as INT),
-        Node::Boolean(truth) => Dynamic::from(*truth),
-        Node::Object(_) | Node::Array(_) | Node::Reference(_) => {
-            Dynamic::from(ElementHandle(Arc::new(node.clone())))
-        }
+        Node::Integer(number) => Datum::Integer(*number as INT),
+        Node::Boolean(truth) => Datum::Truth(*truth),
+        Node::Object(_) | Node::Array(_) | Node::Reference(_) => ElementHandle(Arc::new(node.clone())).into(),
     }
 }
 
@@ -61,13 +62,13 @@ pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<ElementHandle>("Received");
     host.register_get("resource", |_: &mut MessageHandle| fhir(|message| Ok(value(message.root()))))
         .register_get("entries", |_: &mut MessageHandle| {
-            fhir(|message| Ok(message.resources().map(value).collect::<Array>()))
+            fhir(|message| Ok(message.resources().map(value).collect::<Datum>()))
         })
         .register_fn("resources", |_: &mut MessageHandle, kind: ImmutableString| {
             fhir(|message| {
                 let of_kind =
                     |node: &&Node| node.get("resourceType").and_then(Node::as_text) == Some(kind.as_str());
-                Ok(message.resources().filter(of_kind).map(value).collect::<Array>())
+                Ok(message.resources().filter(of_kind).map(value).collect::<Datum>())
             })
         })
         .register_fn("resolve", |_: &mut MessageHandle, reference: ElementHandle| {
@@ -83,10 +84,10 @@ pub(super) fn register(host: &mut Host) {
         .register_fn("resolve", |_: &mut ElementHandle, (): ()| ());
     register_element(host);
     // What is not there has nothing in it, and so on. In a mapping of HL7 v2 this stays the mistake that it is.
-    host.register_indexer_get(|(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
-        .register_indexer_get(|(): &mut (), _: INT| nothing(Dynamic::UNIT))
-        .register_fn("get", |(): &mut (), _: ImmutableString| nothing(Dynamic::UNIT))
-        .register_fn("all", |(): &mut (), _: ImmutableString| nothing(Dynamic::from(Array::new())))
+    host.register_indexer_get(|(): &mut (), _: ImmutableString| nothing(Datum::Unit))
+        .register_indexer_get(|(): &mut (), _: INT| nothing(Datum::Unit))
+        .register_fn("get", |(): &mut (), _: ImmutableString| nothing(Datum::Unit))
+        .register_fn("all", |(): &mut (), _: ImmutableString| nothing(Vec::new().into()))
         .register_fn("text", |(): &mut (), _: ImmutableString| nothing(ImmutableString::new().into()))
         .register_fn("has", |(): &mut (), _: ImmutableString| nothing(false.into()));
 }
@@ -94,18 +95,18 @@ pub(super) fn register(host: &mut Host) {
 fn register_element(host: &mut Host) {
     host.register_indexer_get(|element: &mut ElementHandle, name: ImmutableString| {
         let first = incoming::items(element.node()).next();
-        first.and_then(|node| node.get(&name)).map_or(Dynamic::UNIT, value)
+        first.and_then(|node| node.get(&name)).map(value)
     })
     .register_indexer_get(|element: &mut ElementHandle, place: INT| {
         let place = usize::try_from(place).ok();
-        place.and_then(|place| incoming::items(element.node()).nth(place)).map_or(Dynamic::UNIT, value)
+        place.and_then(|place| incoming::items(element.node()).nth(place)).map(value)
     })
     .register_fn("get", |element: &mut ElementHandle, path: ImmutableString| {
-        found(element, &path, |first| first.map_or(Dynamic::UNIT, value))
+        found(element, &path, |first| first.map(value))
     })
     .register_fn("all", |element: &mut ElementHandle, path: ImmutableString| {
         let all = incoming::all(element.node(), &path).map_err(|error| fault(error.to_string()))?;
-        Ok::<_, Box<EvalAltResult>>(all.into_iter().map(value).collect::<Array>())
+        Ok::<_, Box<EvalAltResult>>(all.into_iter().map(value).collect::<Datum>())
     })
     .register_fn("text", |element: &mut ElementHandle, path: ImmutableString| {
         found(element, &path, |first| first.map(text).unwrap_or_default())
@@ -132,7 +133,7 @@ fn fhir<T>(work: impl FnOnce(&FhirMessage) -> Result<T>) -> Result<T> {
     })
 }
 
-fn nothing(value: Dynamic) -> Result<Dynamic> {
+fn nothing(value: Datum) -> Result<Datum> {
     with(|current: &mut Current| match &current.fhir {
         Some(_) => Ok(value),
         None => Err(fault("there is nothing here (`()`) that could be asked for something")),
@@ -140,7 +141,7 @@ fn nothing(value: Dynamic) -> Result<Dynamic> {
 }
 
 /// What a Reference, or its text, points to: in the resource itself, else in the Bundle.
-fn resolved(message: &FhirMessage, within: Option<&Node>, reference: &Node) -> Dynamic {
+fn resolved(message: &FhirMessage, within: Option<&Node>, reference: &Node) -> Option<Datum> {
     let literal = match reference {
         Node::Text(literal) => literal.as_str(),
         other => other.get("reference").and_then(Node::as_text).unwrap_or_default(),
@@ -151,5 +152,5 @@ fn resolved(message: &FhirMessage, within: Option<&Node>, reference: &Node) -> D
         }),
         None => message.resolve(literal),
     };
-    node.map_or(Dynamic::UNIT, value)
+    node.map(value)
 }

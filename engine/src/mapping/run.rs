@@ -13,6 +13,7 @@ use super::{
     Context, FOLDER, Files, Finding, Limits, MapError, Mapped, Override, Product,
     compile::{self, Compiled},
     current::{self, Coverage, Current, Deadline},
+    datum::{Datum, Given},
     drafts::{self, DraftHandle},
     fault::{Verdict, Words, told},
     handles::{BundleHandle, ResourceHandle},
@@ -171,15 +172,15 @@ impl Mappings {
     }
 
     fn evaluate(&self, script: &Script) -> Result<Ended, MapError> {
-        let message = Dynamic::from(MessageHandle);
-        let result: Result<Dynamic, Box<EvalAltResult>> = match script.entry {
+        let result: Result<Datum, Box<EvalAltResult>> = match script.entry {
             Some(entry) => {
+                let message = MessageHandle.into();
                 program::run(&self.program, entry, message, &self.engine, &self.limits, &self.global)
             }
             None => {
                 let mut scope = Scope::new();
-                scope.push_constant_dynamic("msg", message);
-                self.engine.eval_ast_with_scope(&mut scope, &script.call)
+                scope.push_constant("msg", MessageHandle);
+                self.engine.eval_ast_with_scope::<Dynamic>(&mut scope, &script.call).map(Datum::from)
             }
         };
         let error = match result {
@@ -304,28 +305,24 @@ impl Value {
         }
     }
 
-    fn read(value: Dynamic) -> Result<Self, MapError> {
-        if let Some(bundle) = value.clone().try_cast::<BundleHandle>() {
-            return Ok(Self::Bundle(bundle));
+    fn read(value: Datum) -> Result<Self, MapError> {
+        match value {
+            Datum::Bundle(bundle) => Ok(Self::Bundle(bundle)),
+            Datum::Resource(resource) => Ok(Self::Resource(resource)),
+            Datum::List(items) => {
+                Ok(Self::List(items.iter().cloned().map(Self::read).collect::<Result<_, _>>()?))
+            }
+            Datum::Map(map) => {
+                let node = nodes::node(map)
+                    .map_err(|_| MapError::new("the map that `map` returns cannot stand in a resource"))?;
+                Ok(Self::Plain(node.unwrap_or(Node::Array(Vec::new()))))
+            }
+            other => DraftHandle::given(other).map(Self::Hl7).ok_or_else(|| {
+                MapError::new(
+                    "`map` returns nothing that can be sent: return a bundle, a resource, a message or a list, or say `skip(reason)`",
+                )
+            }),
         }
-        if let Some(resource) = value.clone().try_cast::<ResourceHandle>() {
-            return Ok(Self::Resource(resource));
-        }
-        if let Some(draft) = value.clone().try_cast::<DraftHandle>() {
-            return Ok(Self::Hl7(draft));
-        }
-        if value.is_array() {
-            let items = value.into_array().unwrap_or_default();
-            return Ok(Self::List(items.into_iter().map(Self::read).collect::<Result<_, _>>()?));
-        }
-        if value.is_map() {
-            let node = nodes::node(value)
-                .map_err(|_| MapError::new("the map that `map` returns cannot stand in a resource"))?;
-            return Ok(Self::Plain(node.unwrap_or(Node::Array(Vec::new()))));
-        }
-        Err(MapError::new(
-            "`map` returns nothing that can be sent: return a bundle, a resource, a message or a list, or say `skip(reason)`",
-        ))
     }
 
     fn write(&self, current: &Current, out: &mut Vec<Payload>) -> Result<(), Unsent> {

@@ -13,9 +13,9 @@ use smol_str::SmolStr;
 
 use super::{
     current::{Current, bit, with},
+    datum::{Datum, List, Opaque},
     fault::fault,
-    groups::GroupHandle,
-    handles::{BundleHandle, NodeHandle, PlanHandle, put_resource},
+    handles::{BundleHandle, PlanHandle, put_resource},
     host::Host,
     plan::Place,
 };
@@ -36,6 +36,8 @@ pub(super) struct Series {
 
 pub(super) type SeriesHandle = Arc<Series>;
 
+impl Opaque for SeriesHandle {}
+
 /// Gives scripts the call that makes them.
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<SeriesHandle>("Series");
@@ -43,17 +45,19 @@ pub(super) fn register(host: &mut Host) {
         "put_run",
         |out: &mut BundleHandle,
          series: SeriesHandle,
-         groups: Array,
+         groups: List,
          from: INT,
          system: ImmutableString,
          prefix: ImmutableString,
-         besides: Array| {
+         besides: List| {
             let from = usize::try_from(from).unwrap_or_default();
-            let besides =
-                besides.into_iter().filter_map(|more| match more.try_cast::<NodeHandle>()?.node() {
+            let besides = besides.iter().filter_map(|more| match more {
+                Datum::Node(more) => match more.node() {
                     Node::Object(more) => Some(more.clone().parts_in_common()),
                     _ => None,
-                });
+                },
+                _ => None,
+            });
             let besides: Vec<Object> = besides.collect();
             with(|current| series.put(*out, &groups, from, (&system, &prefix), &besides, current))
         },
@@ -91,18 +95,18 @@ impl Series {
     fn put(
         &self,
         out: BundleHandle,
-        groups: &Array,
+        groups: &List,
         from: usize,
         (system, prefix): (&str, &str),
         besides: &[Object],
         current: &mut Current,
-    ) -> Result<Array> {
+    ) -> Result<Datum> {
         let message = current.message.clone();
-        let mut made = Array::new();
+        let mut made = Vec::new();
         let mut value = String::new();
         for group in groups.iter().skip(from) {
-            let only = group.read_lock::<GroupHandle>().and_then(|group| group.only());
-            let Some(segment) = only.and_then(|index| message.segment_at(index)) else { break };
+            let Datum::Group(group) = group else { break };
+            let Some(segment) = group.only().and_then(|index| message.segment_at(index)) else { break };
             if segment.name() != self.plan.segment || !self.is_plain(segment) {
                 break;
             }
@@ -124,9 +128,9 @@ impl Series {
             let resource =
                 Resource { resource_type: target.name.into(), id: id(target.name, system, &value), elements };
             let handle = put_resource(current, out, resource)?;
-            made.push(Dynamic::from(handle));
+            made.push(handle.into());
         }
-        Ok(made)
+        Ok(made.into())
     }
 
     fn is_plain(&self, segment: Segment<'_>) -> bool {

@@ -4,10 +4,11 @@
 
 use std::borrow::Cow;
 
-use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT, ImmutableString};
 
 use super::{
     current::{Current, path, with},
+    datum::{Datum, List},
     fault::fault,
     handles::NodeHandle,
     host::Host,
@@ -112,18 +113,11 @@ fn register_message(host: &mut Host) {
         .register_fn("segments", |_: &mut MessageHandle, name: ImmutableString| {
             check_name(&name)?;
             with(|current| {
-                Ok(current
-                    .message
-                    .segments_named(&name)
-                    .map(SegmentHandle::of)
-                    .map(Dynamic::from)
-                    .collect::<Array>())
+                Ok(current.message.segments_named(&name).map(SegmentHandle::of).collect::<Datum>())
             })
         })
         .register_fn("segments", |_: &mut MessageHandle| {
-            with(|current| {
-                Ok(current.message.segments().map(SegmentHandle::of).map(Dynamic::from).collect::<Array>())
-            })
+            with(|current| Ok(current.message.segments().map(SegmentHandle::of).collect::<Datum>()))
         })
         .register_fn("segment", |_: &mut MessageHandle, name: ImmutableString| {
             check_name(&name)?;
@@ -165,10 +159,10 @@ fn register_segment(host: &mut Host) {
         .register_fn("all", |segment: &mut SegmentHandle, number: INT| {
             let number = positive(number)?;
             with(|current| {
-                let Some(index) = segment.index else { return Ok(Array::new()) };
+                let Some(index) = segment.index else { return Ok(Datum::from(Vec::new())) };
                 current.coverage.mark_field(index, number);
                 let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(number));
-                Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, current.message.text()))).collect())
+                Ok(found.map(|value| FieldHandle::of(value, current.message.text())).collect())
             })
         })
         .register_fn("has", |segment: &mut SegmentHandle, at: ImmutableString| has(*segment, &at))
@@ -213,13 +207,12 @@ fn register_value(host: &mut Host) {
             let text = value.text()?;
             Ok(if text.is_empty() { other } else { text })
         })
-        .register_fn("or", |value: &mut FieldHandle, other: Dynamic| -> Result<Dynamic> {
+        .register_fn("or", |value: &mut FieldHandle, other: Datum| -> Result<Datum> {
             let text = value.text()?;
             Ok(if text.is_empty() { other } else { text.into() })
         })
-        .register_get("number", |value: &mut FieldHandle| -> Result<Dynamic> {
-            let text = value.text()?;
-            Ok(text.trim().parse::<INT>().map_or(Dynamic::UNIT, Dynamic::from))
+        .register_get("number", |value: &mut FieldHandle| -> Result<Option<INT>> {
+            Ok(value.text()?.trim().parse().ok())
         })
         .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString| {
             convert(*value, &data_type, None, None)
@@ -237,29 +230,26 @@ fn register_value(host: &mut Host) {
 }
 
 fn register_documents(host: &mut Host) {
-    host.register_fn("attachment", |values: Array| -> Result<Dynamic> {
-        let pieces: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+    host.register_fn("attachment", |values: List| -> Result<Option<Datum>> {
         with(|current| {
-            let parts: Vec<Part<'_>> = pieces.iter().filter_map(|piece| piece.find(current).part()).collect();
+            let parts: Vec<Part<'_>> =
+                fields(&values).filter_map(|piece| piece.find(current).part()).collect();
             let node = document::joined(&parts, &current.cx(None));
-            Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
+            Ok(node.map(NodeHandle::wrap))
         })
     })
-    .register_fn("attachment", |text: ImmutableString| {
-        document::of_text(&text).map_or(Dynamic::UNIT, NodeHandle::wrap)
-    })
+    .register_fn("attachment", |text: ImmutableString| document::of_text(&text).map(NodeHandle::wrap))
     .register_fn("later", |instant: ImmutableString, minutes: INT| {
-        time::later(&instant, minutes).map_or(Dynamic::UNIT, |text| ImmutableString::from(text).into())
+        time::later(&instant, minutes).map(ImmutableString::from)
     })
-    .register_fn("lines", |values: Array| {
-        let values: Vec<FieldHandle> = values.into_iter().filter_map(Dynamic::try_cast).collect();
+    .register_fn("lines", |values: List| {
         with(|current| {
-            let lines = values.iter().map(|value| value.find(current));
+            let lines = fields(&values).map(|value| value.find(current));
             Ok(ImmutableString::from(result::lines(lines, Part::whole)))
         })
     })
-    .register_fn("joined", |values: Array, between: ImmutableString| -> Result<ImmutableString> {
-        let values = values.into_iter().filter(|value| !value.is_unit());
+    .register_fn("joined", |values: List, between: ImmutableString| -> Result<ImmutableString> {
+        let values = values.iter().filter(|value| !value.is_unit()).cloned();
         let texts = values.map(super::handles::text).collect::<Result<Vec<_>>>()?;
         let said: Vec<_> =
             texts.iter().map(ImmutableString::as_str).filter(|text| !text.is_empty()).collect();
@@ -268,6 +258,14 @@ fn register_documents(host: &mut Host) {
     .register_fn("begins_document", |value: FieldHandle| {
         with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
     });
+}
+
+/// The values of the message among those of a list.
+pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
+    list.iter().filter_map(|item| match item {
+        Datum::Field(field) => Some(*field),
+        _ => None,
+    })
 }
 
 fn register_comparisons(host: &mut Host) {
@@ -305,7 +303,7 @@ fn same(one: FieldHandle, other: FieldHandle) -> Result<bool> {
     })
 }
 
-fn message_get(at: &str) -> Result<Dynamic> {
+fn message_get(at: &str) -> Result<Datum> {
     let path = path(at)?;
     with(|current| {
         let handle = first_segment(current, path.segment, path.occurrence);
@@ -314,25 +312,25 @@ fn message_get(at: &str) -> Result<Dynamic> {
 }
 
 /// The segment itself for a path without a field, else the value of its field.
-pub(super) fn segment_value(current: &mut Current, segment: SegmentHandle, path: &Path) -> Dynamic {
+pub(super) fn segment_value(current: &mut Current, segment: SegmentHandle, path: &Path) -> Datum {
     if path.field == 0 {
-        return Dynamic::from(segment);
+        return segment.into();
     }
     if let Some(index) = segment.index {
         current.coverage.mark_field(index, path.field);
     }
     let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(path));
-    Dynamic::from(FieldHandle::of(value, current.message.text()))
+    FieldHandle::of(value, current.message.text()).into()
 }
 
-fn message_all(at: &str) -> Result<Array> {
+fn message_all(at: &str) -> Result<Datum> {
     let path = path(at)?;
     with(|current| {
         if let Some(index) = first_segment(current, path.segment, path.occurrence).index {
             current.coverage.mark_field(index, path.field);
         }
         let text = current.message.text();
-        Ok(current.message.all(&path).map(|value| Dynamic::from(FieldHandle::of(value, text))).collect())
+        Ok(current.message.all(&path).map(|value| FieldHandle::of(value, text)).collect())
     })
 }
 
@@ -407,12 +405,12 @@ fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {
     })
 }
 
-fn segment_all(segment: SegmentHandle, at: &str) -> Result<Array> {
+fn segment_all(segment: SegmentHandle, at: &str) -> Result<Datum> {
     let path = path(at)?;
     with(|current| {
         let text = current.message.text();
         let found = repetitions(segment, &path, current)?;
-        Ok(found.map(|value| Dynamic::from(FieldHandle::of(value, text))).collect())
+        Ok(found.map(|value| FieldHandle::of(value, text)).collect())
     })
 }
 
@@ -436,7 +434,7 @@ fn convert(
     data_type: &str,
     target: Option<&str>,
     table: Option<&str>,
-) -> Result<Dynamic> {
+) -> Result<Option<Datum>> {
     let fits = |converter: &&Converter| {
         converter.name == data_type && target.is_none_or(|target| super::plan::fits(converter.to, target))
     };
@@ -450,7 +448,7 @@ fn convert(
             Some(name) => Some(current.tables.get(name).ok_or_else(|| fault("there is no such table"))?),
         };
         let node = value.find(current).part().and_then(|part| (converter.convert)(part, &current.cx(table)));
-        Ok(node.map_or(Dynamic::UNIT, NodeHandle::wrap))
+        Ok(node.map(NodeHandle::wrap))
     })
 }
 

@@ -13,13 +13,14 @@ mod numbers;
 
 use std::sync::Arc;
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString};
+use rhai::{EvalAltResult, ImmutableString};
 
 use codes::{ce, code, cwe, plain, system_name};
 use numbers::{Authority, cx, ei, hd, pl, xon};
 
 use super::{
     current::{Current, with},
+    datum::Opaque,
     fault::fault,
     host::Host,
     reading::{self, ElementHandle},
@@ -130,6 +131,8 @@ impl Wire {
     }
 }
 
+impl Opaque for WireHandle {}
+
 /// Gives scripts the way from FHIR to HL7 v2.
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<WireHandle>("Field");
@@ -151,12 +154,12 @@ pub(super) fn register(host: &mut Host) {
     });
 }
 
-fn convert(node: &Node, data_type: &str) -> Result<Dynamic> {
+fn convert(node: &Node, data_type: &str) -> Result<Option<WireHandle>> {
     let found = CONVERTERS.iter().find(|(name, _)| *name == data_type);
     let (_, convert) = found.ok_or_else(|| fault("FHIR is not converted to this data type"))?;
     with(|current| {
         let wire = convert(node, current);
-        Ok(wire.map_or(Dynamic::UNIT, |wire| Dynamic::from(WireHandle(Arc::new(wire)))))
+        Ok(wire.map(|wire| WireHandle(Arc::new(wire))))
     })
 }
 

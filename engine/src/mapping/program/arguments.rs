@@ -10,90 +10,102 @@ use super::{
     machine::{Flow, Machine, mismatch, placed},
     standard::{self, Method},
 };
-use crate::mapping::host::{INDEXER, Native, by_reference};
+use crate::mapping::{datum::Datum, host::Native};
 
 type Result<T> = std::result::Result<T, Flow>;
 
-/// Arguments that a call has room for without asking for memory.
-const FEW: usize = 5;
-
 impl Machine<'_> {
-    pub(super) fn native(&mut self, call: &NativeCall) -> Result<Dynamic> {
-        let mut few: [Dynamic; FEW] = Default::default();
-        let mut many = Vec::new();
-        let count = call.arguments.len();
-        let values = match few.get_mut(..count) {
-            Some(values) => values,
-            None => {
-                many.resize(count, Dynamic::UNIT);
-                many.as_mut_slice()
-            }
-        };
-        // The others first: they may read the variable that the function works on.
-        let object = match call.arguments.first() {
-            Some(Node::Local(place)) => Some(*place),
-            _ => None,
-        };
-        for (number, (value, node)) in values.iter_mut().zip(&call.arguments).enumerate() {
-            if number > 0 || object.is_none() && call.object.is_none() {
-                *value = self.value(node)?;
-            }
+    pub(super) fn native(&mut self, call: &NativeCall) -> Result<Datum> {
+        let mark = self.mark();
+        // The others first: they may change the variable that the function works on.
+        for (number, node) in call.arguments.iter().enumerate() {
+            let value = if number == 0 { Datum::Unit } else { self.value(node)? };
+            self.places.push(value);
         }
-        match (object, &call.object) {
-            (Some(place), _) => {
-                self.step()?;
-                put(values, take(self.local(place)));
-                let done = self.chosen(call, values, true);
-                *self.local(place) = first(values);
-                done
+        let done = match (call.arguments.first(), &call.object) {
+            (Some(_), Some(place)) => self.native_of_part(call, place, mark),
+            (Some(Node::Local(place)), None) => self.native_of_local(call, *place, mark),
+            (Some(node), None) => {
+                let object = self.value(node)?;
+                self.put(mark, object);
+                self.chosen(call, mark)
             }
-            (None, Some(place)) => self.native_of_part(call, place, values),
-            (None, None) => self.chosen(call, values, false),
+            (None, _) => self.chosen(call, mark),
+        };
+        self.forget(mark);
+        done
+    }
+
+    /// Works on a variable, where it is kept if the function changes it: ours never do.
+    fn native_of_local(&mut self, call: &NativeCall, place: usize, mark: usize) -> Result<Datum> {
+        self.step()?;
+        let object = self.local(place).clone();
+        self.put(mark, object);
+        if let Some(done) = self.by_us(call, mark) {
+            return done;
         }
+        // Held once, so that it can be changed without a copy.
+        let object = take(self.local(place));
+        self.put(mark, object);
+        let done = self.by_others(call, mark);
+        *self.local(place) = self.first(mark);
+        done
     }
 
     /// Works on a part of a list or a map where it is kept. What is in another value is a copy, and nothing is given back.
-    fn native_of_part(
-        &mut self,
-        call: &NativeCall,
-        place: &Place,
-        values: &mut [Dynamic],
-    ) -> Result<Dynamic> {
+    fn native_of_part(&mut self, call: &NativeCall, place: &Place, mark: usize) -> Result<Datum> {
         let keys = self.keys(place)?;
         match self.taken(place, &keys) {
             Ok(part) => {
-                put(values, part);
-                let done = self.chosen(call, values, true);
-                self.give_back(place, &keys, first(values));
+                self.put(mark, part);
+                let kept =
+                    call.natives.is_empty().then(|| None).unwrap_or_else(|| self.places.get(mark).cloned());
+                let done = match self.by_us(call, mark) {
+                    Some(done) => {
+                        self.put(mark, kept.unwrap_or_default());
+                        done
+                    }
+                    None => self.by_others(call, mark),
+                };
+                let object = self.first(mark);
+                self.give_back(place, &keys, object);
                 done
             }
             Err(Flow::Fail(error)) if leads_elsewhere(&error) => {
                 if let Some(node) = call.arguments.first() {
-                    put(values, self.value(node)?);
+                    let object = self.value(node)?;
+                    self.put(mark, object);
                 }
-                self.chosen(call, values, false)
+                self.chosen(call, mark)
             }
             Err(flow) => Err(flow),
         }
     }
 
-    /// Calls the function that takes these. A first one that is lent is still there afterwards.
-    fn chosen(&mut self, call: &NativeCall, values: &mut [Dynamic], lent: bool) -> Result<Dynamic> {
-        let Some(native) = call.natives.iter().find(|native| native.takes(values)) else {
-            return match self.standard(call, values) {
-                Some(done) => done,
-                None => self.by_rhai(&call.name, values, call.at),
-            };
+    /// Calls the function that takes what stands there.
+    fn chosen(&mut self, call: &NativeCall, mark: usize) -> Result<Datum> {
+        self.by_us(call, mark).unwrap_or_else(|| self.by_others(call, mark))
+    }
+
+    fn by_us(&mut self, call: &NativeCall, mark: usize) -> Option<Result<Datum>> {
+        let values = self.places.get_mut(mark..)?;
+        let native = call.natives.iter().find(|native| native.takes(values))?;
+        let done = native.call(values);
+        Some(self.checked(done, call.at))
+    }
+
+    /// By a function of Rhai's, which may change the first value.
+    fn by_others(&mut self, call: &NativeCall, mark: usize) -> Result<Datum> {
+        let mut values = self.places.split_off(mark);
+        let done = match self.standard(call, &mut values) {
+            Some(done) => done,
+            None => self.by_rhai(&call.name, &mut values, call.at),
         };
-        let kept = (lent && !native.in_place).then(|| values.first().cloned()).flatten();
-        let done = self.called(native, &call.name, values, call.at);
-        if let Some(kept) = kept {
-            put(values, kept);
-        }
+        self.places.append(&mut values);
         done
     }
 
-    fn standard(&mut self, call: &NativeCall, values: &mut [Dynamic]) -> Option<Result<Dynamic>> {
+    fn standard(&mut self, call: &NativeCall, values: &mut [Datum]) -> Option<Result<Datum>> {
         let method = call.standard?;
         if method == Method::Contains {
             return self.contains(values, call);
@@ -103,89 +115,88 @@ impl Machine<'_> {
     }
 
     /// `item in list`, and `contains`.
-    fn contains(&mut self, values: &mut [Dynamic], call: &NativeCall) -> Option<Result<Dynamic>> {
-        let [within, wanted] = values else { return None };
-        if within.is_string()
-            && let (Ok(within), Ok(wanted)) =
-                (within.as_immutable_string_ref(), wanted.as_immutable_string_ref())
-        {
-            return Some(Ok(within.contains(wanted.as_str()).into()));
-        }
-        let list = within.as_array_ref().ok()?;
-        for item in list.iter() {
-            match self.is_equal(item, wanted, &call.equals, call.at) {
-                Ok(true) => return Some(Ok(true.into())),
-                Ok(false) => {}
-                Err(error) => return Some(Err(error)),
+    fn contains(&mut self, values: &[Datum], call: &NativeCall) -> Option<Result<Datum>> {
+        match values {
+            [Datum::Text(within), Datum::Text(wanted)] => Some(Ok(within.contains(wanted.as_str()).into())),
+            [Datum::List(list), wanted] => {
+                for item in list.iter() {
+                    match self.is_equal(item, wanted, &call.equals, call.at) {
+                        Ok(true) => return Some(Ok(true.into())),
+                        Ok(false) => {}
+                        Err(error) => return Some(Err(error)),
+                    }
+                }
+                Some(Ok(false.into()))
             }
+            _ => None,
         }
-        Some(Ok(false.into()))
     }
 
     /// Calls the native function of ours that takes these; nothing where none does.
     pub(super) fn ours(
         &self,
         natives: &[Native],
-        name: &str,
-        values: &mut [Dynamic],
+        values: &mut [Datum],
         at: Position,
-    ) -> Option<Result<Dynamic>> {
+    ) -> Option<Result<Datum>> {
         let native = natives.iter().find(|native| native.takes(values))?;
-        Some(self.called(native, name, values, at))
+        Some(self.checked(native.call(values), at))
     }
 
-    fn called(&self, native: &Native, name: &str, values: &mut [Dynamic], at: Position) -> Result<Dynamic> {
-        let value = native.call(|| self.context(name, at), values).map_err(|error| placed(error, at))?;
-        self.bounded(value, at)
+    fn checked(&self, done: std::result::Result<Datum, Box<EvalAltResult>>, at: Position) -> Result<Datum> {
+        self.bounded(done.map_err(|error| placed(error, at))?, at)
     }
 
-    /// Has Rhai find the function, where none of ours will do.
-    pub(super) fn by_rhai(&self, name: &str, values: &mut [Dynamic], at: Position) -> Result<Dynamic> {
+    /// Has Rhai find the function, where none of ours will do. The first value is as it is afterwards.
+    pub(super) fn by_rhai(&self, name: &str, values: &mut [Datum], at: Position) -> Result<Datum> {
         let context = self.context(name, at);
-        let done = by_reference(values, |values| context.call_native_fn_raw(name, true, values));
-        let value = done.map_err(|error| placed(error, at))?;
-        if let Some(object) = values.first_mut() {
-            *object = self.bounded(take(object), at)?;
+        let mut own: Vec<Dynamic> = values.iter_mut().map(|value| take(value).into_rhai()).collect();
+        let mut lent: Vec<&mut Dynamic> = own.iter_mut().collect();
+        let done = context.call_native_fn_raw(name, true, &mut lent);
+        let object = own.into_iter().next().map(Datum::from);
+        if let (Some(first), Some(object)) = (values.first_mut(), object) {
+            *first = object;
         }
-        Ok(value)
+        let value = done.map_err(|error| placed(error, at))?;
+        if let Some(object) = values.first() {
+            self.is_bounded(object, at)?;
+        }
+        Ok(value.into())
     }
 
-    pub(super) fn get(&mut self, get: &Get) -> Result<Dynamic> {
+    pub(super) fn get(&mut self, get: &Get) -> Result<Datum> {
         if let Node::Local(place) = get.object {
             self.step()?;
-            let mut object = [take(self.local(place))];
-            let done = self.property(get, &mut object);
-            let [object] = object;
-            *self.local(place) = object;
-            return done;
+            let object = self.local(place);
+            if let Datum::Map(map) = object {
+                return found(map.get(get.name.as_str()), &get.name, get.at);
+            }
+            let object = object.clone();
+            return self.property(get, object);
         }
-        let mut object = [self.value(&get.object)?];
-        self.property(get, &mut object)
+        let object = self.value(&get.object)?;
+        self.property(get, object)
     }
 
-    fn property(&mut self, get: &Get, object: &mut [Dynamic; 1]) -> Result<Dynamic> {
-        let [value] = &*object;
-        if get.elvis && value.is_unit() {
-            return Ok(Dynamic::UNIT);
+    fn property(&mut self, get: &Get, object: Datum) -> Result<Datum> {
+        match &object {
+            Datum::Unit if get.elvis => return Ok(Datum::Unit),
+            Datum::Map(map) => return found(map.get(get.name.as_str()), &get.name, get.at),
+            _ => {}
         }
-        if value.is_map()
-            && let Ok(map) = value.as_map_ref()
+        let mut named = [object, get.name.clone().into()];
+        if let Some(done) =
+            named.first_chunk_mut().and_then(|alone: &mut [Datum; 1]| self.ours(&get.natives, alone, get.at))
         {
-            let found = map.get(get.name.as_str()).cloned();
-            return found
-                .ok_or_else(|| EvalAltResult::ErrorPropertyNotFound(get.name.to_string(), get.at).into());
-        }
-        let kind = value.type_name();
-        if let Some(done) = self.ours(&get.natives, &get.getter, object, get.at) {
             return done;
         }
         // What has no such property may have something under its name.
-        let [value] = &*object;
-        let mut named = [value.clone(), get.name.clone().into()];
-        if let Some(done) = self.ours(&get.indexers, INDEXER, &mut named, get.at) {
+        if let Some(done) = self.ours(&get.indexers, &mut named, get.at) {
             return done;
         }
-        self.by_rhai(&get.getter, object, get.at).map_err(|flow| match flow {
+        let [object, _] = named;
+        let kind = object.type_name();
+        self.by_rhai(&get.getter, &mut [object], get.at).map_err(|flow| match flow {
             Flow::Fail(error) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
                 let what =
                     format!("Unknown property '{}' - a getter is not registered for type '{kind}'", get.name);
@@ -195,70 +206,69 @@ impl Machine<'_> {
         })
     }
 
-    pub(super) fn index(&mut self, index: &Index) -> Result<Dynamic> {
+    pub(super) fn index(&mut self, index: &Index) -> Result<Datum> {
         if let Node::Local(place) = index.object {
             self.step()?;
             let key = self.value(&index.index)?;
-            let mut both = [take(self.local(place)), key];
-            let done = self.indexed(index, &mut both);
-            let [object, _] = both;
-            *self.local(place) = object;
-            return done;
+            let object = self.local(place).clone();
+            return self.indexed(index, object, key);
         }
         let object = self.value(&index.object)?;
         let key = self.value(&index.index)?;
-        self.indexed(index, &mut [object, key])
+        self.indexed(index, object, key)
     }
 
-    fn indexed(&mut self, index: &Index, both: &mut [Dynamic; 2]) -> Result<Dynamic> {
-        let [object, key] = &*both;
-        if index.elvis && object.is_unit() {
-            return Ok(Dynamic::UNIT);
+    fn indexed(&mut self, index: &Index, object: Datum, key: Datum) -> Result<Datum> {
+        let number = |key: &Datum| match key {
+            Datum::Integer(number) => Ok(*number),
+            other => Err(mismatch("i64", other.type_name(), index.at)),
+        };
+        match &object {
+            Datum::Unit if index.elvis => Ok(Datum::Unit),
+            Datum::Map(map) => match &key {
+                Datum::Text(name) => found(map.get(name.as_str()), name, index.at),
+                other => Err(mismatch("string", other.type_name(), index.at).into()),
+            },
+            Datum::List(list) => {
+                let number = number(&key)?;
+                let found = from_either_end(number, list.len()).and_then(|place| list.get(place));
+                let missing = || EvalAltResult::ErrorArrayBounds(list.len(), number, index.at).into();
+                found.cloned().ok_or_else(missing)
+            }
+            Datum::Text(text) if matches!(key, Datum::Integer(_)) => {
+                let (number, count) = (number(&key)?, text.chars().count());
+                let found = from_either_end(number, count).and_then(|place| text.chars().nth(place));
+                let missing = || EvalAltResult::ErrorStringBounds(count, number, index.at).into();
+                found.map(|found| Dynamic::from(found).into()).ok_or_else(missing)
+            }
+            _ => {
+                let mut both = [object, key];
+                self.ours(&index.natives, &mut both, index.at).unwrap_or_else(|| {
+                    let [object, _] = both;
+                    Err(EvalAltResult::ErrorIndexingType(object.type_name().to_owned(), index.at).into())
+                })
+            }
         }
-        if object.is_map()
-            && let Ok(map) = object.as_map_ref()
-        {
-            let key = key.as_immutable_string_ref().map_err(|found| mismatch("string", found, index.at))?;
-            let found = map.get(key.as_str()).cloned();
-            return found
-                .ok_or_else(|| EvalAltResult::ErrorPropertyNotFound(key.to_string(), index.at).into());
-        }
-        if object.is_array()
-            && let Ok(list) = object.as_array_ref()
-        {
-            let number = key.as_int().map_err(|found| mismatch("i64", found, index.at))?;
-            let found = from_either_end(number, list.len()).and_then(|place| list.get(place));
-            return found
-                .cloned()
-                .ok_or_else(|| EvalAltResult::ErrorArrayBounds(list.len(), number, index.at).into());
-        }
-        if object.is_string()
-            && let (Ok(text), Ok(number)) = (object.as_immutable_string_ref(), key.as_int())
-        {
-            let count = text.chars().count();
-            let found = from_either_end(number, count).and_then(|place| text.chars().nth(place));
-            return found
-                .map(Dynamic::from)
-                .ok_or_else(|| EvalAltResult::ErrorStringBounds(count, number, index.at).into());
-        }
-        let kind = object.type_name();
-        self.ours(&index.natives, INDEXER, both, index.at)
-            .unwrap_or_else(|| Err(EvalAltResult::ErrorIndexingType(kind.to_owned(), index.at).into()))
     }
+
+    fn put(&mut self, mark: usize, value: Datum) {
+        if let Some(place) = self.places.get_mut(mark) {
+            *place = value;
+        }
+    }
+
+    fn first(&mut self, mark: usize) -> Datum {
+        self.places.get_mut(mark).map(take).unwrap_or_default()
+    }
+}
+
+/// What a map has under a name.
+fn found(value: Option<&Datum>, name: &str, at: Position) -> Result<Datum> {
+    value.cloned().ok_or_else(|| EvalAltResult::ErrorPropertyNotFound(name.to_owned(), at).into())
 }
 
 /// A place counted from the beginning, or from the end where the number is negative.
 pub(super) fn from_either_end(number: INT, count: usize) -> Option<usize> {
     let distance = usize::try_from(number.unsigned_abs()).ok()?;
     if number < 0 { count.checked_sub(distance) } else { Some(distance) }
-}
-
-fn put(values: &mut [Dynamic], value: Dynamic) {
-    if let Some(first) = values.first_mut() {
-        *first = value;
-    }
-}
-
-fn first(values: &mut [Dynamic]) -> Dynamic {
-    values.first_mut().map(take).unwrap_or_default()
 }

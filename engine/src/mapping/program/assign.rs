@@ -1,14 +1,15 @@
 //! Sets variables, and parts of lists and maps that are kept in one.
 
-use std::mem::take;
+use std::{mem::take, sync::Arc};
 
-use rhai::{Dynamic, EvalAltResult, INT, ImmutableString, Position};
+use rhai::{EvalAltResult, INT, ImmutableString, Position};
 
 use super::{
     Assign, Place, Step,
     arguments::from_either_end,
     machine::{Flow, Machine, mismatch},
 };
+use crate::mapping::datum::Datum;
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -19,7 +20,7 @@ pub(super) enum Key {
 }
 
 impl Machine<'_> {
-    pub(super) fn assign(&mut self, assign: &Assign) -> Result<Dynamic> {
+    pub(super) fn assign(&mut self, assign: &Assign) -> Result<Datum> {
         let value = self.value(&assign.value)?;
         let keys = self.keys(&assign.place)?;
         let value = match &assign.operator {
@@ -29,14 +30,14 @@ impl Machine<'_> {
                 let done = self.compound(&mut target, operator, value, assign.at);
                 if done.is_err() {
                     self.give_back(&assign.place, &keys, target);
-                    return done.map(|()| Dynamic::UNIT);
+                    return done.map(|()| Datum::Unit);
                 }
                 target
             }
         };
         if keys.is_empty() {
             *self.local(assign.place.local) = value;
-            return Ok(Dynamic::UNIT);
+            return Ok(Datum::Unit);
         }
         let mut value = Some(value);
         within(self.local(assign.place.local), &keys, true, &mut |part| {
@@ -44,7 +45,7 @@ impl Machine<'_> {
         })?;
         let root = take(self.local(assign.place.local));
         *self.local(assign.place.local) = self.bounded(root, assign.at)?;
-        Ok(Dynamic::UNIT)
+        Ok(Datum::Unit)
     }
 
     /// The way to a part of a variable.
@@ -53,31 +54,25 @@ impl Machine<'_> {
         for step in &place.steps {
             keys.push(match step {
                 Step::Name(name, at) => Key::Name(name.clone(), *at, true),
-                Step::Index(node, at) => {
-                    let key = self.value(node)?;
-                    match key.as_int() {
-                        Ok(number) => Key::Number(number, *at),
-                        Err(found) => {
-                            let name =
-                                key.into_immutable_string().map_err(|_| mismatch("i64", found, *at))?;
-                            Key::Name(name, *at, false)
-                        }
-                    }
-                }
+                Step::Index(node, at) => match self.value(node)? {
+                    Datum::Integer(number) => Key::Number(number, *at),
+                    Datum::Text(name) => Key::Name(name, *at, false),
+                    other => return Err(mismatch("i64", other.type_name(), *at).into()),
+                },
             });
         }
         Ok(keys)
     }
 
     /// Takes a part of a variable out.
-    pub(super) fn taken(&mut self, place: &Place, keys: &[Key]) -> Result<Dynamic> {
-        let mut found = Dynamic::UNIT;
+    pub(super) fn taken(&mut self, place: &Place, keys: &[Key]) -> Result<Datum> {
+        let mut found = Datum::Unit;
         within(self.local(place.local), keys, false, &mut |part| found = take(part))?;
         Ok(found)
     }
 
     /// Puts a part back that was taken out.
-    pub(super) fn give_back(&mut self, place: &Place, keys: &[Key], value: Dynamic) {
+    pub(super) fn give_back(&mut self, place: &Place, keys: &[Key], value: Datum) {
         let mut value = Some(value);
         // It was there a moment ago.
         let _ =
@@ -91,24 +86,25 @@ pub(super) fn leads_elsewhere(error: &EvalAltResult) -> bool {
 }
 
 /// Works on a part of a value. A map gets what it has not yet, as the last step of an assignment.
-fn within(value: &mut Dynamic, keys: &[Key], new: bool, work: &mut dyn FnMut(&mut Dynamic)) -> Result<()> {
+fn within(value: &mut Datum, keys: &[Key], new: bool, work: &mut dyn FnMut(&mut Datum)) -> Result<()> {
     let Some((key, rest)) = keys.split_first() else {
         work(value);
         return Ok(());
     };
     match key {
         Key::Name(name, at, is_property) => {
-            let kind = value.type_name();
-            let Ok(mut map) = value.as_map_mut() else {
+            let Datum::Map(map) = value else {
+                let kind = value.type_name();
                 let what =
                     format!("Unknown property '{name}' - a setter is not registered for type '{kind}'");
                 return Err(EvalAltResult::ErrorDotExpr(what, *at).into());
             };
+            let map = Arc::make_mut(map);
             if !map.contains_key(name.as_str()) {
                 if !(new && rest.is_empty()) && *is_property {
                     return Err(EvalAltResult::ErrorPropertyNotFound(name.to_string(), *at).into());
                 }
-                map.insert(name.as_str().into(), Dynamic::UNIT);
+                map.insert(name.as_str().into(), Datum::Unit);
             }
             match map.get_mut(name.as_str()) {
                 Some(part) => within(part, rest, new, work),
@@ -116,10 +112,10 @@ fn within(value: &mut Dynamic, keys: &[Key], new: bool, work: &mut dyn FnMut(&mu
             }
         }
         Key::Number(number, at) => {
-            let kind = value.type_name();
-            let Ok(mut list) = value.as_array_mut() else {
-                return Err(EvalAltResult::ErrorIndexingType(kind.to_owned(), *at).into());
+            let Datum::List(list) = value else {
+                return Err(EvalAltResult::ErrorIndexingType(value.type_name().to_owned(), *at).into());
             };
+            let list = Arc::make_mut(list);
             let count = list.len();
             match from_either_end(*number, count).and_then(|place| list.get_mut(place)) {
                 Some(part) => within(part, rest, new, work),

@@ -95,7 +95,7 @@ impl Lower<'_> {
             return Err(Unable);
         }
         if let Some(value) = expression.get_literal_value(None) {
-            return if value.is_fnptr() { Err(Unable) } else { Ok(Node::Constant(value)) };
+            return if value.is_fnptr() { Err(Unable) } else { Ok(Node::Constant(value.into())) };
         }
         Ok(match expression {
             Expr::InterpolatedString(pieces, at) => Node::Text(self.all(pieces)?, *at),

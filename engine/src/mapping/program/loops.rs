@@ -2,12 +2,13 @@
 
 use std::ops::{Range, RangeInclusive};
 
-use rhai::{Array, Dynamic, EvalAltResult, INT};
+use rhai::{Dynamic, EvalAltResult, INT};
 
 use super::{
     Each, For, While,
     machine::{Flow, Machine},
 };
+use crate::mapping::datum::Datum;
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -46,26 +47,27 @@ impl Kind {
 }
 
 impl Machine<'_> {
-    pub(super) fn each(&mut self, each: &Each) -> Result<Dynamic> {
-        let list = self.value(&each.list)?;
-        let kind = self.engine.map_type_name(list.type_name()).to_owned();
-        let Ok(list) = list.into_array() else {
-            let call = format!("{} ({kind}, Fn)", each.kind.name());
-            return Err(EvalAltResult::ErrorFunctionNotFound(call, each.at).into());
+    pub(super) fn each(&mut self, each: &Each) -> Result<Datum> {
+        let list = match self.value(&each.list)? {
+            Datum::List(list) => list,
+            other => {
+                let kind = self.engine.map_type_name(other.type_name());
+                let call = format!("{} ({kind}, Fn)", each.kind.name());
+                return Err(EvalAltResult::ErrorFunctionNotFound(call, each.at).into());
+            }
         };
-        let mut kept = Array::new();
-        for (number, item) in list.into_iter().enumerate() {
-            let spare = matches!(each.kind, Kind::Filter | Kind::Find).then(|| item.clone());
-            *self.local(each.item) = item;
+        let mut kept = Vec::new();
+        for (number, item) in list.iter().enumerate() {
+            *self.local(each.item) = item.clone();
             if let Some(place) = each.number {
                 *self.local(place) = (number as INT).into();
             }
             let said = self.closure(each)?;
-            let holds = said.as_bool().unwrap_or(false);
+            let holds = matches!(said, Datum::Truth(true));
             match each.kind {
                 Kind::Map => kept.push(said),
-                Kind::Filter if holds => kept.extend(spare),
-                Kind::Find if holds => return Ok(spare.unwrap_or_default()),
+                Kind::Filter if holds => kept.push(item.clone()),
+                Kind::Find if holds => return Ok(item.clone()),
                 Kind::Some if holds => return Ok(true.into()),
                 Kind::All if !holds => return Ok(false.into()),
                 _ => {}
@@ -73,13 +75,13 @@ impl Machine<'_> {
         }
         match each.kind {
             Kind::Filter | Kind::Map => self.bounded(kept.into(), each.at),
-            Kind::Find => Ok(Dynamic::UNIT),
+            Kind::Find => Ok(Datum::Unit),
             Kind::Some => Ok(false.into()),
             Kind::All => Ok(true.into()),
         }
     }
 
-    fn closure(&mut self, each: &Each) -> Result<Dynamic> {
+    fn closure(&mut self, each: &Each) -> Result<Datum> {
         let mark = self.mark();
         match self.block(&each.body) {
             Err(Flow::Return(value)) => {
@@ -90,7 +92,7 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn while_loop(&mut self, again: &While) -> Result<Dynamic> {
+    pub(super) fn while_loop(&mut self, again: &While) -> Result<Datum> {
         let mut first = again.after.is_some();
         loop {
             self.step()?;
@@ -99,7 +101,7 @@ impl Machine<'_> {
                 && let Some(condition) = &again.condition
                 && self.is_so(condition)? != wanted
             {
-                return Ok(Dynamic::UNIT);
+                return Ok(Datum::Unit);
             }
             if let Some(value) = self.round(&again.body)? {
                 return Ok(value);
@@ -107,25 +109,24 @@ impl Machine<'_> {
         }
     }
 
-    pub(super) fn for_loop(&mut self, each: &For) -> Result<Dynamic> {
-        let over = self.value(&each.over)?;
-        if let Some(range) = over.read_lock::<Range<INT>>().map(|range| range.clone()) {
-            return self.rounds(each, range.map(Dynamic::from));
-        }
-        if let Some(range) = over.read_lock::<RangeInclusive<INT>>().map(|range| range.clone()) {
-            return self.rounds(each, range.map(Dynamic::from));
-        }
-        if let Ok(text) = over.as_immutable_string_ref() {
-            let chars: Vec<char> = text.chars().collect();
-            return self.rounds(each, chars.into_iter().map(Dynamic::from));
-        }
-        match over.into_array() {
-            Ok(list) => self.rounds(each, list.into_iter()),
-            Err(_) => Err(EvalAltResult::ErrorFor(each.at).into()),
+    pub(super) fn for_loop(&mut self, each: &For) -> Result<Datum> {
+        match self.value(&each.over)? {
+            Datum::List(list) => self.rounds(each, list.iter().cloned()),
+            Datum::Text(text) => self.rounds(each, text.chars().map(|one| Dynamic::from(one).into())),
+            Datum::Other(over) => {
+                if let Some(range) = over.read_lock::<Range<INT>>().map(|range| range.clone()) {
+                    return self.rounds(each, range.map(Datum::Integer));
+                }
+                if let Some(range) = over.read_lock::<RangeInclusive<INT>>().map(|range| range.clone()) {
+                    return self.rounds(each, range.map(Datum::Integer));
+                }
+                Err(EvalAltResult::ErrorFor(each.at).into())
+            }
+            _ => Err(EvalAltResult::ErrorFor(each.at).into()),
         }
     }
 
-    fn rounds(&mut self, each: &For, items: impl Iterator<Item = Dynamic>) -> Result<Dynamic> {
+    fn rounds(&mut self, each: &For, items: impl Iterator<Item = Datum>) -> Result<Datum> {
         for (number, item) in items.enumerate() {
             self.step()?;
             *self.local(each.item) = item;
@@ -136,11 +137,11 @@ impl Machine<'_> {
                 return Ok(value);
             }
         }
-        Ok(Dynamic::UNIT)
+        Ok(Datum::Unit)
     }
 
     /// One round of a loop, and its value if it was the last.
-    fn round(&mut self, body: &[super::Node]) -> Result<Option<Dynamic>> {
+    fn round(&mut self, body: &[super::Node]) -> Result<Option<Datum>> {
         let mark = self.mark();
         let value = match self.block(body) {
             Ok(_) => return Ok(None),

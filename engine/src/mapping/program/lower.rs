@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use rhai::{AST, ASTFlags, ASTNode, Dynamic, Expr, FlowControl, ImmutableString, Module, Stmt, StmtBlock};
+use rhai::{AST, ASTFlags, ASTNode, Expr, FlowControl, ImmutableString, Module, Stmt, StmtBlock};
 
 use super::{
     Arm, Assign, Compound, Condition, For, Function, If, Node, Place, Program, Step, Switch, While,
     operators::Kind,
 };
-use crate::mapping::host::Natives;
+use crate::mapping::{datum::Datum, host::Natives};
 
 /// Why a function has no program: Rhai must run what calls it.
 #[derive(Debug)]
@@ -27,7 +27,7 @@ pub(in crate::mapping) struct Library {
     constants: BTreeMap<String, Constants>,
 }
 
-pub(super) type Constants = BTreeMap<String, Dynamic>;
+pub(super) type Constants = BTreeMap<String, Datum>;
 
 /// A script that is to be lowered.
 pub(in crate::mapping) struct Source<'a> {
@@ -113,7 +113,7 @@ impl Library {
         self.numbers.get(script)?.get(&(name.to_owned(), parameters)).copied()
     }
 
-    pub(super) fn constant(&self, script: &str, name: &str) -> Option<&Dynamic> {
+    pub(super) fn constant(&self, script: &str, name: &str) -> Option<&Datum> {
         self.constants.get(script)?.get(name)
     }
 }
@@ -200,7 +200,7 @@ impl<'a> Lower<'a> {
 
     pub fn statement(&mut self, statement: &Stmt) -> Lowering<Node> {
         Ok(match statement {
-            Stmt::Noop(_) => Node::Constant(Dynamic::UNIT),
+            Stmt::Noop(_) => Node::Constant(Datum::Unit),
             Stmt::Expr(expression) => self.expression(expression)?,
             Stmt::FnCall(call, at) => self.call(call, *at)?,
             Stmt::Block(block) => Node::Block(self.block(block)?),
@@ -237,7 +237,7 @@ impl<'a> Lower<'a> {
     }
 
     fn optional(&mut self, expression: Option<&Expr>) -> Lowering<Node> {
-        expression.map_or(Ok(Node::Constant(Dynamic::UNIT)), |value| self.expression(value))
+        expression.map_or(Ok(Node::Constant(Datum::Unit)), |value| self.expression(value))
     }
 
     pub fn condition(&mut self, expression: &Expr) -> Lowering<Condition> {
@@ -280,7 +280,7 @@ impl<'a> Lower<'a> {
             let arms: Vec<usize> = case.blocks.iter().copied().collect();
             match case.value.as_immutable_string_ref() {
                 Ok(text) => drop(switch.texts.insert(text.clone(), arms)),
-                Err(_) => switch.values.push((case.value.clone(), arms)),
+                Err(_) => switch.values.push((case.value.clone().into(), arms)),
             }
         }
         for arm in &cases.expressions {

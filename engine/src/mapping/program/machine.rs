@@ -1,11 +1,17 @@
 //! Runs a program.
 
+use std::sync::Arc;
+
 use rhai::{
-    Array, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, NativeCallContext, Position,
+    Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, NativeCallContext, Position,
 };
 
 use super::{Call, Condition, Function, If, Node, Program, Switch};
-use crate::mapping::{Limits, current, fault::Verdict};
+use crate::mapping::{
+    Limits, current,
+    datum::{Datum, Map},
+    fault::Verdict,
+};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -15,8 +21,8 @@ const CLOCK_EVERY: u64 = 256;
 /// What ends the steps that follow.
 pub(super) enum Flow {
     Fail(Box<EvalAltResult>),
-    Return(Dynamic),
-    Break(Dynamic),
+    Return(Datum),
+    Break(Datum),
     Continue,
 }
 
@@ -39,7 +45,7 @@ pub(super) struct Machine<'a> {
     pub limits: &'a Limits,
     global: &'a GlobalRuntimeState,
     /// The variables of all functions that are under way, and the arguments of calls that are being made.
-    places: Vec<Dynamic>,
+    pub places: Vec<Datum>,
     /// Where the variables of the innermost function begin.
     frame: usize,
     depth: usize,
@@ -50,11 +56,11 @@ pub(super) struct Machine<'a> {
 pub(in crate::mapping) fn run(
     program: &Program,
     function: usize,
-    argument: Dynamic,
+    argument: Datum,
     engine: &Engine,
     limits: &Limits,
     global: &GlobalRuntimeState,
-) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
+) -> std::result::Result<Datum, Box<EvalAltResult>> {
     let mut machine = Machine {
         program,
         engine,
@@ -68,14 +74,14 @@ pub(in crate::mapping) fn run(
     let arguments = [Node::Constant(argument)];
     match machine.enter(function, &arguments, Position::NONE) {
         Ok(value) | Err(Flow::Return(value) | Flow::Break(value)) => Ok(value),
-        Err(Flow::Continue) => Ok(Dynamic::UNIT),
+        Err(Flow::Continue) => Ok(Datum::Unit),
         Err(Flow::Fail(error)) => Err(error),
     }
 }
 
 impl Machine<'_> {
     /// The value of a step.
-    pub fn value(&mut self, node: &Node) -> Result<Dynamic> {
+    pub fn value(&mut self, node: &Node) -> Result<Datum> {
         self.step()?;
         match node {
             Node::Constant(value) => Ok(value.clone()),
@@ -83,18 +89,18 @@ impl Machine<'_> {
             Node::Let(place, value) => {
                 let value = self.value(value)?;
                 *self.local(*place) = value;
-                Ok(Dynamic::UNIT)
+                Ok(Datum::Unit)
             }
             Node::Assign(assign) => self.assign(assign),
             Node::Text(pieces, at) => self.text(pieces, *at),
             Node::List(items, at) => {
-                let items = items.iter().map(|item| self.value(item)).collect::<Result<Array>>()?;
-                self.bounded(Dynamic::from_array(items), *at)
+                let items = items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>>>()?;
+                self.bounded(items.into(), *at)
             }
             Node::Map(pairs, at) => {
                 let pair = |(name, value): &(rhai::Identifier, Node)| Ok((name.clone(), self.value(value)?));
-                let map = pairs.iter().map(pair).collect::<Result<rhai::Map>>()?;
-                self.bounded(Dynamic::from_map(map), *at)
+                let map = pairs.iter().map(pair).collect::<Result<Map>>()?;
+                self.bounded(Datum::Map(Arc::new(map)), *at)
             }
             Node::Call(call) => self.call(call),
             Node::Native(call) => self.native(call),
@@ -112,7 +118,9 @@ impl Machine<'_> {
             Node::While(again) => self.while_loop(again),
             Node::For(each) => self.for_loop(each),
             Node::Return(value) => Err(Flow::Return(self.value(value)?)),
-            Node::Throw(value, at) => Err(EvalAltResult::ErrorRuntime(self.value(value)?, *at).into()),
+            Node::Throw(value, at) => {
+                Err(EvalAltResult::ErrorRuntime(self.value(value)?.into_rhai(), *at).into())
+            }
             Node::Break(value) => Err(Flow::Break(self.value(value)?)),
             Node::Continue => Err(Flow::Continue),
         }
@@ -131,9 +139,9 @@ impl Machine<'_> {
     }
 
     /// The value of the last of several steps.
-    pub fn block(&mut self, nodes: &[Node]) -> Result<Dynamic> {
+    pub fn block(&mut self, nodes: &[Node]) -> Result<Datum> {
         match nodes {
-            [] => Ok(Dynamic::UNIT),
+            [] => Ok(Datum::Unit),
             [before @ .., last] => {
                 for node in before {
                     drop(self.value(node)?);
@@ -144,10 +152,10 @@ impl Machine<'_> {
     }
 
     /// A variable of the function at hand.
-    pub fn local(&mut self, place: usize) -> &mut Dynamic {
+    pub fn local(&mut self, place: usize) -> &mut Datum {
         let place = self.frame + place;
         if place >= self.places.len() {
-            self.places.resize(place + 1, Dynamic::UNIT); // never: a function makes room for its own
+            self.places.resize(place + 1, Datum::Unit); // never: a function makes room for its own
         }
         #[allow(clippy::indexing_slicing)] // made sure of above
         &mut self.places[place]
@@ -163,11 +171,11 @@ impl Machine<'_> {
         self.places.truncate(mark);
     }
 
-    fn call(&mut self, call: &Call) -> Result<Dynamic> {
+    fn call(&mut self, call: &Call) -> Result<Datum> {
         self.enter(call.function, &call.arguments, call.at)
     }
 
-    fn enter(&mut self, number: usize, arguments: &[Node], at: Position) -> Result<Dynamic> {
+    fn enter(&mut self, number: usize, arguments: &[Node], at: Position) -> Result<Datum> {
         let program = self.program;
         let Some(Some(function)) = program.functions.get(number) else {
             return Err(EvalAltResult::ErrorFunctionNotFound(String::new(), at).into());
@@ -180,7 +188,7 @@ impl Machine<'_> {
         if self.depth >= self.limits.depth {
             return Err(EvalAltResult::ErrorStackOverflow(at).into());
         }
-        self.places.resize(frame + function.places, Dynamic::UNIT);
+        self.places.resize(frame + function.places, Datum::Unit);
         let outer = std::mem::replace(&mut self.frame, frame);
         self.depth += 1;
         let done = self.block(&function.body);
@@ -189,7 +197,7 @@ impl Machine<'_> {
         self.places.truncate(frame);
         match done {
             Err(Flow::Return(value) | Flow::Break(value)) => Ok(value),
-            Err(Flow::Continue) => Ok(Dynamic::UNIT),
+            Err(Flow::Continue) => Ok(Datum::Unit),
             Err(Flow::Fail(error)) => Err(inside(function, error, at).into()),
             done => done,
         }
@@ -197,12 +205,14 @@ impl Machine<'_> {
 
     /// Whether a condition holds.
     pub fn is_so(&mut self, condition: &Condition) -> Result<bool> {
-        let value = self.value(&condition.node)?;
-        value.as_bool().map_err(|found| mismatch("bool", found, condition.at).into())
+        match self.value(&condition.node)? {
+            Datum::Truth(truth) => Ok(truth),
+            other => Err(mismatch("bool", other.type_name(), condition.at).into()),
+        }
     }
 
     /// `&&` and `||`: whether one of them is what decides.
-    fn first_is(&mut self, conditions: &[Condition], deciding: bool) -> Result<Dynamic> {
+    fn first_is(&mut self, conditions: &[Condition], deciding: bool) -> Result<Datum> {
         for condition in conditions {
             if self.is_so(condition)? == deciding {
                 return Ok(deciding.into());
@@ -211,17 +221,17 @@ impl Machine<'_> {
         Ok((!deciding).into())
     }
 
-    fn first_of(&mut self, nodes: &[Node]) -> Result<Dynamic> {
+    fn first_of(&mut self, nodes: &[Node]) -> Result<Datum> {
         for node in nodes {
             let value = self.value(node)?;
             if !value.is_unit() {
                 return Ok(value);
             }
         }
-        Ok(Dynamic::UNIT)
+        Ok(Datum::Unit)
     }
 
-    fn branch(&mut self, branches: &If) -> Result<Dynamic> {
+    fn branch(&mut self, branches: &If) -> Result<Datum> {
         if self.is_so(&branches.condition)? {
             self.block(&branches.then)
         } else {
@@ -229,19 +239,18 @@ impl Machine<'_> {
         }
     }
 
-    fn switch(&mut self, switch: &Switch) -> Result<Dynamic> {
+    fn switch(&mut self, switch: &Switch) -> Result<Datum> {
         let on = self.value(&switch.on)?;
         let mut fitting: &[usize] = &[];
-        if on.is_string()
-            && let Ok(text) = on.as_immutable_string_ref()
-        {
-            fitting = switch.texts.get(&*text).map_or(&[], Vec::as_slice);
+        if let Datum::Text(text) = &on {
+            fitting = switch.texts.get(text).map_or(&[], Vec::as_slice);
         } else if let Some((_, arms)) =
             switch.values.iter().find(|(own, _)| super::operators::is_same(own, &on))
         {
             fitting = arms;
         }
-        let ranges = switch.ranges.iter().filter(|range| range.contains(&on)).map(rhai::RangeCase::index);
+        let within = |range: &&rhai::RangeCase| range.contains(&on.clone().into_rhai());
+        let ranges = switch.ranges.iter().filter(within).map(rhai::RangeCase::index);
         for place in fitting.iter().copied().chain(ranges) {
             let Some(arm) = switch.arms.get(place) else { continue };
             match &arm.condition {
@@ -251,16 +260,18 @@ impl Machine<'_> {
         }
         match switch.default.and_then(|place| switch.arms.get(place)) {
             Some(arm) => self.value(&arm.value),
-            None => Ok(Dynamic::UNIT),
+            None => Ok(Datum::Unit),
         }
     }
 
-    fn text(&mut self, pieces: &[Node], at: Position) -> Result<Dynamic> {
+    fn text(&mut self, pieces: &[Node], at: Position) -> Result<Datum> {
         let mut text = String::new();
         for piece in pieces {
-            let value = self.value(piece)?;
-            let said = if value.is_string() { value } else { self.by_rhai("to_string", &mut [value], at)? };
-            text.push_str(&said.into_immutable_string().unwrap_or_default());
+            let said = match self.value(piece)? {
+                Datum::Text(said) => Datum::Text(said),
+                value => self.by_rhai("to_string", &mut [value], at)?,
+            };
+            text.push_str(said.as_text().map_or("", |said| said.as_str()));
             self.fits(text.len(), self.limits.text_bytes, "Length of string", at)?;
         }
         Ok(ImmutableString::from(text).into())
@@ -272,16 +283,20 @@ impl Machine<'_> {
     }
 
     /// The value, if it is not larger than a value may be.
-    pub fn bounded(&self, value: Dynamic, at: Position) -> Result<Dynamic> {
-        if !(value.is_string() || value.is_array() || value.is_map()) {
-            return Ok(value);
+    pub fn bounded(&self, value: Datum, at: Position) -> Result<Datum> {
+        self.is_bounded(&value, at)?;
+        Ok(value)
+    }
+
+    pub fn is_bounded(&self, value: &Datum, at: Position) -> Result<()> {
+        if !matches!(value, Datum::Text(_) | Datum::List(_) | Datum::Map(_)) {
+            return Ok(());
         }
         let mut size = Size::default();
-        size.add(&value);
+        size.add(value);
         self.fits(size.text, self.limits.text_bytes, "Length of string", at)?;
         self.fits(size.items, self.limits.items, "Size of array/BLOB", at)?;
-        self.fits(size.pairs, self.limits.items, "Size of object map", at)?;
-        Ok(value)
+        self.fits(size.pairs, self.limits.items, "Size of object map", at)
     }
 
     fn fits(&self, size: usize, limit: usize, what: &str, at: Position) -> Result<()> {
@@ -301,22 +316,18 @@ struct Size {
 }
 
 impl Size {
-    fn add(&mut self, value: &Dynamic) {
-        // Asked first what it is: what it is not has to be named, which takes longer.
-        if value.is_string()
-            && let Ok(text) = value.as_immutable_string_ref()
-        {
-            self.text += text.len();
-        } else if value.is_array()
-            && let Ok(list) = value.as_array_ref()
-        {
-            self.items += list.len();
-            list.iter().for_each(|item| self.add(item));
-        } else if value.is_map()
-            && let Ok(map) = value.as_map_ref()
-        {
-            self.pairs += map.len();
-            map.values().for_each(|item| self.add(item));
+    fn add(&mut self, value: &Datum) {
+        match value {
+            Datum::Text(text) => self.text += text.len(),
+            Datum::List(items) => {
+                self.items += items.len();
+                items.iter().for_each(|item| self.add(item));
+            }
+            Datum::Map(map) => {
+                self.pairs += map.len();
+                map.values().for_each(|item| self.add(item));
+            }
+            _ => {}
         }
     }
 }

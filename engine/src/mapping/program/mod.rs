@@ -20,9 +20,9 @@ mod standard;
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use rhai::{Dynamic, ImmutableString, Position, RangeCase};
+use rhai::{ImmutableString, Position, RangeCase};
 
-use super::host::Native;
+use super::{datum::Datum, host::Native};
 pub(super) use lower::{Library, Source};
 pub(super) use machine::run;
 
@@ -45,7 +45,7 @@ struct Function {
 
 /// A step of a program: each has a value, which is `()` where nothing else is said.
 enum Node {
-    Constant(Dynamic),
+    Constant(Datum),
     /// A variable, by its place in the frame.
     Local(usize),
     /// `let`: sets a variable.
@@ -160,7 +160,7 @@ struct Switch {
     /// The arms to try, in order, by the text that they stand for.
     texts: HashMap<ImmutableString, Vec<usize>, RandomState>,
     /// The same for what is no text.
-    values: Vec<(Dynamic, Vec<usize>)>,
+    values: Vec<(Datum, Vec<usize>)>,
     ranges: Vec<RangeCase>,
     arms: Vec<Arm>,
     default: Option<usize>,

@@ -1,12 +1,14 @@
 //! Operators between values of Rhai's own types. All others are native functions.
 
-use rhai::{Dynamic, EvalAltResult, ImmutableString, Position};
+use std::sync::Arc;
+
+use rhai::{EvalAltResult, Position};
 
 use super::{
     Compound, Node, Operator,
-    machine::{Flow, Machine, placed},
+    machine::{Flow, Machine},
 };
-use crate::mapping::host::{Native, by_reference};
+use crate::mapping::{datum::Datum, host::Native};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -39,7 +41,7 @@ impl Kind {
 }
 
 impl Machine<'_> {
-    pub(super) fn operator(&mut self, operator: &Operator) -> Result<Dynamic> {
+    pub(super) fn operator(&mut self, operator: &Operator) -> Result<Datum> {
         // Two texts are compared where they are.
         if let (Node::Local(place), Node::Constant(right)) = (&operator.left, &operator.right) {
             self.step()?;
@@ -57,9 +59,9 @@ impl Machine<'_> {
         kind: Kind,
         name: &str,
         natives: &[Native],
-        mut both: [Dynamic; 2],
+        mut both: [Datum; 2],
         at: Position,
-    ) -> Result<Dynamic> {
+    ) -> Result<Datum> {
         let [left, right] = &both;
         if let Some(value) = compared(kind, left, right) {
             return Ok(value.into());
@@ -70,7 +72,7 @@ impl Machine<'_> {
             return self.bounded(value, at);
         }
         let unlike = unlike(kind, left, right);
-        if let Some(done) = self.ours(natives, name, &mut both, at) {
+        if let Some(done) = self.ours(natives, &mut both, at) {
             return done;
         }
         match unlike {
@@ -82,8 +84,8 @@ impl Machine<'_> {
     /// `one == other` as a script says it.
     pub(super) fn is_equal(
         &self,
-        one: &Dynamic,
-        other: &Dynamic,
+        one: &Datum,
+        other: &Datum,
         natives: &[Native],
         at: Position,
     ) -> Result<bool> {
@@ -91,15 +93,15 @@ impl Machine<'_> {
             return Ok(value);
         }
         let value = self.operated(Kind::Equal, "==", natives, [one.clone(), other.clone()], at)?;
-        Ok(value.as_bool().unwrap_or(false))
+        Ok(matches!(value, Datum::Truth(true)))
     }
 
     /// `target += value`
     pub(super) fn compound(
         &mut self,
-        target: &mut Dynamic,
+        target: &mut Datum,
         operator: &Compound,
-        value: Dynamic,
+        value: Datum,
         at: Position,
     ) -> Result<()> {
         if operator.kind == Kind::Plus {
@@ -107,70 +109,50 @@ impl Machine<'_> {
                 *target = self.bounded(sum, at)?;
                 return Ok(());
             }
-            if target.is_array() && value.is_array() {
-                let more = value.into_array().unwrap_or_default();
-                if let Ok(mut list) = target.as_array_mut() {
-                    list.extend(more);
-                }
-                return self.still_bounded(target, at);
+            if let (Datum::List(list), Datum::List(more)) = (&mut *target, &value) {
+                Arc::make_mut(list).extend(more.iter().cloned());
+                return self.is_bounded(target, at);
             }
         }
         let mut both = [std::mem::take(target), value];
         let done = self.in_place(operator, &mut both, at);
         let [kept, _] = both;
         *target = done?.unwrap_or(kept);
-        self.still_bounded(target, at)
+        self.is_bounded(target, at)
     }
 
     /// By a function for `+=`, else by one for `+`, whose value is what is kept.
     fn in_place(
         &mut self,
         operator: &Compound,
-        both: &mut [Dynamic; 2],
+        both: &mut [Datum; 2],
         at: Position,
-    ) -> Result<Option<Dynamic>> {
+    ) -> Result<Option<Datum>> {
         let mut spare = both.clone();
-        let context = self.context(operator.name, at);
-        match by_reference(both, |both| context.call_native_fn_raw(operator.name, true, both)) {
+        match self.by_rhai(operator.name, both, at) {
             Ok(_) => Ok(None),
-            Err(error) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
-                let done = self.ours(&operator.natives, operator.plain, &mut spare, at);
+            Err(Flow::Fail(error)) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
+                let done = self.ours(&operator.natives, &mut spare, at);
                 done.unwrap_or_else(|| self.by_rhai(operator.plain, &mut spare, at)).map(Some)
             }
-            Err(error) => Err(placed(error, at).into()),
+            Err(flow) => Err(flow),
         }
-    }
-
-    fn still_bounded(&self, value: &mut Dynamic, at: Position) -> Result<()> {
-        *value = self.bounded(std::mem::take(value), at)?;
-        Ok(())
     }
 }
 
 /// The comparison of two values of one of Rhai's own types.
-fn compared(kind: Kind, left: &Dynamic, right: &Dynamic) -> Option<bool> {
-    // Asked first what they are: what they are not has to be named, which takes longer.
-    if left.is_string() && right.is_string() {
-        return ordered(
-            kind,
-            left.as_immutable_string_ref().ok()?.as_str(),
-            right.as_immutable_string_ref().ok()?.as_str(),
-        );
-    }
-    if left.is_int() && right.is_int() {
-        return ordered(kind, left.as_int().ok()?, right.as_int().ok()?);
-    }
-    if left.is_bool() && right.is_bool() {
-        return ordered(kind, left.as_bool().ok()?, right.as_bool().ok()?);
-    }
-    if left.is_unit() && right.is_unit() {
-        return match kind {
+fn compared(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
+    match (left, right) {
+        (Datum::Text(left), Datum::Text(right)) => ordered(kind, left.as_str(), right.as_str()),
+        (Datum::Integer(left), Datum::Integer(right)) => ordered(kind, left, right),
+        (Datum::Truth(left), Datum::Truth(right)) => ordered(kind, left, right),
+        (Datum::Unit, Datum::Unit) => match kind {
             Kind::Equal => Some(true),
             Kind::Plus | Kind::Other => None,
             _ => Some(false),
-        };
+        },
+        _ => None,
     }
-    None
 }
 
 fn ordered<T: PartialOrd>(kind: Kind, left: T, right: T) -> Option<bool> {
@@ -186,9 +168,8 @@ fn ordered<T: PartialOrd>(kind: Kind, left: T, right: T) -> Option<bool> {
 }
 
 /// What Rhai says of values of different types that no function compares: they are unequal, and none is more.
-fn unlike(kind: Kind, left: &Dynamic, right: &Dynamic) -> Option<bool> {
-    let number = |value: &Dynamic| value.is_int() || value.is_float();
-    if left.type_id() == right.type_id() || number(left) && number(right) {
+fn unlike(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
+    if left.kind() == right.kind() || left.is_number() && right.is_number() {
         return None;
     }
     match kind {
@@ -199,23 +180,25 @@ fn unlike(kind: Kind, left: &Dynamic, right: &Dynamic) -> Option<bool> {
 }
 
 /// The sum of two numbers, or a text and another one.
-fn sum(left: &Dynamic, right: &Dynamic) -> Option<Dynamic> {
-    if left.is_string() && right.is_string() {
-        let (left, right) = (left.as_immutable_string_ref().ok()?, right.as_immutable_string_ref().ok()?);
-        let mut text = String::with_capacity(left.len() + right.len());
-        text.push_str(&left);
-        text.push_str(&right);
-        return Some(ImmutableString::from(text).into());
+fn sum(left: &Datum, right: &Datum) -> Option<Datum> {
+    match (left, right) {
+        (Datum::Text(left), Datum::Text(right)) => {
+            let mut text = String::with_capacity(left.len() + right.len());
+            text.push_str(left);
+            text.push_str(right);
+            Some(Datum::Text(text.into()))
+        }
+        (Datum::Integer(left), Datum::Integer(right)) => left.checked_add(*right).map(Datum::Integer),
+        _ => None,
     }
-    if left.is_int() && right.is_int() {
-        return left.as_int().ok()?.checked_add(right.as_int().ok()?).map(Dynamic::from);
-    }
-    None
 }
 
 /// Whether a value is the one that a `switch` names: of the same type, and equal.
-pub(super) fn is_same(one: &Dynamic, other: &Dynamic) -> bool {
-    one.type_id() == other.type_id()
-        && (compared(Kind::Equal, one, other).unwrap_or(false)
-            || matches!((one.as_char(), other.as_char()), (Ok(one), Ok(other)) if one == other))
+pub(super) fn is_same(one: &Datum, other: &Datum) -> bool {
+    match (one, other) {
+        (Datum::Other(one), Datum::Other(other)) => {
+            matches!((one.as_char(), other.as_char()), (Ok(one), Ok(other)) if one == other)
+        }
+        _ => compared(Kind::Equal, one, other).unwrap_or(false),
+    }
 }

@@ -1,8 +1,13 @@
 //! Those of Rhai's functions for texts and lists that mappings call all the time, as Rhai has them.
 
-use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString, Position};
+use std::{mem::take, sync::Arc};
 
-use crate::mapping::Limits;
+use rhai::{EvalAltResult, INT, ImmutableString, Position};
+
+use crate::mapping::{
+    Limits,
+    datum::{Datum, List},
+};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
@@ -36,48 +41,48 @@ impl Method {
 }
 
 /// What the function gives; nothing when it is not for values of these types.
-pub(super) fn call(method: Method, values: &mut [Dynamic], limits: &Limits) -> Option<Result<Dynamic>> {
+pub(super) fn call(method: Method, values: &mut [Datum], limits: &Limits) -> Option<Result<Datum>> {
     let (object, arguments) = values.split_first_mut()?;
-    if object.is_string() {
-        return of_text(method, &*object.as_immutable_string_ref().ok()?, arguments).map(Ok);
+    match object {
+        Datum::Text(text) => of_text(method, text, arguments).map(Ok),
+        Datum::List(list) => of_list(method, list, arguments, limits),
+        _ => None,
     }
-    let mut list = object.as_array_mut().ok()?;
-    of_list(method, &mut list, arguments, limits)
 }
 
-fn of_text(method: Method, text: &ImmutableString, arguments: &[Dynamic]) -> Option<Dynamic> {
-    let other = || arguments.first().and_then(|other| other.as_immutable_string_ref().ok());
+fn of_text(method: Method, text: &ImmutableString, arguments: &[Datum]) -> Option<Datum> {
+    let other = || arguments.first().and_then(Datum::as_text);
     Some(match method {
         Method::IsEmpty => text.is_empty().into(),
         Method::Len => (text.chars().count() as INT).into(),
         Method::StartsWith => text.starts_with(other()?.as_str()).into(),
         Method::EndsWith => text.ends_with(other()?.as_str()).into(),
-        Method::ToLower => text.to_lowercase().into(),
-        Method::ToUpper => text.to_uppercase().into(),
+        Method::ToLower => Datum::Text(text.to_lowercase().into()),
+        Method::ToUpper => Datum::Text(text.to_uppercase().into()),
         Method::Contains | Method::Push => return None,
     })
 }
 
 fn of_list(
     method: Method,
-    list: &mut Array,
-    arguments: &mut [Dynamic],
+    list: &mut List,
+    arguments: &mut [Datum],
     limits: &Limits,
-) -> Option<Result<Dynamic>> {
+) -> Option<Result<Datum>> {
     Some(Ok(match method {
         Method::IsEmpty => list.is_empty().into(),
         Method::Len => (list.len() as INT).into(),
         Method::Push => {
             let item = arguments.first_mut()?;
-            if item.is_array() || item.is_map() {
+            if matches!(item, Datum::List(_) | Datum::Map(_)) {
                 return None; // Rhai counts what is in it
             }
             if list.len() >= limits.items {
                 let what = "Size of array/BLOB".to_owned();
                 return Some(Err(EvalAltResult::ErrorDataTooLarge(what, Position::NONE).into()));
             }
-            list.push(std::mem::take(item));
-            Dynamic::UNIT
+            Arc::make_mut(list).push(take(item));
+            Datum::Unit
         }
         _ => return None,
     }))

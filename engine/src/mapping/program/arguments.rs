@@ -58,13 +58,8 @@ impl Machine<'_> {
         match self.taken(place, &keys) {
             Ok(part) => {
                 self.put(mark, part);
-                let kept =
-                    call.natives.is_empty().then(|| None).unwrap_or_else(|| self.places.get(mark).cloned());
-                let done = match self.by_us(call, mark) {
-                    Some(done) => {
-                        self.put(mark, kept.unwrap_or_default());
-                        done
-                    }
+                let done = match self.by_us_on_a_copy(call, mark) {
+                    Some(done) => done,
                     None => self.by_others(call, mark),
                 };
                 let object = self.first(mark);
@@ -92,6 +87,18 @@ impl Machine<'_> {
         let native = call.natives.iter().find(|native| native.takes(values))?;
         let done = native.call(values);
         Some(self.checked(done, call.at))
+    }
+
+    /// The same, and the first value is still there afterwards. It is held twice only where one of ours may take it: a list
+    /// that is held once is changed without being copied.
+    fn by_us_on_a_copy(&mut self, call: &NativeCall, mark: usize) -> Option<Result<Datum>> {
+        if call.natives.is_empty() {
+            return None;
+        }
+        let kept = self.places.get(mark).cloned()?;
+        let done = self.by_us(call, mark)?;
+        self.put(mark, kept);
+        Some(done)
     }
 
     /// By a function of Rhai's, which may change the first value.

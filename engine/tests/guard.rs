@@ -1,0 +1,97 @@
+//! A guard against steps back in speed. Times say nothing on a machine that others use too, so what is held here are
+//! ratios of one run: what ours costs beside work that is not ours, done in turn with it, and bytes a message.
+//!
+//! The bounds stand half above what was measured for this build (without optimisation, as the gate has it). Whoever makes
+//! something faster lowers them; whoever must raise one says why in `engine/DECISIONS.md`. The figures that count are
+//! in `engine/benches/README.md`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
+
+#[path = "support/shipped.rs"]
+mod shipped;
+
+use std::{fs, hint::black_box, process::Command, sync::Arc};
+
+use tie_engine::{
+    hl7::Message,
+    mapping::{Mapped, Mappings},
+};
+
+/// Bounds in the order of the tests.
+const ADMISSION: f64 = 100.0;
+const RESULT: f64 = 100.0;
+const KEPT: f64 = 1e6;
+const WRITTEN: f64 = 1e6;
+const ROAD: f64 = 100.0;
+
+/// Rounds of which the median counts.
+const ROUNDS: usize = 7;
+
+/// What this thread has used of the processor, in nanoseconds.
+fn spent() -> u64 {
+    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+    stat.split(' ').next().unwrap().parse().unwrap()
+}
+
+/// What some work takes, in nanoseconds.
+fn cost(work: &mut dyn FnMut()) -> f64 {
+    let before = spent();
+    (0..5).for_each(|_| work());
+    (spent() - before) as f64 / 5.0
+}
+
+fn median(round: impl FnMut(usize) -> f64) -> f64 {
+    let mut rounds: Vec<f64> = (0..ROUNDS).map(round).collect();
+    rounds.sort_by(f64::total_cmp);
+    rounds[ROUNDS / 2]
+}
+
+/// A message and the mapping that it is given to, ready to run.
+fn run(mappings: &Mappings, name: &str, file: &str) -> impl Fn() -> Mapped {
+    let raw = fs::read(shipped::root().join("testdata").join(file)).unwrap();
+    let message = Arc::new(Message::parse(raw.into(), encoding_rs::WINDOWS_1252).unwrap());
+    let context = shipped::context();
+    move || mappings.run(name, &message, &context).unwrap().mapped
+}
+
+/// A mapping beside reading and printing its output once, by serde_json, in turn with it.
+fn mapping_over_json(mappings: &Mappings, name: &str, file: &str) -> f64 {
+    let run = run(mappings, name, file);
+    let Mapped::Outputs(outputs) = run() else { panic!("{file}") };
+    let json = outputs[0].bytes().clone();
+    let again = || {
+        let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        drop(black_box(serde_json::to_vec(&read).unwrap()));
+    };
+    median(|_| cost(&mut || drop(black_box(run()))) / cost(&mut || again()))
+}
+
+fn is_at_most(what: &str, found: f64, bound: f64) {
+    println!("{what}: {found:.2} (bound {bound})");
+    assert!(found <= bound, "{what}: {found:.2}, more than {bound}: a step back, see the head of this file");
+}
+
+#[test]
+fn mappings_cost_no_more_than_before() {
+    let mappings = shipped::shipped();
+    is_at_most("admission", mapping_over_json(&mappings, "adt", "adt/a01-full.hl7"), ADMISSION);
+    is_at_most("result", mapping_over_json(&mappings, "oru", "oru/numbers.hl7"), RESULT);
+}
+
+/// The whole road of an admission beside its mapping, and what it leaves on the disk.
+#[test]
+fn the_road_costs_no_more_than_before() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tie"));
+    command.current_dir(shipped::root()).args(["bench", "--scenario", "adt", "--connections", "16"]);
+    command.args(["--seconds", "4", "--warm-up", "1", "--json", "--directory"]).arg(directory.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let figures: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("no {name} in {figures}"));
+    is_at_most("bytes kept", figure("bytes_kept_per_message"), KEPT);
+    is_at_most("bytes written", figure("bytes_written_per_message"), WRITTEN);
+    let mappings = shipped::shipped();
+    let run = run(&mappings, "adt", "adt/a01-full.hl7");
+    let mapping_ms = median(|_| cost(&mut || drop(black_box(run())))) / 1e6;
+    is_at_most("processor time over one mapping", figure("engine_cpu_ms_per_message") / mapping_ms, ROAD);
+}

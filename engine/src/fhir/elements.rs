@@ -142,19 +142,14 @@ impl Type {
 
     /// What to say of an element that is not there.
     pub fn unknown(&self, name: &str) -> String {
-        let hint = nearest(name, self.elements.iter().map(|element| element.name));
-        match (
-            hint,
-            self.elements
-                .iter()
-                .find(|element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name)),
-        ) {
-            (_, Some(shape)) => {
-                format!("{} has no element `{name}`, only its shapes, such as `{}`", self.name, shape.name)
-            }
-            (Some(word), None) => format!("{} has no element `{name}`; did you mean `{word}`?", self.name),
-            (None, None) => format!("{} has no element `{name}`", self.name),
-        }
+        let is_choice =
+            |element: &&Element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name);
+        let hint = match self.elements.iter().find(is_choice) {
+            Some(shape) => format!(", only its shapes, such as `{}`", shape.name),
+            None => nearest(name, self.elements.iter().map(|element| element.name))
+                .map_or_else(String::new, |word| format!("; did you mean `{word}`?")),
+        };
+        format!("{} has no element `{name}`{hint}", self.name)
     }
 
     /// Checks the elements of an object: known, of the right type and number, nothing required missing.
@@ -241,11 +236,7 @@ impl Type {
         if base.len() < name.len()
             && let Some(element) = self.element(base).filter(|element| element.is_primitive())
         {
-            static TWINS: [OnceLock<Element>; 2] = [OnceLock::new(), OnceLock::new()];
-            let [one, many] = &TWINS;
-            let twin = if element.many { many } else { one };
-            let twin = twin.get_or_init(|| Element { many: element.many, ..Element::twin() });
-            return twin.check(node).map_err(|fault| fault.below(name));
+            return Element::twin(element.many).check(node).map_err(|fault| fault.below(name));
         }
         if name == "resourceType" && self.is_resource {
             return Ok(());
@@ -287,21 +278,25 @@ impl Type {
 }
 
 impl Element {
-    /// An element that stands in no type: the `_name` twin of a primitive.
-    pub(super) fn twin() -> Self {
-        Self {
-            name: "_",
-            required: false,
-            many: false,
-            type_name: "Element",
-            targets: Vec::new(),
-            codes: None,
-            choice: None,
-            key: const { &Known::new("_") },
-            bit: 0,
-            takes: Takes::Object,
-            kind: OnceLock::new(),
-        }
+    /// An element that stands in no type: the `_name` twin of a primitive, an object with an id and extensions.
+    pub(super) fn twin(many: bool) -> &'static Self {
+        static TWINS: OnceLock<[Element; 2]> = OnceLock::new();
+        let [one, several] = TWINS.get_or_init(|| {
+            [false, true].map(|many| Self {
+                name: "_",
+                required: false,
+                many,
+                type_name: "Element",
+                targets: Vec::new(),
+                codes: None,
+                choice: None,
+                key: const { &Known::new("_") },
+                bit: 0,
+                takes: Takes::Object,
+                kind: OnceLock::new(),
+            })
+        });
+        if many { several } else { one }
     }
 
     /// Its type; none for primitives.
@@ -500,11 +495,19 @@ impl std::fmt::Debug for Type {
 mod tests {
     use super::*;
 
-    fn fault(type_name: &str, node: Node) -> String {
-        let Node::Object(object) = node else { panic!("an object") };
-        match type_named(type_name).unwrap().check(&object) {
-            Ok(()) => "fine".into(),
-            Err(fault) => format!("{}: {}", fault.path, fault.what),
+    fn object(json: &str) -> Object {
+        let Node::Object(object) = Node::of_json(json) else { panic!("an object") };
+        object
+    }
+
+    /// Each line is a type, an object of it, ` => `, and the fault where it has one.
+    pub(super) fn check_all(lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (given, told) = line.split_once(" =>").unwrap();
+            let (name, json) = given.split_once(' ').unwrap();
+            let fault = type_named(name).unwrap().check(&object(json)).err();
+            let fault = fault.map(|Fault { path, what }| [path, what].join(": "));
+            assert_eq!(fault.unwrap_or_default().trim_start_matches(": "), told.trim(), "{given}");
         }
     }
 
@@ -584,13 +587,8 @@ mod tests {
 
     #[test]
     fn plain_values_take_the_shape_of_their_element() {
-        let Node::Object(written) = Node::object([
-            ("valueQuantity", Some(Node::object([("value", Some("7.10".into()))]))),
-            ("code", Some(Node::object([("coding", Some(Node::object([("code", Some("x".into()))])))]))),
-        ]) else {
-            panic!("an object")
-        };
-        let shaped = type_named("Observation").unwrap().shaped(written);
+        let written = r#"{"valueQuantity":{"value":"7.10"},"code":{"coding":{"code":"x"}}}"#;
+        let shaped = type_named("Observation").unwrap().shaped(object(written));
         assert_eq!(
             String::from_utf8(Node::Object(shaped).to_json()).unwrap(),
             r#"{"valueQuantity":{"value":7.10},"code":{"coding":[{"code":"x"}]}}"#
@@ -598,104 +596,43 @@ mod tests {
     }
 
     #[test]
-    fn of_a_choice_one_shape_stands() {
-        let both =
-            Node::object([("deceasedBoolean", Some(true.into())), ("deceasedDateTime", Some("2026".into()))]);
-        assert_eq!(fault("Patient", both), "deceased[x]: takes one of its shapes, not two");
-        let empty =
-            Node::object([("deceasedBoolean", Some(true.into())), ("deceasedDateTime", Some("".into()))]);
-        assert_eq!(fault("Patient", empty), "fine");
-    }
-
-    #[test]
-    fn what_stands_within_is_checked_too() {
-        let contained = |node| Node::object([("contained", Some(vec![node].into()))]);
-        let inner = Node::object([("resourceType", Some("Patient".into())), ("gender", Some("x".into()))]);
-        assert_eq!(
-            fault("Patient", contained(inner)),
-            "contained[0].gender: takes one of female, male, other, unknown"
-        );
-        let nothing = "contained[0]: takes a resource, and has no `resourceType` of FHIR R4";
-        assert_eq!(fault("Patient", contained(Node::object([("id", Some("x".into()))]))), nothing);
-        let twin = Node::object([("_birthDate", Some(Node::object([("x", Some("y".into()))])))]);
-        assert_eq!(fault("Patient", twin), "_birthDate.x: Element has no element `x`");
-        assert_eq!(
-            fault("Patient", Node::object([("id", Some("a_b".into()))])),
-            "id: is not written as a string"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("birthDate", Some("2026-02-30".into()))])),
-            "birthDate: is not written as a date"
+    fn faults_say_where_and_what_without_values() {
+        check_all(
+            r#"
+            Patient {"name":[{"family":"CANARY"}]} =>
+            Patient {"name":[{"family":7}]} => name[0].family: takes a string, not a whole number
+            Patient {"nmae":"CANARY"} => nmae: Patient has no element `nmae`; did you mean `name`?
+            Patient {"deceased":true} => deceased: Patient has no element `deceased`, only its shapes, such as `deceasedBoolean`
+            Patient {"gender":"CANARY"} => gender: takes one of female, male, other, unknown
+            Patient {"name":"CANARY"} => name: repeats, so it takes a list
+            Patient {"id":"a_b"} => id: is not written as a string
+            Patient {"birthDate":"2026-02-30"} => birthDate: is not written as a date
+            Patient {"_birthDate":{"x":"y"}} => _birthDate.x: Element has no element `x`
+            Patient {"deceasedBoolean":true,"deceasedDateTime":"2026"} => deceased[x]: takes one of its shapes, not two
+            Patient {"deceasedBoolean":true,"deceasedDateTime":""} =>
+            Patient {"contained":[{"resourceType":"Patient","gender":"x"}]} => contained[0].gender: takes one of female, male, other, unknown
+            Patient {"contained":[{"id":"x"}]} => contained[0]: takes a resource, and has no `resourceType` of FHIR R4
+            Encounter {"status":"finished"} => class: Encounter needs `class`, which has no value
+            "#,
         );
     }
 
     #[test]
     fn references_lead_to_what_they_may() {
-        let encounter = |reference: &'static str| {
-            let class = Node::object([("code", Some("IMP".into()))]);
-            let subject = Node::object([("reference", Some(reference.into()))]);
-            fault(
-                "Encounter",
-                Node::object([
-                    ("status", Some("finished".into())),
-                    ("class", Some(class)),
-                    ("subject", Some(subject)),
-                ]),
-            )
-        };
-        for good in [
-            "Patient/1",
-            "Patient?identifier=a|b/c",
-            "https://x.example/fhir/Patient/1/_history/2",
-            "urn:uuid:1",
-            "#p",
-        ] {
-            assert_eq!(encounter(good), "fine", "{good}");
+        let good =
+            "Patient/1 Patient?identifier=a|b/c https://x.example/fhir/Patient/1/_history/2 urn:uuid:1 #p";
+        let bad = "Location/1 Location?identifier=a|b/c https://x.example/fhir/Location/1";
+        for (references, fault) in
+            [(good, ""), (bad, "subject: takes a reference to Patient or Group, not to Location")]
+        {
+            for reference in references.split(' ') {
+                let subject = format!(r#""class":{{"code":"IMP"}},"subject":{{"reference":"{reference}"}}"#);
+                check_all(&format!(r#"Encounter {{"status":"finished",{subject}}} => {fault}"#));
+            }
         }
-        for bad in ["Location/1", "Location?identifier=a|b/c", "https://x.example/fhir/Location/1"] {
-            assert_eq!(
-                encounter(bad),
-                "subject: takes a reference to Patient or Group, not to Location",
-                "{bad}"
-            );
+        for (reference, leads) in [("urn:uuid:1", true), ("urn:uuid:2", false), ("#2", false)] {
+            let entry = format!(r#"{{"fullUrl":"urn:uuid:1","subject":{{"reference":"{reference}"}}}}"#);
+            assert_eq!(unresolved(&Node::of_json(&entry)).is_none(), leads, "{reference}");
         }
-        let entry = |url: &'static str, reference: &'static str| {
-            Node::object([
-                ("fullUrl", Some(url.into())),
-                ("subject", Some(Node::object([("reference", Some(reference.into()))]))),
-            ])
-        };
-        assert_eq!(unresolved(&entry("urn:uuid:1", "urn:uuid:1")), None);
-        assert!(unresolved(&entry("urn:uuid:1", "urn:uuid:2")).is_some());
-        assert!(unresolved(&entry("urn:uuid:1", "#2")).is_some());
-    }
-
-    #[test]
-    fn faults_say_where_and_what_without_values() {
-        let name = |family: Node| {
-            Node::object([("name", Some(vec![Node::object([("family", Some(family))])].into()))])
-        };
-        assert_eq!(fault("Patient", name("CANARY".into())), "fine");
-        assert_eq!(fault("Patient", name(7.into())), "name[0].family: takes a string, not a whole number");
-        assert_eq!(
-            fault("Patient", Node::object([("nmae", Some("CANARY".into()))])),
-            "nmae: Patient has no element `nmae`; did you mean `name`?"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("deceased", Some(true.into()))])),
-            "deceased: Patient has no element `deceased`, only its shapes, such as `deceasedBoolean`"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("gender", Some("CANARY".into()))])),
-            "gender: takes one of female, male, other, unknown"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("name", Some("CANARY".into()))])),
-            "name: repeats, so it takes a list"
-        );
-        assert_eq!(
-            fault("Encounter", Node::object([("status", Some("finished".into()))])),
-            "class: Encounter needs `class`, which has no value"
-        );
     }
 }

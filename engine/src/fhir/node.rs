@@ -65,6 +65,30 @@ impl Node {
         Self::Object(Object::of(elements))
     }
 
+    /// An Identifier.
+    pub(super) fn identifier(system: Option<Self>, value: impl Into<SmolStr>) -> Self {
+        Self::object([(name!("system"), system), (name!("value"), Some(Self::text(value)))])
+    }
+
+    /// A Coding.
+    pub(super) fn coding(system: Option<Self>, code: impl Into<Self>, display: Option<Self>) -> Self {
+        Self::object([
+            (name!("system"), system),
+            (name!("code"), Some(code.into())),
+            (name!("display"), display),
+        ])
+    }
+
+    /// A CodeableConcept of one Coding.
+    pub(super) fn concept(coding: Self) -> Self {
+        Self::object([(name!("coding"), Some(vec![coding].into()))])
+    }
+
+    /// An Extension, with the shape that its value has.
+    pub(super) fn extension(url: &'static str, shape: &Name, value: Self) -> Self {
+        Self::object([(name!("url"), Some(url.into())), (shape, Some(value))])
+    }
+
     /// A Reference to a resource, or to something of which only the name is known.
     pub fn reference(target: Option<Target>, display: Option<Self>) -> Self {
         Self::object([(name!("reference"), target.map(Self::from)), (name!("display"), display)])
@@ -221,52 +245,32 @@ impl Within for Alone {
     }
 }
 
-impl From<SmolStr> for Node {
-    fn from(text: SmolStr) -> Self {
-        Self::Text(text)
-    }
+macro_rules! from {
+    ($($of:ty => $make:expr),*) => {$(
+        impl From<$of> for Node {
+            fn from(value: $of) -> Self {
+                $make(value)
+            }
+        }
+    )*};
 }
+from!(
+    SmolStr => Self::Text,
+    // A text that stands in the program, which is not copied. Others become nodes by [`Node::text`].
+    &'static str => |text| Self::Text(SmolStr::new_static(text)),
+    String => Self::text,
+    bool => Self::Boolean,
+    i64 => Self::Integer,
+    Object => Self::Object,
+    Vec<Node> => Self::Array,
+    Target => |target| Self::Reference(Box::new(target))
+);
 
-/// A text that stands in the program, which is not copied. Others become nodes by [`Node::text`].
-impl From<&'static str> for Node {
-    fn from(text: &'static str) -> Self {
-        Self::Text(SmolStr::new_static(text))
-    }
-}
-
-impl From<String> for Node {
-    fn from(text: String) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<bool> for Node {
-    fn from(truth: bool) -> Self {
-        Self::Boolean(truth)
-    }
-}
-
-impl From<i64> for Node {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl From<Object> for Node {
-    fn from(object: Object) -> Self {
-        Self::Object(object)
-    }
-}
-
-impl From<Vec<Node>> for Node {
-    fn from(nodes: Vec<Node>) -> Self {
-        Self::Array(nodes)
-    }
-}
-
-impl From<Target> for Node {
-    fn from(target: Target) -> Self {
-        Self::Reference(Box::new(target))
+#[cfg(test)]
+impl Node {
+    /// What a JSON text says.
+    pub(crate) fn of_json(text: &str) -> Self {
+        crate::incoming::json::parse(text).expect("the JSON can be read")
     }
 }
 

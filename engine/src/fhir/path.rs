@@ -5,8 +5,6 @@
 //! url and makes it when it is missing. A repeating element on the way must say which one; at the end it may stand
 //! for all of them.
 
-use std::sync::OnceLock;
-
 use smol_str::SmolStr;
 
 use super::{
@@ -167,14 +165,19 @@ impl Path {
     /// # Errors
     /// A value that does not fit the element.
     pub fn set(&self, object: &mut Object, node: Node) -> Result<(), Fault> {
-        let node = match node {
-            node @ Node::Array(_) => node,
-            node if self.is_list() => Node::Array(vec![node]),
-            node => node,
-        };
+        let node = self.whole(node);
         self.check(&node)?;
         self.put(object, node);
         Ok(())
+    }
+
+    /// A list, where the path stands for one.
+    fn whole(&self, node: Node) -> Node {
+        match node {
+            node @ Node::Array(_) => node,
+            node if self.is_list() => Node::Array(vec![node]),
+            node => node,
+        }
     }
 
     /// Puts one value more at the end of a list; each of them if it is a list itself.
@@ -183,13 +186,9 @@ impl Path {
     /// A value that does not fit, and an element that does not repeat.
     pub fn add(&self, object: &mut Object, node: Node) -> Result<(), Fault> {
         if !self.is_list() {
-            return Err(Fault { path: String::new(), what: "takes one value: use `set`".into() });
+            return Err(Fault::here("takes one value: use `set`"));
         }
-        let more = match node {
-            Node::Array(nodes) => nodes,
-            node => vec![node],
-        };
-        let more = Node::Array(more);
+        let more = self.whole(node);
         self.check(&more)?;
         self.append(object, more);
         Ok(())
@@ -202,8 +201,7 @@ impl Path {
     pub fn clear(&self, object: &mut Object) -> Result<(), Fault> {
         let removal = match self.steps.last() {
             Some(Step { which: Which::Index(_), .. }) => {
-                let what = "is one item of a list: clear the list, or set what is left of it";
-                return Err(Fault { path: String::new(), what: what.into() });
+                return Err(Fault::here("is one item of a list: clear the list, or set what is left of it"));
             }
             Some(Step { which: Which::Url(url), .. }) => Node::object([
                 (name!("url"), Some(Node::Text(url.clone()))),
@@ -219,15 +217,10 @@ impl Path {
     /// whole list.
     pub fn clear_unless_taken(&self, object: &mut Object) {
         let is_item = self.steps.iter().any(|step| step.which == Which::More);
-        if (is_item || self.clear_if_none(object).is_err())
-            && object.get(self.first()).is_none_or(Node::is_empty)
-        {
+        let is_done = !is_item && (self.is_taken(object) || self.clear(object).is_ok());
+        if !is_done && object.get(self.first()).is_none_or(Node::is_empty) {
             object.put(self.first(), Some(Node::Null));
         }
-    }
-
-    fn clear_if_none(&self, object: &mut Object) -> Result<(), Fault> {
-        if self.is_taken(object) { Ok(()) } else { self.clear(object) }
     }
 
     /// As [`Path::set`], for a value that is known to fit.
@@ -259,12 +252,10 @@ impl Path {
         match (self.element, self.is_list()) {
             (None, _) => Ok(()),
             (Some(element), true) => element.check(node),
-            (Some(element), false) => match node {
-                Node::Array(_) => {
-                    Err(Fault { path: String::new(), what: "takes one value, not a list".into() })
-                }
-                node => element.check_one(node),
-            },
+            (Some(_), false) if matches!(node, Node::Array(_)) => {
+                Err(Fault::here("takes one value, not a list"))
+            }
+            (Some(element), false) => element.check_one(node),
         }
     }
 
@@ -342,7 +333,7 @@ fn has_url(node: &Node, url: &str) -> bool {
 fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static Element>, bool), PathError> {
     if let Some(base) = name.strip_prefix('_') {
         let element = at.element(base).ok_or_else(|| PathError(at.unknown(base)))?;
-        return Ok((Some(TWIN.get_or_init(Element::twin)), element.many));
+        return Ok((Some(Element::twin(false)), element.many));
     }
     let element = at.element(name).ok_or_else(|| PathError(at.unknown(name)))?;
     match which {
@@ -355,9 +346,6 @@ fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static
         _ => Ok((Some(element), element.many)),
     }
 }
-
-/// What `_birthDate` takes: an object with an id and extensions.
-static TWIN: OnceLock<Element> = OnceLock::new();
 
 /// Splits the first step off: its name, which one, and what follows the dot.
 fn step(text: &str) -> Option<(&str, Which, Option<&str>)> {

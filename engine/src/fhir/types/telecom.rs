@@ -96,47 +96,22 @@ fn listed(equipment: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check;
+    use super::super::testing::check_all;
 
     #[test]
     fn telephones_and_mail() {
-        check(
-            "XTN",
-            "ContactPoint",
-            "01653555123^PRN^PH",
-            r#"{"system":"phone","value":"01653555123","use":"home"}"#,
+        check_all(
+            r#"
+            XTN ContactPoint
+                01653555123^PRN^PH => {"system":"phone","value":"01653555123","use":"home"}
+                07700900123^PRN^CP => {"system":"phone","value":"07700900123","use":"mobile"}
+                ^NET^Internet^freda@example.org => {"system":"email","value":"freda@example.org"}
+                07700900777 => {"system":"phone","value":"07700900777","use":"mobile"}
+                +441234567890 => {"system":"phone","value":"+441234567890"}
+                freda@example.org => {"system":"email","value":"freda@example.org"}
+                ^WPN^PH^^44^1653^555199^12 => {"system":"phone","value":"+44 1653 555199 X12","use":"work"}
+                ^PRN^PH =>
+            "#,
         );
-        check(
-            "XTN",
-            "ContactPoint",
-            "07700900123^PRN^CP",
-            r#"{"system":"phone","value":"07700900123","use":"mobile"}"#,
-        );
-        check(
-            "XTN",
-            "ContactPoint",
-            "^NET^Internet^freda@example.org",
-            r#"{"system":"email","value":"freda@example.org"}"#,
-        );
-        check(
-            "XTN",
-            "ContactPoint",
-            "07700900777",
-            r#"{"system":"phone","value":"07700900777","use":"mobile"}"#,
-        );
-        check("XTN", "ContactPoint", "+441234567890", r#"{"system":"phone","value":"+441234567890"}"#);
-        check(
-            "XTN",
-            "ContactPoint",
-            "freda@example.org",
-            r#"{"system":"email","value":"freda@example.org"}"#,
-        );
-        check(
-            "XTN",
-            "ContactPoint",
-            "^WPN^PH^^44^1653^555199^12",
-            r#"{"system":"phone","value":"+44 1653 555199 X12","use":"work"}"#,
-        );
-        check("XTN", "ContactPoint", "^PRN^PH", "");
     }
 }

@@ -11,45 +11,40 @@ use crate::{
     hl7::{Message, Part},
 };
 
+/// The header of the messages, from the sending facility to the time that it was made.
+const HEADER: &str = "RXX|ROUTE|ROUTE|20260115093000|";
+
 /// The converter gives this JSON for the field; nothing where `expected` is empty. Any target where `to` is empty.
 pub fn check(name: &str, to: &str, raw: &str, expected: &str) {
     assert_eq!(run(None, name, to, raw).0, expected, "{name} of {raw}");
 }
 
-/// The same with a table named for the field.
-pub fn check_with(table: &str, name: &str, to: &str, raw: &str, expected: &str) {
-    assert_eq!(run(Some(table), name, to, raw).0, expected, "{name} of {raw}");
+/// The same of many fields, a line each: the field, ` => `, the JSON. A line without an arrow says of those below it which
+/// converter it is, what it gives and which table is named for the field; or from whom the message is, and of what time.
+pub fn check_all(lines: &str) {
+    let (mut header, mut heading) = (HEADER, Vec::new());
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match (line.split_once(" =>"), heading.as_slice()) {
+            (None, _) if line.contains('|') => header = line,
+            (None, _) => heading = line.split(' ').collect(),
+            (Some((raw, expected)), [name, to, table @ ..]) => {
+                let given = run_from(header, table.first().copied(), name, to, raw).0;
+                assert_eq!(given, expected.trim(), "{name} of {raw}");
+            }
+            (Some(_), _) => panic!("no converter stands above {line}"),
+        }
+    }
 }
 
-/// The same in a message of another sending facility.
-pub fn check_from(facility: &str, name: &str, raw: &str, expected: &str) {
-    assert_eq!(
-        run_from(&format!("{facility}|ROUTE|ROUTE|20260115093000|"), None, name, "", raw).0,
-        expected,
-        "{name} of {raw} from {facility}"
-    );
-}
-
-/// The same in a message that was made at another time (MSH-7).
-pub fn check_sent_at(sent: &str, name: &str, raw: &str, expected: &str) {
-    let header = format!("RXX|ROUTE|ROUTE|{sent}|");
-    assert_eq!(run_from(&header, None, name, "", raw).0, expected, "{name} of {raw} sent at {sent}");
-}
-
-/// What the converter reports.
-pub fn findings_of(name: &str, to: &str, raw: &str) -> Vec<String> {
-    run(None, name, to, raw).1
-}
-
-/// What the converter reports with a table named for the field.
-pub fn findings(table: &str, name: &str, to: &str, raw: &str) -> Vec<String> {
-    run(Some(table), name, to, raw).1
+/// What the converter reports, with a table named for the field where there is one.
+pub fn findings(table: Option<&str>, name: &str, to: &str, raw: &str) -> Vec<String> {
+    run(table, name, to, raw).1
 }
 
 /// The document that the pieces make.
 pub fn join(pieces: &[&str]) -> String {
     let segments: String = pieces.iter().map(|piece| format!("OBX||ED|||{piece}\r")).collect();
-    on("RXX|ROUTE|ROUTE|20260115093000|", &segments, |message, cx| {
+    on(HEADER, &segments, |message, cx| {
         let parts: Vec<Part<'_>> =
             message.segments_named("OBX").filter_map(|obx| obx.field(5).part()).collect();
         json(document::joined(&parts, cx))
@@ -60,7 +55,7 @@ pub fn join(pieces: &[&str]) -> String {
 /// What the repetitions of the field name.
 pub fn name_all(data_type: &str, raw: &str) -> Vec<resources::Named> {
     let mut found = Vec::new();
-    on("RXX|ROUTE|ROUTE|20260115093000|", &format!("ZZZ|{raw}\r"), |message, cx| {
+    on(HEADER, &format!("ZZZ|{raw}\r"), |message, cx| {
         let parts: Vec<_> = message.segment("ZZZ").into_iter().flat_map(|zzz| zzz.repetitions(1)).collect();
         let parts: Vec<_> = parts.into_iter().filter_map(crate::hl7::Value::part).collect();
         found = resources::named(data_type, &parts, cx).expect("there is such a data type");
@@ -70,7 +65,7 @@ pub fn name_all(data_type: &str, raw: &str) -> Vec<resources::Named> {
 }
 
 fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
-    run_from("RXX|ROUTE|ROUTE|20260115093000|", table, name, to, raw)
+    run_from(HEADER, table, name, to, raw)
 }
 
 fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {

@@ -26,37 +26,37 @@ const TREATMENT_FUNCTION: &str =
 
 /// CWE as `CodeableConcept`: up to three codings, and text.
 pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let mut codings = Codings::default();
+    let mut codings = Vec::new();
     let (mut original, mut alone) = (None, None);
     let pieces = part.first();
     for triplet in Triplet::all(&pieces) {
         match triplet.row(cx) {
             Some((table, row)) if row.code().is_some() => {
-                if codings.0.is_empty() {
+                if codings.is_empty() {
                     alone = Some(row);
                 }
-                codings.add(row.coding());
+                add(&mut codings, row.coding());
                 if let Some(second) = second_coding(table, row) {
-                    codings.add(second);
+                    add(&mut codings, second);
                 }
                 let translated = row.code().is_none_or(|code| !code.eq_ignore_ascii_case(&triplet.code));
                 if translated || triplet.system.is_some() {
-                    codings.add(triplet.coding(cx));
+                    add(&mut codings, triplet.coding(cx));
                 }
             }
             Some((_, row)) => original = original.or_else(|| row.display().cloned()),
             None if cx.table.is_some() && triplet.system.is_none() => {
                 original = original.or_else(|| Some(SmolStr::new(&triplet.code)));
             }
-            None => codings.add(triplet.coding(cx)),
+            None => add(&mut codings, triplet.coding(cx)),
         }
     }
     let sent = [pieces[8], pieces[1], pieces[4]].into_iter().find_map(trimmed);
     let text = sent.map(Node::text).or(original.map(Node::Text));
-    if let (Some(row), None, [_]) = (alone, &text, codings.0.as_slice()) {
+    if let (Some(row), None, [_]) = (alone, &text, codings.as_slice()) {
         return Some(row.concept());
     }
-    Node::object([(name!("coding"), Node::Array(codings.0).some()), (name!("text"), text)]).some()
+    Node::object([(name!("coding"), Node::Array(codings).some()), (name!("text"), text)]).some()
 }
 
 /// CWE as `Coding`: by the field's table, else as it was sent.
@@ -148,14 +148,18 @@ pub(super) fn row_of<'a>(table: &'a Table, code: &str, cx: &Cx<'a>) -> Option<&'
     found.or_else(|| cx.look_up(table, code))
 }
 
+/// The URI of a coding system that all the world knows by this name.
+pub(super) fn known_system<'a>(name: &str, cx: &Cx<'a>) -> Option<&'a SmolStr> {
+    cx.tables.get("coding-systems")?.get(&upper(name))?.system()
+}
+
 /// The URI of a coding system by its name in CWE.3.
 pub(super) fn system_uri(name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
     let Some(name) = name else { return local_uri("codes", None, cx) };
-    let upper = upper(name);
-    let known = cx.tables.get("coding-systems").and_then(|table| table.get(&upper)).and_then(Row::system);
-    if let Some(system) = known {
+    if let Some(system) = known_system(name, cx) {
         return system.clone();
     }
+    let upper = upper(name);
     let digits = upper.strip_prefix("HL7").map(|rest| rest.trim_start_matches(['-', ' ']));
     match digits {
         Some(digits) if digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
@@ -196,10 +200,7 @@ impl<'m> Triplet<'m> {
     /// What the field's table says, unless the sender names a world-wide coding system.
     fn row<'a>(&self, cx: &Cx<'a>) -> Option<(&'a Table, &'a Row)> {
         let table = cx.table?;
-        let known = |name: &str| {
-            cx.tables.get("coding-systems").is_some_and(|systems| systems.get(&upper(name)).is_some())
-        };
-        if self.system.as_deref().is_some_and(known) {
+        if self.system.as_deref().is_some_and(|name| known_system(name, cx).is_some()) {
             return None;
         }
         Some((table, row_of(table, &self.code, cx)?))
@@ -215,19 +216,14 @@ impl<'m> Triplet<'m> {
     }
 }
 
-/// Codings, each once.
-#[derive(Default)]
-struct Codings(Vec<Node>);
-
-impl Codings {
-    fn add(&mut self, coding: Node) {
-        let same = |other: &Node| {
-            other.at(name!("system")) == coding.at(name!("system"))
-                && other.at(name!("code")) == coding.at(name!("code"))
-        };
-        if !self.0.iter().any(same) {
-            self.0.push(coding);
-        }
+/// Adds a coding that is not there yet.
+fn add(codings: &mut Vec<Node>, coding: Node) {
+    let same = |other: &Node| {
+        other.at(name!("system")) == coding.at(name!("system"))
+            && other.at(name!("code")) == coding.at(name!("code"))
+    };
+    if !codings.iter().any(same) {
+        codings.push(coding);
     }
 }
 

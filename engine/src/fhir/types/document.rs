@@ -86,18 +86,12 @@ fn decode(pieces: &[Part<'_>], encoding: Option<&str>) -> Option<Vec<u8>> {
 }
 
 fn hex(data: &[u8]) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u32>> = data
-        .iter()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .map(|byte| char::from(*byte).to_digit(16))
-        .collect();
-    digits?
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => u8::try_from(high * 16 + low).ok(),
-            _ => None,
-        })
-        .collect()
+    let digits = data.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let digits: Option<Vec<u32>> = digits.map(|byte| char::from(*byte).to_digit(16)).collect();
+    let digits = digits?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| u8::try_from(high * 16 + low).ok()).collect();
+    if rest.is_empty() { bytes } else { None }
 }
 
 /// The MIME type of ED.2 and ED.3 (tables 0191 and 0291), or of RP.3 and RP.4.

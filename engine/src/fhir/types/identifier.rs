@@ -16,6 +16,7 @@ use crate::{
         Node, Row, Table,
         elements::{is_oid, is_uuid},
         name::name,
+        node::percent_encoded,
         types::{code, time},
     },
     hl7::{
@@ -37,6 +38,9 @@ pub const ODS_ORGANIZATION: &str = "https://fhir.nhs.uk/Id/ods-organization-code
 const VERIFICATION_STATUS: &str =
     "https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus";
 const CHECK_DIGIT: &str = "http://hl7.org/fhir/StructureDefinition/identifier-checkDigit";
+/// The system of what is a URI itself.
+const URI: &str = "urn:ietf:rfc:3986";
+const FACILITY: &str = "urn:tie:facility";
 const GMC: &str = "https://fhir.hl7.org.uk/Id/gmc-number";
 const GMP: &str = "https://fhir.hl7.org.uk/Id/gmp-number";
 
@@ -48,19 +52,20 @@ pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// CX as `Identifier`: a number without authority is the sender's own, under a system of its facility (MSH-4) and
 /// application (MSH-3), so that no other sender's number is taken for it.
 pub fn own(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let application = cx.message.header(3).text().filter(|name| !name.trim().is_empty());
-    let named =
-        application.is_some() || cx.message.header(4).text().is_some_and(|name| !name.trim().is_empty());
-    of_cx(part, named.then(|| local_uri("number", application.as_deref(), cx)), cx)
+    let application = cx.named(3);
+    let is_named = application.is_some() || cx.named(4).is_some();
+    of_cx(part, is_named.then(|| local_uri("number", application.as_deref(), cx)), cx)
 }
 
 fn of_cx(part: Part<'_>, own: Option<SmolStr>, cx: &Cx<'_>) -> Option<Node> {
     let [value, digit, _, authority, kind, _, from, to] = part.first();
     let kind = trimmed(kind);
-    let authority = Authority::of(authority, kind.as_deref(), cx);
+    let mut authority = Authority::of(authority, kind.as_deref(), cx);
     let value = trimmed(value)?;
-    let authority =
-        if authority.is_unnamed(kind.as_deref()) { Authority::of_facility(cx) } else { authority };
+    // An NHS number needs no naming.
+    if matches!(authority, Authority::None) && !authority.is_nhs(kind.as_deref()) {
+        authority = Authority::of_facility(cx);
+    }
     if authority.is_nhs(kind.as_deref()) {
         return Some(nhs_number(digit, &value, cx));
     }
@@ -161,13 +166,22 @@ pub fn hd(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 pub(super) fn of_hd(part: Part<'_>, cx: &Cx<'_>) -> Vec<Node> {
     let [name, universal, scheme] = part.first().map(trimmed);
     let global = universal.as_deref().and_then(|id| universal_uri(id, scheme.as_deref()));
-    let own = name.or(universal.filter(|_| global.is_none())).map(|name| {
+    let own = |name: Cow<'_, str>| {
         let uk = matches!(cx.message.header(17).text().as_deref(), Some("GBR" | "GB" | "UK"));
-        let system = if uk && is_ods_code(&name) { ODS_ORGANIZATION } else { "urn:tie:facility" };
+        let system = if uk && is_ods_code(&name) { ODS_ORGANIZATION } else { FACILITY };
         Node::identifier(Some(system.into()), name)
-    });
-    let global = global.map(|uri| Node::identifier(Some("urn:ietf:rfc:3986".into()), uri));
-    own.into_iter().chain(global).collect()
+    };
+    let by_scheme = |id| {
+        let scheme =
+            scheme.as_deref().map(|scheme| format_smolstr!("{FACILITY}:{}", percent_encoded(scheme, b"")));
+        Node::identifier(Some(scheme.map_or(FACILITY.into(), Node::Text)), id)
+    };
+    let found = match (name, global) {
+        (name, Some(uri)) => [name.map(own), Some(Node::identifier(Some(URI.into()), uri))],
+        (Some(name), None) => [Some(own(name)), universal.map(by_scheme)],
+        (None, None) => [universal.map(own), None],
+    };
+    found.into_iter().flatten().collect()
 }
 
 /// HD as the system that identifiers of this authority stand under.
@@ -209,9 +223,7 @@ pub fn account(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 fn valid(part: Part<'_>, type_code: &str, kind: &str, cx: &Cx<'_>) -> Option<Node> {
     let [number, _, _, authority, _, _, from, to] = part.first();
     let mut identifier = numbered(number, Authority::of(authority, Some(type_code), cx), kind, cx)?;
-    if let (Node::Object(object), Some(period)) = (&mut identifier, time::period_of(from, to, cx)) {
-        object.push(name!("period"), Some(period));
-    }
+    identifier.as_object_mut()?.push(name!("period"), time::period_of(from, to, cx));
     Some(identifier)
 }
 
@@ -263,35 +275,23 @@ impl<'a> Authority<'a> {
         Self::of_parts([1, 2, 3].map(|number| trimmed(hd.subcomponent(number))), kind, cx)
     }
 
-    fn of_parts(
-        [name, universal, scheme]: [Option<Cow<'a, str>>; 3],
-        kind: Option<&str>,
-        cx: &Cx<'a>,
-    ) -> Self {
-        if name.is_none() && universal.is_none() {
+    fn of_parts([name, id, scheme]: [Option<Cow<'a, str>>; 3], kind: Option<&str>, cx: &Cx<'a>) -> Self {
+        if name.is_none() && id.is_none() {
             return Self::None;
         }
         if let Some(table) = cx.tables.get("assigning-authorities")
-            && let Some(row) = row_of(table, name.as_deref(), universal.as_deref(), kind)
+            && let Some(row) = row_of(table, [name.as_deref(), id.as_deref(), kind])
             && let Some(system) = row.system()
         {
             return Self::Listed { table, row, system };
         }
-        Self::Named { name, universal, scheme }
+        Self::Named { name, universal: id, scheme }
     }
 
     /// What a trust has written down for the numbers that its facility sends without any authority.
     fn of_facility(cx: &Cx<'a>) -> Self {
-        Self::of_parts([Some(format!("@{}", cx.facility()).into()), None, None], None, cx).only_listed()
-    }
-
-    fn only_listed(self) -> Self {
-        if matches!(self, Self::Listed { .. }) { self } else { Self::None }
-    }
-
-    /// Whether nobody is named as the one who assigned it; an NHS number needs no naming.
-    fn is_unnamed(&self, kind: Option<&str>) -> bool {
-        matches!(self, Self::None) && !self.is_nhs(kind)
+        let found = Self::of_parts([Some(format!("@{}", cx.facility()).into()), None, None], None, cx);
+        if matches!(found, Self::Listed { .. }) { found } else { Self::None }
     }
 
     /// Whether the identifier is meant to be an NHS number: by its authority, or by a type that only it has.
@@ -336,14 +336,9 @@ impl<'a> Authority<'a> {
 }
 
 /// The row of an authority: for this type of number, by its name, by its universal id.
-fn row_of<'t>(
-    table: &'t Table,
-    name: Option<&str>,
-    universal: Option<&str>,
-    kind: Option<&str>,
-) -> Option<&'t Row> {
+fn row_of<'t>(table: &'t Table, [name, id, kind]: [Option<&str>; 3]) -> Option<&'t Row> {
     let typed = name.zip(kind).map(|(name, kind)| format_smolstr!("{name}/{kind}"));
-    [typed.as_deref(), name, universal].into_iter().flatten().find_map(|key| table.get(&upper(key)))
+    [typed.as_deref(), name, id].into_iter().flatten().find_map(|key| table.get(&upper(key)))
 }
 
 fn nhs_number(digit: Value<'_>, value: &str, cx: &Cx<'_>) -> Node {
@@ -404,26 +399,12 @@ pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr 
     for part in ["urn:tie:", kind, ":"] {
         uri.push_str(part);
     }
-    encode(&cx.facility(), &mut uri);
+    uri.push_str(&percent_encoded(&cx.facility(), b""));
     if let Some(name) = name {
         uri.push(':');
-        encode(name, &mut uri);
+        uri.push_str(&percent_encoded(name, b""));
     }
     uri.finish()
-}
-
-fn encode(text: &str, uri: &mut SmolStrBuilder) {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if text.bytes().all(plain) {
-        return uri.push_str(text);
-    }
-    for byte in text.bytes() {
-        if plain(byte) {
-            uri.push(char::from(byte));
-        } else {
-            uri.push_str(&format_smolstr!("%{byte:02X}"));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -97,8 +97,12 @@ impl<'a> Cx<'a> {
     /// The sending facility (MSH-4), which keeps one hospital's own codes and numbers apart from another's;
     /// the sending application (MSH-3) where no facility is named.
     pub fn facility(&self) -> Cow<'a, str> {
-        let named = |field| self.message.header(field).text().filter(|name| !name.trim().is_empty());
-        named(4).or_else(|| named(3)).unwrap_or(Cow::Borrowed("unknown"))
+        self.named(4).or_else(|| self.named(3)).unwrap_or(Cow::Borrowed("unknown"))
+    }
+
+    /// What a field of MSH names, unless that is blank.
+    fn named(&self, field: usize) -> Option<Cow<'a, str>> {
+        self.message.header(field).text().filter(|name| !name.trim().is_empty())
     }
 }
 

@@ -126,17 +126,16 @@ impl<'m> Pieces<'m> {
     }
 }
 
-fn line<const N: usize>(pieces: &Pieces<'_>, order: [usize; N]) -> Option<SmolStr> {
+fn line(pieces: &Pieces<'_>, order: [usize; 5]) -> Option<SmolStr> {
     let mut line = SmolStrBuilder::new();
-    let mut any = false;
-    for word in order.into_iter().filter_map(|number| trimmed(pieces.at(number))) {
-        if any {
+    let words = order.into_iter().filter_map(|number| trimmed(pieces.at(number)));
+    for (number, word) in words.enumerate() {
+        if number > 0 {
             line.push(' ');
         }
         line.push_str(&word);
-        any = true;
     }
-    any.then(|| line.finish())
+    Some(line.finish()).filter(|line| !line.is_empty())
 }
 
 fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Node> {

@@ -9,9 +9,9 @@ use std::borrow::Cow;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Cx, text::trimmed};
+use super::{Cx, code, text::trimmed};
 use crate::{
-    fhir::{Node, Object, name::name},
+    fhir::{Node, Object, elements::is_decimal, name::name},
     hl7::Part,
 };
 
@@ -85,14 +85,11 @@ pub fn sn_text(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 /// CQ as `Quantity`. Within a component, as in RXE-1, its own components are subcomponents.
 pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let amount = part.component(1);
-    let mut quantity = match quantity_of(&amount.text()?)? {
-        Node::Object(object) => object,
-        _ => return None,
-    };
+    let mut quantity = quantity_of(&amount.text()?)?;
     let [code, text, system] = [1, 2, 3].map(|number| trimmed(part.component(2).subcomponent(number)));
     let code = code.or_else(|| trimmed(amount.subcomponent(2)));
-    Unit::of_parts([code, text, system], cx).put(&mut quantity);
-    Some(quantity.into())
+    Unit::of_parts([code, text, system], cx).put(quantity.as_object_mut()?);
+    Some(quantity)
 }
 
 /// MO and CP as `Money`: the amount with its digits, and the currency where one is named.
@@ -142,34 +139,23 @@ pub(super) fn decimal(text: &str) -> Option<SmolStr> {
         Some(rest) => ("-", rest),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
-    let (whole, fraction) = match digits.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (digits, None),
-    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let fraction = fraction.filter(|fraction| !fraction.is_empty());
-    if !all_digits(whole)
-        || !fraction.is_none_or(all_digits)
-        || (whole.is_empty() && fraction.is_none())
-        || digits.len() > 40
+    if digits.len() > 40
+        || whole.is_empty() && fraction.is_empty()
+        || ![whole, fraction].into_iter().all(all_digits)
     {
         return None;
     }
-    let sent = whole;
-    let whole = match whole.trim_start_matches('0') {
-        "" => "0",
-        trimmed => trimmed,
-    };
-    let is_canonical = sign.len() + digits.len() == text.len()
-        && sent.len() == whole.len()
-        && digits.len() == whole.len() + fraction.map_or(0, |fraction| fraction.len() + 1);
-    if is_canonical {
+    if is_decimal(text) {
         return Some(text.into());
     }
-    Some(match fraction {
-        Some(fraction) => format_smolstr!("{sign}{whole}.{fraction}"),
-        None => format_smolstr!("{sign}{whole}"),
-    })
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        kept => kept,
+    };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format_smolstr!("{sign}{whole}{point}{fraction}"))
 }
 
 /// `<5`, `>= 100`, `7.10`.
@@ -190,11 +176,12 @@ fn quantity(number: SmolStr, comparator: Option<&'static str>) -> Node {
     quantity.into()
 }
 
-/// A unit as it was sent, and its code in UCUM where that is known.
+/// A unit as it was sent, and its code where the sender says of which coding system it is, or the table knows it in UCUM.
 pub(super) struct Unit {
     /// What it is called.
     pub name: Option<SmolStr>,
-    ucum: Option<SmolStr>,
+    /// The coding system and the code in it.
+    coded: Option<(SmolStr, SmolStr)>,
 }
 
 impl Unit {
@@ -204,18 +191,19 @@ impl Unit {
     }
 
     fn of_parts([code, name, system]: [Option<Cow<'_, str>>; 3], cx: &Cx<'_>) -> Self {
-        let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
+        let stated = system
+            .and_then(|system| Some((code::known_system(&system, cx)?.clone(), code.as_deref()?.into())));
         let listed = || cx.tables.get("units")?.get(code.as_deref()?)?.code().cloned();
-        let ucum = if is_ucum { code.as_deref().map(SmolStr::new) } else { listed() };
-        Self { name: name.or(code).map(SmolStr::from), ucum }
+        let coded = stated.or_else(|| Some((SmolStr::new_static(UCUM), listed()?)));
+        Self { name: name.or(code).map(SmolStr::from), coded }
     }
 
     /// Puts it beside a number that has none.
     pub fn put(&self, quantity: &mut Object) {
         quantity.push(name!("unit"), self.name.clone().map(Node::Text));
-        if let Some(ucum) = &self.ucum {
-            quantity.push(name!("system"), Some(UCUM.into()));
-            quantity.push(name!("code"), Some(Node::Text(ucum.clone())));
+        if let Some((system, code)) = &self.coded {
+            quantity.push(name!("system"), Some(Node::Text(system.clone())));
+            quantity.push(name!("code"), Some(Node::Text(code.clone())));
         }
     }
 }
@@ -297,6 +285,8 @@ mod tests {
             units Quantity
                 x10\S\9/L => {"unit":"x10^9/L","system":"http://unitsofmeasure.org","code":"10*9/L"}
                 furlong => {"unit":"furlong"}
+                428673006^Tablet^SCT => {"unit":"Tablet","system":"http://snomed.info/sct","code":"428673006"}
+                a^year^2.16.840.1.113883.6.8 => {"unit":"year","system":"http://unitsofmeasure.org","code":"a"}
                 mg^milligram^UCUM => {"unit":"milligram","system":"http://unitsofmeasure.org","code":"mg"}
             CQ Quantity
                 5^mL => {"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}

@@ -21,24 +21,18 @@ use crate::{
 };
 
 /// A type of resource, and its `meta` with its profile in UK Core.
-type Kind = (&'static str, LazyLock<Object>);
-static PRACTITIONER: Kind = (
-    "Practitioner",
-    LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner")),
-);
-static ORGANIZATION: Kind = (
-    "Organization",
-    LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization")),
-);
-static LOCATION: Kind =
-    ("Location", LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location")));
+type Kind = (&'static str, LazyLock<Node>);
+static PRACTITIONER: Kind = ("Practitioner", LazyLock::new(|| meta("Practitioner")));
+static ORGANIZATION: Kind = ("Organization", LazyLock::new(|| meta("Organization")));
+static LOCATION: Kind = ("Location", LazyLock::new(|| meta("Location")));
 
-fn meta(profile: &'static str) -> Object {
-    Object::of([(name!("profile"), Some(vec![profile.into()].into()))]).in_common()
+fn meta(resource_type: &str) -> Node {
+    let profile = format!("https://fhir.hl7.org.uk/StructureDefinition/UKCore-{resource_type}");
+    Node::object([(name!("profile"), Some(vec![profile.into()].into()))]).in_common()
 }
 
 /// What kind of place a Location is: its `physicalType`.
-type Level = LazyLock<Object>;
+type Level = LazyLock<Node>;
 static SITE: Level = LazyLock::new(|| level("si", "Site"));
 static BUILDING: Level = LazyLock::new(|| level("bu", "Building"));
 static FLOOR: Level = LazyLock::new(|| level("lvl", "Level"));
@@ -47,10 +41,9 @@ static WARD: Level = LazyLock::new(|| level("wa", "Ward"));
 static ROOM: Level = LazyLock::new(|| level("ro", "Room"));
 static BED: Level = LazyLock::new(|| level("bd", "Bed"));
 
-fn level(code: &'static str, display: &'static str) -> Object {
+fn level(code: &'static str, display: &'static str) -> Node {
     let system = "http://terminology.hl7.org/CodeSystem/location-physical-type";
-    let coding = Node::coding(Some(system.into()), code, Some(display.into()));
-    Object::of([(name!("coding"), Some(vec![coding].into()))]).in_common()
+    Node::concept(Node::coding(Some(system.into()), code, Some(display.into()))).in_common()
 }
 
 /// What a part names: resources, of which the last is meant, and how to call it. Without resources a name only.
@@ -87,12 +80,16 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
         let display = name::xcn_line_of(&pieces);
         let number = identifier::xcn_of(&pieces, cx);
         let same = found.iter_mut().find(|one| one.display.is_some() && one.display == display);
-        match (number, same) {
-            (None, Some(_)) => {}
-            (None, None) if display.is_none() => {}
-            (None, None) => found.push(Named { resources: Vec::new(), display }),
-            (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
-            (Some(number), _) => {
+        let Some(number) = number else {
+            if same.is_none() && display.is_some() {
+                found.push(Named { resources: Vec::new(), display });
+            }
+            continue;
+        };
+        let kind = number.at(name!("system"));
+        match same.and_then(numbers) {
+            Some(known) if known.iter().all(|one| one.at(name!("system")) != kind) => known.push(number),
+            _ => {
                 let human = name::xcn_of(&pieces, cx).map(|name| vec![name].into());
                 if let Some(mut doctor) = resource(&PRACTITIONER, vec![number]) {
                     doctor.elements.push(name!("name"), human);
@@ -102,6 +99,14 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
         }
     }
     found
+}
+
+/// The numbers of a person known so far.
+fn numbers(known: &mut Named) -> Option<&mut Vec<Node>> {
+    match known.resources.last_mut()?.elements.at_mut(name!("identifier"))? {
+        Node::Array(numbers) => Some(numbers),
+        _ => None,
+    }
 }
 
 fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
@@ -162,7 +167,7 @@ fn place(
     let mut found = resource(&LOCATION, vec![Node::identifier(Some(system.into()), value)])?;
     found.elements.push(name!("name"), Some(Node::text(label)));
     found.elements.push(name!("mode"), Some("instance".into()));
-    found.elements.push(name!("physicalType"), Some(Node::Object(Object::clone(kind))));
+    found.elements.push(name!("physicalType"), Some(Node::clone(kind)));
     let above = above.map(|(above, display)| Node::reference(Some(above.target()), display.map(Node::Text)));
     found.elements.push(name!("partOf"), above);
     Some(found)
@@ -185,26 +190,9 @@ fn resource((resource_type, meta): &'static Kind, numbers: Vec<Node>) -> Option<
     let (system, value) = (number.at(name!("system"))?.as_text()?, number.at(name!("value"))?.as_text()?);
     let id = id(resource_type, system, value);
     let mut elements = Object::with_capacity(6);
-    elements.push(name!("meta"), Some(Node::Object(Object::clone(meta))));
+    elements.push(name!("meta"), Some(Node::clone(meta)));
     elements.push(name!("identifier"), Some(numbers.into()));
     Some(Resource { resource_type: SmolStr::new_static(resource_type), id, elements })
-}
-
-/// Whether the person known so far has no number of this system yet.
-fn other_kind(known: &Named, number: &Node) -> bool {
-    let Some(Node::Array(numbers)) =
-        known.resources.last().and_then(|one| one.elements.at(name!("identifier")))
-    else {
-        return false;
-    };
-    numbers.iter().all(|one| one.at(name!("system")) != number.at(name!("system")))
-}
-
-fn add_number(known: &mut Named, number: Node) {
-    let numbers = known.resources.last_mut().and_then(|one| one.elements.at_mut(name!("identifier")));
-    if let Some(Node::Array(numbers)) = numbers {
-        numbers.push(number);
-    }
 }
 
 #[cfg(test)]
@@ -228,6 +216,18 @@ mod tests {
         assert_eq!(key(&found[0].resources[0]), "urn:tie:authority:RXX:EPICID|17");
         assert_eq!(key(&found[1].resources[0]), "https://fhir.hl7.org.uk/Id/gmc-number|C9999994");
         assert_eq!(found[0].display.as_deref(), Some("MARY SEACOLE"));
+    }
+
+    #[test]
+    fn a_facility_is_known_in_all_the_world_too() {
+        let found = name_all("HD", "St. Elsewhere^00000000-0000-0000-0000-00000000000A^UUID");
+        assert_eq!(key(&found[0].resources[0]), "urn:tie:facility|St. Elsewhere");
+        let global =
+            r#"{"system":"urn:ietf:rfc:3986","value":"urn:uuid:00000000-0000-0000-0000-00000000000a"}"#;
+        let Some(Node::Array(numbers)) = found[0].resources[0].elements.get("identifier") else {
+            panic!("a list")
+        };
+        assert_eq!(numbers.get(1), Some(&Node::of_json(global)));
     }
 
     #[test]

@@ -96,7 +96,7 @@ fn in_unit(mut value: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
         (Node::Object(quantity), _) if quantity.at(name!("value")).is_some() => unit.put(quantity),
         (Node::Object(object), _) => {
             for name in [name!("low"), name!("high"), name!("numerator"), name!("denominator")] {
-                if let Some(Node::Object(part)) = object.at_mut(name) {
+                if let Some(part) = object.at_mut(name).and_then(Node::as_object_mut) {
                     unit.put(part);
                 }
             }

@@ -1,6 +1,6 @@
 //! What the tests of the converters share: a converter by name, on one field of a message of the trust RXX.
 
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, ffi::OsStr, sync::LazyLock};
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
@@ -74,8 +74,7 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
     let convert = found.expect("there is such a converter").convert;
     on(header, &format!("ZZZ|{raw}\r"), |message, cx| {
         let table = table.map(|table| cx.tables.get(table).expect("there is such a table"));
-        let cx =
-            Cx { message, zone: cx.zone, tables: cx.tables, table, segment: None, findings: cx.findings };
+        let cx = Cx { table, ..*cx };
         let part = message.segment("ZZZ").and_then(|segment| segment.field(1).part());
         json(part.and_then(|part| convert(part, &cx)))
     })
@@ -84,12 +83,12 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
 fn on(header: &str, segments: &str, work: impl FnOnce(&Message, &Cx<'_>) -> String) -> (String, Vec<String>) {
     let raw = format!("MSH|^~\\&|PAS|{header}|ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}");
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
-    let (zone, tables) = (TimeZone::get("Europe/London").expect("the zone is known"), tables());
+    let zone = TimeZone::get("Europe/London").expect("the zone is known");
     let findings = RefCell::default();
     let cx = Cx {
         message: &message,
         zone: &zone,
-        tables: &tables,
+        tables: &TABLES,
         table: None,
         segment: None,
         findings: &findings,
@@ -110,31 +109,15 @@ fn json(node: Option<Node>) -> String {
     node.map(|node| String::from_utf8(node.to_json()).expect("JSON is UTF-8")).unwrap_or_default()
 }
 
-/// The shipped tables that converters use.
-fn tables() -> Tables {
+/// The shipped tables.
+static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     let mut tables = Tables::default();
-    macro_rules! take {
-        ($($name:literal),*) => {$(
-            let text = include_str!(concat!("../../../../mappings/tables/", $name, ".csv"));
-            tables.insert(Table::parse($name, Path::new($name), text).expect("the shipped table parses"));
-        )*};
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../mappings/tables");
+    for entry in std::fs::read_dir(folder).expect("the folder of the shipped tables is there") {
+        let file = entry.expect("the folder can be read").path();
+        let name = file.file_stem().and_then(OsStr::to_str).expect("the name of a table is plain");
+        let text = std::fs::read_to_string(&file).expect("the shipped table can be read");
+        tables.insert(Table::parse(name, &file, &text).expect("the shipped table parses"));
     }
-    take!(
-        "address-use",
-        "administrative-sex",
-        "assigning-authorities",
-        "coding-systems",
-        "ethnic-category",
-        "identifier-type",
-        "interpretation",
-        "marital-status",
-        "name-use",
-        "nhs-number-status",
-        "relationship",
-        "telecom-system",
-        "telecom-use",
-        "units",
-        "yes-no"
-    );
     tables
-}
+});

@@ -3,7 +3,7 @@
 //! Sources: the v2-to-FHIR maps NM, SN[Quantity], SN[Range], SN[Ratio], CQ[Quantity], CWE[Quantity]; UCUM.
 //! Promise:  digits stay as they were sent (`7.10` is not `7.1`); nothing that is not a number becomes one.
 //! Decided:  `<5`, `>=100` are a number with a comparator, in NM as in SN; `1+`, `5-10` and `1,000` in NM are no
-//!           number: the caller keeps the text. A unit gets a UCUM code only from the table `units` or from the sender.
+//!           number: the caller keeps the text. A unit gets a code only from the table `units` (UCUM) or from the sender.
 
 use std::borrow::Cow;
 
@@ -191,8 +191,11 @@ impl Unit {
     }
 
     fn of_parts([code, name, system]: [Option<Cow<'_, str>>; 3], cx: &Cx<'_>) -> Self {
-        let stated = system
-            .and_then(|system| Some((code::known_system(&system, cx)?.clone(), code.as_deref()?.into())));
+        let uri = |system: Cow<'_, str>| match &*system {
+            "UCUM" => Some(SmolStr::new_static(UCUM)),
+            system => code::known_system(system, cx).cloned(),
+        };
+        let stated = system.and_then(|system| Some((uri(system)?, code.as_deref()?.into())));
         let listed = || cx.tables.get("units")?.get(code.as_deref()?)?.code().cloned();
         let coded = stated.or_else(|| Some((SmolStr::new_static(UCUM), listed()?)));
         Self { name: name.or(code).map(SmolStr::from), coded }

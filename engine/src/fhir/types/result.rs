@@ -2,8 +2,9 @@
 //!
 //! Sources: the v2-to-FHIR map OBX[Observation]; HL7 v2.5.1 chapter 7.4.2.
 //! Promise:  what is not of the type that it says it is stays text; nothing is rounded, and no line is lost.
-//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6. The lines of a text are
-//!           one text. Documents (ED, RP) are not values: the caller makes resources of them.
+//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6; a text has it behind, for
+//!           FHIR has no other place and a value without its unit is dangerous. The lines of a text are one text.
+//!           Documents (ED, RP) are not values: the caller makes resources of them.
 
 use std::borrow::Cow;
 

@@ -158,25 +158,23 @@ impl Within for Bundle {
 mod tests {
     use super::{super::Node, *};
 
-    fn resource(resource_type: &str, number: u128, elements: Object) -> Resource {
+    fn resource(resource_type: &str, number: u128, elements: &str) -> Resource {
+        let elements = Node::of_json(elements).as_object().unwrap().clone();
         Resource { resource_type: resource_type.into(), id: Uuid::from_u128(number), elements }
     }
 
     #[test]
     fn resources_are_put_under_their_ids_and_refer_to_each_other() {
         let mut bundle = Bundle::new();
-        let patient = resource("Patient", 1, Object::new().with("active", Some(true.into())));
-        let target = Node::object([("reference", Some(patient.target().into()))]);
-        let away =
-            Target { resource_type: "Group".into(), id: Uuid::from_u128(9), identifier: Some("s|v".into()) };
+        let patient = resource("Patient", 1, r#"{"active":true}"#);
+        let (near, mut away) = (patient.target(), resource("Group", 9, "{}").target());
+        away.identifier = Some("s|v".into());
+        let mut encounter = resource("Encounter", 2, "{}");
+        for (name, target) in [("subject", near), ("x", away)] {
+            encounter.elements.put(name, Some(Node::reference(Some(target), None)));
+        }
         bundle.put(patient);
-        bundle.put(resource(
-            "Encounter",
-            2,
-            Object::new()
-                .with("subject", Some(target))
-                .with("x", Some(Node::object([("reference", Some(away.into()))]))),
-        ));
+        bundle.put(encounter);
         expect_test::expect![[r#"{"resourceType":"Bundle","type":"transaction","entry":[{"fullUrl":"urn:uuid:00000000-0000-0000-0000-000000000001","resource":{"resourceType":"Patient","id":"00000000-0000-0000-0000-000000000001","active":true},"request":{"method":"PUT","url":"Patient/00000000-0000-0000-0000-000000000001"}},{"fullUrl":"urn:uuid:00000000-0000-0000-0000-000000000002","resource":{"resourceType":"Encounter","id":"00000000-0000-0000-0000-000000000002","subject":{"reference":"urn:uuid:00000000-0000-0000-0000-000000000001"},"x":{"reference":"Group?identifier=s|v"}},"request":{"method":"PUT","url":"Encounter/00000000-0000-0000-0000-000000000002"}}]}"#]]
         .assert_eq(std::str::from_utf8(&bundle.write()).unwrap());
     }
@@ -184,14 +182,12 @@ mod tests {
     #[test]
     fn the_same_resource_is_one_entry() {
         let mut bundle = Bundle::new();
-        let first = bundle.put(resource("Practitioner", 1, Object::new().with("active", Some(true.into()))));
-        let again = Object::new().with("active", Some(false.into())).with("gender", Some("male".into()));
-        assert_eq!(bundle.put(resource("Practitioner", 1, again)), first);
+        let first = bundle.put(resource("Practitioner", 1, r#"{"active":true}"#));
+        let again = resource("Practitioner", 1, r#"{"active":false,"gender":"male"}"#);
+        assert_eq!(bundle.put(again), first);
         assert_eq!(bundle.resources().len(), 1);
-        assert_eq!(
-            bundle.resource(first).unwrap().elements,
-            Object::new().with("active", Some(true.into())).with("gender", Some("male".into()))
-        );
+        let whole = resource("Practitioner", 1, r#"{"active":true,"gender":"male"}"#);
+        assert_eq!(bundle.resource(first).unwrap().elements, whole.elements);
     }
 
     #[test]

@@ -107,11 +107,8 @@ pub fn is_name(word: &str) -> bool {
     static NAMES: OnceLock<HashSet<&'static str>> = OnceLock::new();
     let names = NAMES.get_or_init(|| {
         let elements = all().values().flat_map(|found| &found.elements);
-        elements
-            .flat_map(|element| [Some(element.name), element.choice])
-            .flatten()
-            .chain(all().keys().copied())
-            .collect()
+        let names = elements.flat_map(|element| [Some(element.name), element.choice]).flatten();
+        names.chain(all().keys().copied()).collect()
     });
     names.contains(word)
 }
@@ -142,19 +139,14 @@ impl Type {
 
     /// What to say of an element that is not there.
     pub fn unknown(&self, name: &str) -> String {
-        let hint = nearest(name, self.elements.iter().map(|element| element.name));
-        match (
-            hint,
-            self.elements
-                .iter()
-                .find(|element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name)),
-        ) {
-            (_, Some(shape)) => {
-                format!("{} has no element `{name}`, only its shapes, such as `{}`", self.name, shape.name)
-            }
-            (Some(word), None) => format!("{} has no element `{name}`; did you mean `{word}`?", self.name),
-            (None, None) => format!("{} has no element `{name}`", self.name),
-        }
+        let is_choice =
+            |element: &&Element| element.choice.is_some_and(|c| c.trim_end_matches("[x]") == name);
+        let hint = match self.elements.iter().find(is_choice) {
+            Some(shape) => format!(", only its shapes, such as `{}`", shape.name),
+            None => nearest(name, self.elements.iter().map(|element| element.name))
+                .map_or_else(String::new, |word| format!("; did you mean `{word}`?")),
+        };
+        format!("{} has no element `{name}`{hint}", self.name)
     }
 
     /// Checks the elements of an object: known, of the right type and number, nothing required missing.
@@ -180,7 +172,7 @@ impl Type {
             }
         }
         if self.needs & !seen != 0 {
-            self.check_required(object)?;
+            self.check_required(object, seen)?;
         }
         match self.rules.iter().find_map(|rule| rule.broken(seen, object)) {
             Some(what) => Err(Fault::here(what)),
@@ -191,9 +183,13 @@ impl Type {
         }
     }
 
-    fn check_required(&self, object: &Object) -> Result<(), Fault> {
+    /// A required element is there in any of its shapes, or its extension in its stead.
+    fn check_required(&self, object: &Object, seen: u64) -> Result<(), Fault> {
         for element in self.required.iter().filter_map(|place| self.elements.get(*place)) {
-            if !self.has(object, element) {
+            let twin = || object.get(&format!("_{}", element.name)).is_some_and(|node| !node.is_empty());
+            let is_there =
+                seen & element.bit != 0 || element.is_primitive() && element.choice.is_none() && twin();
+            if !is_there {
                 let name = element.choice.unwrap_or(element.name);
                 return Err(Fault::at(name, format!("{} needs `{name}`, which has no value", self.name)));
             }
@@ -241,11 +237,7 @@ impl Type {
         if base.len() < name.len()
             && let Some(element) = self.element(base).filter(|element| element.is_primitive())
         {
-            static TWINS: [OnceLock<Element>; 2] = [OnceLock::new(), OnceLock::new()];
-            let [one, many] = &TWINS;
-            let twin = if element.many { many } else { one };
-            let twin = twin.get_or_init(|| Element { many: element.many, ..Element::twin() });
-            return twin.check(node).map_err(|fault| fault.below(name));
+            return Element::twin(element.many).check(node).map_err(|fault| fault.below(name));
         }
         if name == "resourceType" && self.is_resource {
             return Ok(());
@@ -273,35 +265,32 @@ impl Type {
             }
         }
     }
-
-    /// Whether a required element is there, in any of its shapes, or its extension in its stead.
-    fn has(&self, object: &Object, element: &Element) -> bool {
-        let there = |name: &str| object.get(name).is_some_and(|node| !node.is_empty());
-        match element.choice {
-            None => there(element.name) || (element.is_primitive() && there(&format!("_{}", element.name))),
-            Some(choice) => {
-                self.elements.iter().any(|shape| shape.choice == Some(choice) && there(shape.name))
-            }
-        }
-    }
 }
 
 impl Element {
-    /// An element that stands in no type: the `_name` twin of a primitive.
-    pub(super) fn twin() -> Self {
+    /// An element of which nothing is known but its name and type.
+    fn of(key: &'static Known, many: bool, type_name: &'static str) -> Self {
         Self {
-            name: "_",
+            name: key.text,
             required: false,
-            many: false,
-            type_name: "Element",
+            many,
+            type_name,
             targets: Vec::new(),
             codes: None,
             choice: None,
-            key: const { &Known::new("_") },
+            key,
             bit: 0,
-            takes: Takes::Object,
+            takes: Takes::of(type_name),
             kind: OnceLock::new(),
         }
+    }
+
+    /// An element that stands in no type: the `_name` twin of a primitive, an object with an id and extensions.
+    pub(super) fn twin(many: bool) -> &'static Self {
+        static TWINS: OnceLock<[Element; 2]> = OnceLock::new();
+        let twin = |many| Self::of(const { &Known::new("_") }, many, "Element");
+        let [one, several] = TWINS.get_or_init(|| [twin(false), twin(true)]);
+        if many { several } else { one }
     }
 
     /// Its type; none for primitives.
@@ -318,26 +307,18 @@ impl Element {
     }
 
     fn shape(&self, node: &mut Node) {
-        match (node, self.takes) {
-            (Node::Array(nodes), _) => nodes.iter_mut().for_each(|node| self.shape(node)),
-            (Node::Object(object), _) => {
+        match (self.takes, &mut *node) {
+            (_, Node::Array(nodes)) => nodes.iter_mut().for_each(|node| self.shape(node)),
+            (_, Node::Object(object)) => {
                 if let Some(found) = self.kind() {
                     found.shape(object);
                 }
             }
-            (node @ Node::Text(_), Takes::Decimal) => {
-                if let Some(number) = node.as_text().filter(|text| is_decimal(text)) {
-                    *node = Node::Decimal(number.into());
-                }
-            }
-            (node @ Node::Text(_), Takes::Integer | Takes::From(_)) => {
-                if let Some(number) = node.as_text().and_then(|text| text.parse().ok()) {
+            (Takes::Decimal, Node::Text(text)) if is_decimal(text) => *node = Node::Decimal(text.clone()),
+            (Takes::Decimal, Node::Integer(number)) => *node = Node::Decimal(number.to_string().into()),
+            (Takes::Integer | Takes::From(_), Node::Text(text)) => {
+                if let Ok(number) = text.parse() {
                     *node = Node::Integer(number);
-                }
-            }
-            (node @ Node::Integer(_), Takes::Decimal) => {
-                if let Node::Integer(number) = node {
-                    *node = Node::Decimal(number.to_string().into());
                 }
             }
             _ => {}
@@ -411,17 +392,14 @@ impl Element {
 
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
         let fits = match (self.takes, node) {
-            (Takes::Boolean, Node::Boolean(_)) => true,
-            (Takes::Integer, Node::Integer(_)) => true,
             (Takes::From(least), Node::Integer(number)) => *number >= least,
-            (Takes::Decimal, Node::Integer(_) | Node::Decimal(_)) => true,
-            (Takes::Text(format), Node::Text(text)) => {
-                if !text.is_empty() && !format.fits(text) {
-                    return Err(Fault::here(format.fault(self.type_name)));
-                }
-                true
+            (Takes::Text(format), Node::Text(text)) if !text.is_empty() && !format.fits(text) => {
+                return Err(Fault::here(format.fault(self.type_name)));
             }
-            (Takes::Text(_), Node::Reference(_)) => true,
+            (Takes::Boolean, Node::Boolean(_))
+            | (Takes::Integer, Node::Integer(_))
+            | (Takes::Decimal, Node::Integer(_) | Node::Decimal(_))
+            | (Takes::Text(_), Node::Text(_) | Node::Reference(_)) => true,
             _ => false,
         };
         if !fits {
@@ -437,17 +415,17 @@ impl Element {
 
     fn check_target(&self, object: &Object) -> Result<(), Fault> {
         let target = match object.at(name!("reference")) {
-            Some(Node::Reference(target)) => target.resource_type.as_str(),
-            Some(Node::Text(text)) => match type_referred(text) {
-                Some(found) => found.name,
-                None => return Ok(()),
-            },
-            _ => return Ok(()),
+            Some(Node::Reference(target)) => Some(target.resource_type.as_str()),
+            Some(Node::Text(text)) => type_referred(text).map(|found| found.name),
+            _ => None,
         };
-        if self.targets.contains(&target) {
-            return Ok(());
+        match target {
+            Some(target) if !self.targets.contains(&target) => {
+                let takes = self.targets.join(" or ");
+                Err(Fault::here(format!("takes a reference to {takes}, not to {target}")))
+            }
+            _ => Ok(()),
         }
-        Err(Fault::here(format!("takes a reference to {}, not to {target}", self.targets.join(" or "))))
     }
 
     /// The codes of the required binding, for error texts: the first twelve.
@@ -500,52 +478,52 @@ impl std::fmt::Debug for Type {
 mod tests {
     use super::*;
 
-    fn fault(type_name: &str, node: Node) -> String {
-        let Node::Object(object) = node else { panic!("an object") };
-        match type_named(type_name).unwrap().check(&object) {
-            Ok(()) => "fine".into(),
-            Err(fault) => format!("{}: {}", fault.path, fault.what),
+    fn object(json: &str) -> Object {
+        Node::of_json(json).as_object().unwrap().clone()
+    }
+
+    /// Each line is a type, an object of it, ` => `, and the fault where it has one.
+    pub(super) fn check_all(lines: &str) {
+        for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+            let (given, told) = line.split_once(" =>").unwrap();
+            let (name, json) = given.split_once(' ').unwrap();
+            let fault = type_named(name).unwrap().check(&object(json)).err();
+            let fault = fault.map(|Fault { path, what }| [path, what].join(": "));
+            assert_eq!(fault.unwrap_or_default().trim_start_matches(": "), told.trim(), "{given}");
         }
     }
 
     #[test]
     fn all_r4_resources_are_there_with_their_bases() {
         assert_eq!(resource_names().count(), 147);
-        let patient = type_named("Patient").unwrap();
-        assert!(patient.is_resource);
-        for (name, many, type_name) in [
-            ("id", false, "string"),
-            ("meta", false, "Meta"),
-            ("extension", true, "Extension"),
-            ("name", true, "HumanName"),
+        for (owner, name, many, type_name) in [
+            ("Patient", "id", false, "string"),
+            ("Patient", "meta", false, "Meta"),
+            ("Patient", "extension", true, "Extension"),
+            ("Patient", "name", true, "HumanName"),
+            ("Observation", "component", true, "Observation.component"),
+            ("Observation.component", "referenceRange", true, "Observation.referenceRange"),
         ] {
-            let element = patient.element(name).unwrap();
+            let element = type_named(owner).unwrap().element(name).unwrap();
             assert_eq!((element.many, element.type_name), (many, type_name), "{name}");
         }
-        assert!(patient.element("gender").unwrap().codes.unwrap().contains("female"));
+        let patient = type_named("Patient").unwrap();
+        assert!(patient.is_resource && patient.element("gender").unwrap().codes.unwrap().contains("female"));
         assert_eq!(patient.element("deceasedDateTime").unwrap().choice, Some("deceased[x]"));
-        assert_eq!(
-            type_named("Encounter").unwrap().element("subject").unwrap().targets,
-            ["Patient", "Group"]
-        );
-        assert_eq!(
-            type_named("Observation").unwrap().element("component").unwrap().type_name,
-            "Observation.component"
-        );
-        assert_eq!(
-            type_named("Observation.component").unwrap().element("referenceRange").unwrap().type_name,
-            "Observation.referenceRange"
-        );
+        let subject = type_named("Encounter").unwrap().element("subject").unwrap();
+        assert_eq!(subject.targets, ["Patient", "Group"]);
     }
 
     /// What the check rests on: a number tells names apart, a bit those elements of a type that anything asks for.
     #[test]
-    fn numbers_and_bits_are_enough() {
+    fn numbers_bits_and_types_are_enough() {
         let mut numbers = std::collections::HashMap::new();
         for found in all().values() {
             for element in &found.elements {
                 let known = *numbers.entry(element.key.number).or_insert(element.name);
                 assert_eq!(known, element.name, "two names have one number");
+                let known = is_primitive(element.type_name) || type_named(element.type_name).is_some();
+                assert!(known, "{}.{}: {}", found.name, element.name, element.type_name);
                 assert!(std::ptr::eq(found.element(element.name).unwrap(), element), "{}", element.name);
                 let asked = element.required || element.choice.is_some();
                 assert!(!asked || element.bit.is_power_of_two(), "{}.{}", found.name, element.name);
@@ -558,39 +536,9 @@ mod tests {
     }
 
     #[test]
-    fn every_type_that_an_element_names_is_known_or_primitive() {
-        for found in all().values() {
-            for element in &found.elements {
-                assert!(
-                    is_primitive(element.type_name) || type_named(element.type_name).is_some(),
-                    "{}.{}: {}",
-                    found.name,
-                    element.name,
-                    element.type_name
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn numbers_are_json_numbers() {
-        for good in ["0", "7.10", "-0.5", "10", "1e5", "1.5E-3"] {
-            assert!(is_decimal(good), "{good}");
-        }
-        for bad in ["", "-", ".5", "5.", "007", "+1", "1,5", "1e", "<5", "NaN", "0x1", "1 "] {
-            assert!(!is_decimal(bad), "{bad}");
-        }
-    }
-
-    #[test]
     fn plain_values_take_the_shape_of_their_element() {
-        let Node::Object(written) = Node::object([
-            ("valueQuantity", Some(Node::object([("value", Some("7.10".into()))]))),
-            ("code", Some(Node::object([("coding", Some(Node::object([("code", Some("x".into()))])))]))),
-        ]) else {
-            panic!("an object")
-        };
-        let shaped = type_named("Observation").unwrap().shaped(written);
+        let written = r#"{"valueQuantity":{"value":"7.10"},"code":{"coding":{"code":"x"}}}"#;
+        let shaped = type_named("Observation").unwrap().shaped(object(written));
         assert_eq!(
             String::from_utf8(Node::Object(shaped).to_json()).unwrap(),
             r#"{"valueQuantity":{"value":7.10},"code":{"coding":[{"code":"x"}]}}"#
@@ -598,104 +546,43 @@ mod tests {
     }
 
     #[test]
-    fn of_a_choice_one_shape_stands() {
-        let both =
-            Node::object([("deceasedBoolean", Some(true.into())), ("deceasedDateTime", Some("2026".into()))]);
-        assert_eq!(fault("Patient", both), "deceased[x]: takes one of its shapes, not two");
-        let empty =
-            Node::object([("deceasedBoolean", Some(true.into())), ("deceasedDateTime", Some("".into()))]);
-        assert_eq!(fault("Patient", empty), "fine");
-    }
-
-    #[test]
-    fn what_stands_within_is_checked_too() {
-        let contained = |node| Node::object([("contained", Some(vec![node].into()))]);
-        let inner = Node::object([("resourceType", Some("Patient".into())), ("gender", Some("x".into()))]);
-        assert_eq!(
-            fault("Patient", contained(inner)),
-            "contained[0].gender: takes one of female, male, other, unknown"
-        );
-        let nothing = "contained[0]: takes a resource, and has no `resourceType` of FHIR R4";
-        assert_eq!(fault("Patient", contained(Node::object([("id", Some("x".into()))]))), nothing);
-        let twin = Node::object([("_birthDate", Some(Node::object([("x", Some("y".into()))])))]);
-        assert_eq!(fault("Patient", twin), "_birthDate.x: Element has no element `x`");
-        assert_eq!(
-            fault("Patient", Node::object([("id", Some("a_b".into()))])),
-            "id: is not written as a string"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("birthDate", Some("2026-02-30".into()))])),
-            "birthDate: is not written as a date"
+    fn faults_say_where_and_what_without_values() {
+        check_all(
+            r#"
+            Patient {"name":[{"family":"CANARY"}]} =>
+            Patient {"name":[{"family":7}]} => name[0].family: takes a string, not a whole number
+            Patient {"nmae":"CANARY"} => nmae: Patient has no element `nmae`; did you mean `name`?
+            Patient {"deceased":true} => deceased: Patient has no element `deceased`, only its shapes, such as `deceasedBoolean`
+            Patient {"gender":"CANARY"} => gender: takes one of female, male, other, unknown
+            Patient {"name":"CANARY"} => name: repeats, so it takes a list
+            Patient {"id":"a_b"} => id: is not written as a string
+            Patient {"birthDate":"2026-02-30"} => birthDate: is not written as a date
+            Patient {"_birthDate":{"x":"y"}} => _birthDate.x: Element has no element `x`
+            Patient {"deceasedBoolean":true,"deceasedDateTime":"2026"} => deceased[x]: takes one of its shapes, not two
+            Patient {"deceasedBoolean":true,"deceasedDateTime":""} =>
+            Patient {"contained":[{"resourceType":"Patient","gender":"x"}]} => contained[0].gender: takes one of female, male, other, unknown
+            Patient {"contained":[{"id":"x"}]} => contained[0]: takes a resource, and has no `resourceType` of FHIR R4
+            Encounter {"status":"finished"} => class: Encounter needs `class`, which has no value
+            "#,
         );
     }
 
     #[test]
     fn references_lead_to_what_they_may() {
-        let encounter = |reference: &'static str| {
-            let class = Node::object([("code", Some("IMP".into()))]);
-            let subject = Node::object([("reference", Some(reference.into()))]);
-            fault(
-                "Encounter",
-                Node::object([
-                    ("status", Some("finished".into())),
-                    ("class", Some(class)),
-                    ("subject", Some(subject)),
-                ]),
-            )
-        };
-        for good in [
-            "Patient/1",
-            "Patient?identifier=a|b/c",
-            "https://x.example/fhir/Patient/1/_history/2",
-            "urn:uuid:1",
-            "#p",
-        ] {
-            assert_eq!(encounter(good), "fine", "{good}");
+        let good =
+            "Patient/1 Patient?identifier=a|b/c https://x.example/fhir/Patient/1/_history/2 urn:uuid:1 #p";
+        let bad = "Location/1 Location?identifier=a|b/c https://x.example/fhir/Location/1";
+        for (references, fault) in
+            [(good, ""), (bad, "subject: takes a reference to Patient or Group, not to Location")]
+        {
+            for reference in references.split(' ') {
+                let subject = format!(r#""class":{{"code":"IMP"}},"subject":{{"reference":"{reference}"}}"#);
+                check_all(&format!(r#"Encounter {{"status":"finished",{subject}}} => {fault}"#));
+            }
         }
-        for bad in ["Location/1", "Location?identifier=a|b/c", "https://x.example/fhir/Location/1"] {
-            assert_eq!(
-                encounter(bad),
-                "subject: takes a reference to Patient or Group, not to Location",
-                "{bad}"
-            );
+        for (reference, leads) in [("urn:uuid:1", true), ("urn:uuid:2", false), ("#2", false)] {
+            let entry = format!(r#"{{"fullUrl":"urn:uuid:1","subject":{{"reference":"{reference}"}}}}"#);
+            assert_eq!(unresolved(&Node::of_json(&entry)).is_none(), leads, "{reference}");
         }
-        let entry = |url: &'static str, reference: &'static str| {
-            Node::object([
-                ("fullUrl", Some(url.into())),
-                ("subject", Some(Node::object([("reference", Some(reference.into()))]))),
-            ])
-        };
-        assert_eq!(unresolved(&entry("urn:uuid:1", "urn:uuid:1")), None);
-        assert!(unresolved(&entry("urn:uuid:1", "urn:uuid:2")).is_some());
-        assert!(unresolved(&entry("urn:uuid:1", "#2")).is_some());
-    }
-
-    #[test]
-    fn faults_say_where_and_what_without_values() {
-        let name = |family: Node| {
-            Node::object([("name", Some(vec![Node::object([("family", Some(family))])].into()))])
-        };
-        assert_eq!(fault("Patient", name("CANARY".into())), "fine");
-        assert_eq!(fault("Patient", name(7.into())), "name[0].family: takes a string, not a whole number");
-        assert_eq!(
-            fault("Patient", Node::object([("nmae", Some("CANARY".into()))])),
-            "nmae: Patient has no element `nmae`; did you mean `name`?"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("deceased", Some(true.into()))])),
-            "deceased: Patient has no element `deceased`, only its shapes, such as `deceasedBoolean`"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("gender", Some("CANARY".into()))])),
-            "gender: takes one of female, male, other, unknown"
-        );
-        assert_eq!(
-            fault("Patient", Node::object([("name", Some("CANARY".into()))])),
-            "name: repeats, so it takes a list"
-        );
-        assert_eq!(
-            fault("Encounter", Node::object([("status", Some("finished".into()))])),
-            "class: Encounter needs `class`, which has no value"
-        );
     }
 }

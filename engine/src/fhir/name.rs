@@ -21,7 +21,7 @@ enum Repr {
 /// A name that is known beforehand.
 #[derive(Debug)]
 pub struct Known {
-    text: &'static str,
+    pub(super) text: &'static str,
     /// Stands for the name: no two of FHIR have the same (a test holds it).
     pub(super) number: u32,
     /// `,"name":`, and room.

@@ -5,7 +5,7 @@
 //! sender removed is, as `null`, which leaves the engine only where a destination wants to know.
 //! Not here: which elements there are (`elements`), where they stand (`path`).
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -63,6 +63,30 @@ impl Node {
     /// An object of the elements that have a value; no two have one name.
     pub fn object<K: Into<Name>, const N: usize>(elements: [(K, Option<Node>); N]) -> Self {
         Self::Object(Object::of(elements))
+    }
+
+    /// An Identifier.
+    pub(super) fn identifier(system: Option<Self>, value: impl Into<SmolStr>) -> Self {
+        Self::object([(name!("system"), system), (name!("value"), Some(Self::text(value)))])
+    }
+
+    /// A Coding.
+    pub(super) fn coding(system: Option<Self>, code: impl Into<Self>, display: Option<Self>) -> Self {
+        Self::object([
+            (name!("system"), system),
+            (name!("code"), Some(code.into())),
+            (name!("display"), display),
+        ])
+    }
+
+    /// A CodeableConcept of one Coding.
+    pub(super) fn concept(coding: Self) -> Self {
+        Self::object([(name!("coding"), Some(vec![coding].into()))])
+    }
+
+    /// An Extension, with the shape that its value has.
+    pub(super) fn extension(url: &'static str, shape: &Name, value: Self) -> Self {
+        Self::object([(name!("url"), Some(url.into())), (shape, Some(value))])
     }
 
     /// A Reference to a resource, or to something of which only the name is known.
@@ -131,20 +155,30 @@ impl Node {
         }
     }
 
-    /// An element of an object.
-    pub fn get(&self, name: &str) -> Option<&Node> {
+    /// The object of an object node.
+    pub(super) fn as_object(&self) -> Option<&Object> {
         match self {
-            Self::Object(object) => object.get(name),
+            Self::Object(object) => Some(object),
             _ => None,
         }
     }
 
-    /// An element of an object, by its known name.
-    pub(crate) fn at(&self, name: &Name) -> Option<&Node> {
+    /// The object of an object node, to change it.
+    pub(super) fn as_object_mut(&mut self) -> Option<&mut Object> {
         match self {
-            Self::Object(object) => object.at(name),
+            Self::Object(object) => Some(object),
             _ => None,
         }
+    }
+
+    /// An element of an object.
+    pub fn get(&self, name: &str) -> Option<&Node> {
+        self.as_object()?.get(name)
+    }
+
+    /// An element of an object, by its known name.
+    pub(crate) fn at(&self, name: &Name) -> Option<&Node> {
+        self.as_object()?.at(name)
     }
 
     /// The objects and arrays nested in each other here, 1 for a primitive.
@@ -203,9 +237,10 @@ impl Target {
             return true;
         }
         match &self.identifier {
-            Some(identifier) => {
-                write_text(&format!("{}?identifier={}", self.resource_type, query(identifier)), out)
-            }
+            Some(identifier) => write_text(
+                &format!("{}?identifier={}", self.resource_type, percent_encoded(identifier, b"~|:/")),
+                out,
+            ),
             None => write_text(&format!("{}/{id}", self.resource_type), out),
         }
     }
@@ -221,52 +256,32 @@ impl Within for Alone {
     }
 }
 
-impl From<SmolStr> for Node {
-    fn from(text: SmolStr) -> Self {
-        Self::Text(text)
-    }
+macro_rules! from {
+    ($($of:ty => $make:expr),*) => {$(
+        impl From<$of> for Node {
+            fn from(value: $of) -> Self {
+                $make(value)
+            }
+        }
+    )*};
 }
+from!(
+    SmolStr => Self::Text,
+    // A text that stands in the program, which is not copied. Others become nodes by [`Node::text`].
+    &'static str => |text| Self::Text(SmolStr::new_static(text)),
+    String => Self::text,
+    bool => Self::Boolean,
+    i64 => Self::Integer,
+    Object => Self::Object,
+    Vec<Node> => Self::Array,
+    Target => |target| Self::Reference(Box::new(target))
+);
 
-/// A text that stands in the program, which is not copied. Others become nodes by [`Node::text`].
-impl From<&'static str> for Node {
-    fn from(text: &'static str) -> Self {
-        Self::Text(SmolStr::new_static(text))
-    }
-}
-
-impl From<String> for Node {
-    fn from(text: String) -> Self {
-        Self::Text(text.into())
-    }
-}
-
-impl From<bool> for Node {
-    fn from(truth: bool) -> Self {
-        Self::Boolean(truth)
-    }
-}
-
-impl From<i64> for Node {
-    fn from(number: i64) -> Self {
-        Self::Integer(number)
-    }
-}
-
-impl From<Object> for Node {
-    fn from(object: Object) -> Self {
-        Self::Object(object)
-    }
-}
-
-impl From<Vec<Node>> for Node {
-    fn from(nodes: Vec<Node>) -> Self {
-        Self::Array(nodes)
-    }
-}
-
-impl From<Target> for Node {
-    fn from(target: Target) -> Self {
-        Self::Reference(Box::new(target))
+#[cfg(test)]
+impl Node {
+    /// What a JSON text says.
+    pub(crate) fn of_json(text: &str) -> Self {
+        crate::incoming::json::parse(text).expect("the JSON can be read")
     }
 }
 
@@ -309,18 +324,17 @@ fn write_array(nodes: &[Node], out: &mut Vec<u8>, within: &dyn Within) -> bool {
     any
 }
 
-/// Percent-encodes what would end or split a query value; `|`, `:` and `/` are left readable.
-pub(super) fn query(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'|' | b':' | b'/' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
+/// A text as a part of a URI: letters, digits, `-`, `.`, `_` and what else is said to be plain stay as they are.
+pub(super) fn percent_encoded<'t>(text: &'t str, plain: &[u8]) -> Cow<'t, str> {
+    let stays = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._".contains(byte) || plain.contains(byte);
+    if text.as_bytes().iter().all(stays) {
+        return Cow::Borrowed(text);
     }
-    out
+    let encoded = text.bytes().map(|byte| match byte {
+        byte if stays(&byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    });
+    encoded.collect()
 }
 
 #[cfg(test)]
@@ -333,13 +347,8 @@ mod tests {
 
     #[test]
     fn nothing_empty_is_written() {
-        let node = Node::object([
-            ("family", Some("".into())),
-            ("period", Some(Object::new().into())),
-            ("given", Some(vec![Node::text(""), Node::object([("x", Some(vec![].into()))])].into())),
-            ("active", Some(true.into())),
-            ("line", Some(vec![Node::text(""), "b".into(), Object::new().into(), "c".into()].into())),
-        ]);
+        let node = r#"{"family":"","period":{},"given":["",{"x":[]}],"active":true,"line":["","b",{},"c"]}"#;
+        let node = Node::of_json(node);
         assert_eq!(json(&node), r#"{"active":true,"line":["b","c"]}"#);
         assert!(Node::object([("a", Some(vec![Node::text("")].into()))]).is_empty());
         assert_eq!(json(&Object::new().into()), "");
@@ -347,27 +356,20 @@ mod tests {
 
     #[test]
     fn an_object_is_completed_where_nothing_stands() {
-        let meta = |name, node: Node| Object::new().with("meta", Some(Node::object([(name, Some(node))])));
-        let mut object =
-            meta("source", "a".into()).with("use", Some("".into())).with("system", Some("x".into()));
-        object.complete(
-            &meta("versionId", "1".into()).with("use", Some("home".into())).with("system", Some("y".into())),
-        );
-        object.complete(&meta("source", "b".into()));
+        let object = |text| Node::of_json(text).as_object().unwrap().clone();
+        let mut whole = object(r#"{"meta":{"source":"a"},"use":"","system":"x"}"#);
+        whole.complete(&object(r#"{"meta":{"versionId":"1"},"use":"home","system":"y"}"#));
+        whole.complete(&object(r#"{"meta":{"source":"b"}}"#));
         assert_eq!(
-            json(&object.into()),
+            json(&whole.into()),
             r#"{"meta":{"source":"a","versionId":"1"},"use":"home","system":"x"}"#
         );
     }
 
     #[test]
     fn decimals_keep_their_digits_and_order_is_kept() {
-        let node = Node::object([
-            ("z", Some(Node::Decimal("7.10".into()))),
-            ("a", Some(3.into())),
-            ("m", Some(Node::Decimal("0.000000000000000000001".into()))),
-        ]);
-        assert_eq!(json(&node), r#"{"z":7.10,"a":3,"m":0.000000000000000000001}"#);
+        let text = r#"{"z":7.10,"a":3,"m":0.000000000000000000001}"#;
+        assert_eq!(json(&Node::of_json(text)), text);
     }
 
     #[test]

@@ -121,13 +121,6 @@ impl Object {
         }
     }
 
-    /// The same object with one element more: see [`Object::put`].
-    #[must_use]
-    pub fn with(mut self, name: &'static str, node: Option<Node>) -> Self {
-        self.put(name, node);
-        self
-    }
-
     /// An element.
     pub fn get(&self, name: &str) -> Option<&Node> {
         self.entries().iter().find(|(key, _)| key.as_str() == name).map(|(_, node)| node)

@@ -5,8 +5,6 @@
 //! url and makes it when it is missing. A repeating element on the way must say which one; at the end it may stand
 //! for all of them.
 
-use std::sync::OnceLock;
-
 use smol_str::SmolStr;
 
 use super::{
@@ -22,7 +20,7 @@ const MAX_INDEX: usize = 999;
 #[derive(Debug, Clone)]
 pub struct Path {
     steps: Vec<Step>,
-    element: Option<&'static Element>,
+    element: &'static Element,
     start: &'static Type,
     /// All shapes, when the element is one of a choice.
     shapes: Vec<Name>,
@@ -69,35 +67,31 @@ impl Path {
             type_named(type_name).ok_or_else(|| PathError(format!("FHIR R4 has no type `{type_name}`")))?;
         let mut at = start;
         let mut steps = Vec::new();
-        let mut last: Option<&'static Element> = None;
         let mut rest = text;
-        loop {
+        let element = loop {
             let (name, which, after) = step(rest).ok_or_else(|| not_a_path(text))?;
-            let (found, many) = find(at, name, &which)?;
-            steps.push(Step { name: name.into(), many, which });
-            last = found.or(last).filter(|_| found.is_some());
-            let Some(next) = after else { break };
+            let found = find(at, name, &which)?;
+            steps.push(Step { name: name.into(), many: found.many, which });
+            let Some(next) = after else { break found };
             if let Some(Step { name, many: true, which: Which::Whole }) = steps.last() {
                 return Err(PathError(format!("`{0}` repeats: say which one, e.g. `{0}[0]`", name.as_str())));
             }
-            at = found
-                .and_then(Element::kind)
-                .ok_or_else(|| PathError(format!("`{name}` has no elements of its own")))?;
+            let own = || PathError(format!("`{name}` has no elements of its own"));
+            at = found.kind().ok_or_else(own)?;
             rest = next;
-        }
+        };
         if let Some(Step { name, which: Which::More, .. }) = steps.last() {
             let name = name.as_str();
             return Err(PathError(format!("`{name}` stands for the list already: leave out the `[]`")));
         }
-        let choice = last.and_then(|element| element.choice);
-        let shapes = at.elements().iter().filter(|shape| choice.is_some() && shape.choice == choice);
-        let shapes = shapes.map(|shape| shape.name.into()).collect();
-        Ok(Self { steps, element: last, start, shapes })
+        let is_shape = |one: &&Element| element.choice.is_some() && one.choice == element.choice;
+        let shapes = at.elements().iter().filter(is_shape).map(|shape| shape.name.into()).collect();
+        Ok(Self { steps, element, start, shapes })
     }
 
-    /// The element at the end; none for an extension of a primitive (`_birthDate`).
+    /// The element at the end.
     pub fn element(&self) -> Option<&'static Element> {
-        self.element
+        Some(self.element)
     }
 
     /// The name of the first step.
@@ -137,10 +131,7 @@ impl Path {
                 (Node::Array(nodes), Which::Url(url)) => nodes.iter_mut().find(|node| has_url(node, url))?,
                 (node, _) => node,
             };
-            at = match node {
-                Node::Object(object) => object,
-                _ => return None,
-            };
+            at = node.as_object_mut()?;
             if step.which == Which::More {
                 return Some(at);
             }
@@ -167,14 +158,19 @@ impl Path {
     /// # Errors
     /// A value that does not fit the element.
     pub fn set(&self, object: &mut Object, node: Node) -> Result<(), Fault> {
-        let node = match node {
-            node @ Node::Array(_) => node,
-            node if self.is_list() => Node::Array(vec![node]),
-            node => node,
-        };
+        let node = self.whole(node);
         self.check(&node)?;
         self.put(object, node);
         Ok(())
+    }
+
+    /// A list, where the path stands for one.
+    fn whole(&self, node: Node) -> Node {
+        match node {
+            node @ Node::Array(_) => node,
+            node if self.is_list() => Node::Array(vec![node]),
+            node => node,
+        }
     }
 
     /// Puts one value more at the end of a list; each of them if it is a list itself.
@@ -183,13 +179,9 @@ impl Path {
     /// A value that does not fit, and an element that does not repeat.
     pub fn add(&self, object: &mut Object, node: Node) -> Result<(), Fault> {
         if !self.is_list() {
-            return Err(Fault { path: String::new(), what: "takes one value: use `set`".into() });
+            return Err(Fault::here("takes one value: use `set`"));
         }
-        let more = match node {
-            Node::Array(nodes) => nodes,
-            node => vec![node],
-        };
-        let more = Node::Array(more);
+        let more = self.whole(node);
         self.check(&more)?;
         self.append(object, more);
         Ok(())
@@ -202,8 +194,7 @@ impl Path {
     pub fn clear(&self, object: &mut Object) -> Result<(), Fault> {
         let removal = match self.steps.last() {
             Some(Step { which: Which::Index(_), .. }) => {
-                let what = "is one item of a list: clear the list, or set what is left of it";
-                return Err(Fault { path: String::new(), what: what.into() });
+                return Err(Fault::here("is one item of a list: clear the list, or set what is left of it"));
             }
             Some(Step { which: Which::Url(url), .. }) => Node::object([
                 (name!("url"), Some(Node::Text(url.clone()))),
@@ -219,15 +210,10 @@ impl Path {
     /// whole list.
     pub fn clear_unless_taken(&self, object: &mut Object) {
         let is_item = self.steps.iter().any(|step| step.which == Which::More);
-        if (is_item || self.clear_if_none(object).is_err())
-            && object.get(self.first()).is_none_or(Node::is_empty)
-        {
+        let is_done = !is_item && (self.is_taken(object) || self.clear(object).is_ok());
+        if !is_done && object.get(self.first()).is_none_or(Node::is_empty) {
             object.put(self.first(), Some(Node::Null));
         }
-    }
-
-    fn clear_if_none(&self, object: &mut Object) -> Result<(), Fault> {
-        if self.is_taken(object) { Ok(()) } else { self.clear(object) }
     }
 
     /// As [`Path::set`], for a value that is known to fit.
@@ -256,25 +242,17 @@ impl Path {
     }
 
     fn check_whole(&self, node: &Node) -> Result<(), Fault> {
-        match (self.element, self.is_list()) {
-            (None, _) => Ok(()),
-            (Some(element), true) => element.check(node),
-            (Some(element), false) => match node {
-                Node::Array(_) => {
-                    Err(Fault { path: String::new(), what: "takes one value, not a list".into() })
-                }
-                node => element.check_one(node),
-            },
+        match node {
+            node if self.is_list() => self.element.check(node),
+            Node::Array(_) => Err(Fault::here("takes one value, not a list")),
+            node => self.element.check_one(node),
         }
     }
 
     /// The object that holds the last step, if there is one.
     fn above<'n>(&self, object: &'n Object) -> Option<&'n Object> {
         let (_, way) = self.steps.split_last()?;
-        way.iter().try_fold(object, |at, step| match step.look(at)? {
-            Node::Object(object) => Some(object),
-            _ => None,
-        })
+        way.iter().try_fold(object, |at, step| step.look(at)?.as_object())
     }
 
     /// The object that holds the last step, made on the way where it is missing.
@@ -286,10 +264,7 @@ impl Path {
             if !matches!(node, Node::Object(_)) {
                 *node = Node::Object(Object::new());
             }
-            at = match node {
-                Node::Object(object) => object,
-                _ => return None,
-            };
+            at = node.as_object_mut()?;
         }
         Some((at, last))
     }
@@ -338,13 +313,13 @@ fn has_url(node: &Node, url: &str) -> bool {
     node.at(name!("url")).and_then(Node::as_text) == Some(url)
 }
 
-/// The element of a step and whether it repeats; no element for the `_name` twin of a primitive.
-fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static Element>, bool), PathError> {
-    if let Some(base) = name.strip_prefix('_') {
-        let element = at.element(base).ok_or_else(|| PathError(at.unknown(base)))?;
-        return Ok((Some(TWIN.get_or_init(Element::twin)), element.many));
-    }
-    let element = at.element(name).ok_or_else(|| PathError(at.unknown(name)))?;
+/// The element of a step.
+fn find(at: &'static Type, name: &str, which: &Which) -> Result<&'static Element, PathError> {
+    let named = |name| at.element(name).ok_or_else(|| PathError(at.unknown(name)));
+    let element = match name.strip_prefix('_') {
+        Some(base) => Element::twin(named(base)?.many),
+        None => named(name)?,
+    };
     match which {
         Which::Index(_) | Which::More if !element.many => {
             Err(PathError(format!("`{name}` does not repeat: leave out the index")))
@@ -352,12 +327,9 @@ fn find(at: &'static Type, name: &str, which: &Which) -> Result<(Option<&'static
         Which::Url(_) if element.type_name != "Extension" => {
             Err(PathError(format!("`{name}` is no extension: only extensions are picked by url")))
         }
-        _ => Ok((Some(element), element.many)),
+        _ => Ok(element),
     }
 }
-
-/// What `_birthDate` takes: an object with an id and extensions.
-static TWIN: OnceLock<Element> = OnceLock::new();
 
 /// Splits the first step off: its name, which one, and what follows the dot.
 fn step(text: &str) -> Option<(&str, Which, Option<&str>)> {
@@ -410,20 +382,22 @@ mod tests {
     #[test]
     fn sets_adds_and_gets() {
         let mut patient = Object::new();
-        path("gender").set(&mut patient, "female".into()).unwrap();
-        path("name[1].family").set(&mut patient, "B".into()).unwrap();
-        path("name[0].given").add(&mut patient, "A".into()).unwrap();
-        path("name[0].given").add(&mut patient, vec!["C".into(), "D".into()].into()).unwrap();
-        path("extension(http://x).valueCode").set(&mut patient, "z".into()).unwrap();
-        path("extension(http://y).valueCode").set(&mut patient, "y".into()).unwrap();
-        path("extension(http://x).valueCode").set(&mut patient, "x".into()).unwrap();
-        path("_birthDate.extension(http://t).valueDateTime").set(&mut patient, "1970".into()).unwrap();
-        path("gender").set(&mut patient, "male".into()).unwrap();
+        let mut set = |at: &str, text: &'static str| path(at).set(&mut patient, text.into()).unwrap();
+        set("gender", "female");
+        set("name[1].family", "B");
+        set("name[0].given", "A");
+        set("extension(http://x).valueCode", "z");
+        set("extension(http://y).valueCode", "y");
+        set("extension(http://x).valueCode", "x");
+        set("_birthDate.extension(http://t).valueDateTime", "1970");
+        set("gender", "male");
+        path("name[0].given").add(&mut patient, "C".into()).unwrap();
+        path("name[0].given").add(&mut patient, vec!["D".into(), "E".into()].into()).unwrap();
         assert_eq!(path("name[0].given[2]").get(&patient).and_then(Node::as_text), Some("D"));
         assert!(path("name[7].given").get(&patient).is_none());
         assert_eq!(
             json(patient),
-            r#"{"gender":"male","name":[{"given":["A","C","D"]},{"family":"B"}],"extension":[{"url":"http://x","valueCode":"x"},{"url":"http://y","valueCode":"y"}],"_birthDate":{"extension":[{"url":"http://t","valueDateTime":"1970"}]}}"#
+            r#"{"gender":"male","name":[{"given":["A","C","D","E"]},{"family":"B"}],"extension":[{"url":"http://x","valueCode":"x"},{"url":"http://y","valueCode":"y"}],"_birthDate":{"extension":[{"url":"http://t","valueDateTime":"1970"}]}}"#
         );
     }
 
@@ -478,17 +452,12 @@ mod tests {
     #[test]
     fn values_that_do_not_fit_are_refused() {
         let mut patient = Object::new();
-        let what = |result: Result<(), Fault>| result.unwrap_err().what;
-        assert_eq!(
-            what(path("gender").set(&mut patient, "CANARY".into())),
-            "takes one of female, male, other, unknown"
-        );
-        assert_eq!(what(path("gender").add(&mut patient, "male".into())), "takes one value: use `set`");
-        assert_eq!(
-            what(path("birthDate").set(&mut patient, vec!["1970".into()].into())),
-            "takes one value, not a list"
-        );
-        assert_eq!(what(path("name").set(&mut patient, "CANARY".into())), "takes a HumanName, not a text");
+        let mut what = |at: &str, node: Node| path(at).set(&mut patient, node).unwrap_err().what;
+        assert_eq!(what("gender", "CANARY".into()), "takes one of female, male, other, unknown");
+        assert_eq!(what("birthDate", vec!["1970".into()].into()), "takes one value, not a list");
+        assert_eq!(what("name", "CANARY".into()), "takes a HumanName, not a text");
+        let added = path("gender").add(&mut patient, "male".into());
+        assert_eq!(added.unwrap_err().what, "takes one value: use `set`");
         assert!(patient.is_empty());
     }
 }

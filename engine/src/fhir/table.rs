@@ -13,7 +13,7 @@ use std::{
 use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
-use super::{Node, Object, name::name};
+use super::{Node, name::name};
 use crate::error::Problem;
 
 /// All tables of a revision, by name.
@@ -38,8 +38,8 @@ pub struct Row {
     system: Option<usize>,
     display: Option<usize>,
     /// What it gives, made when it is first asked for and held in common from then on.
-    coding: OnceLock<Object>,
-    concept: OnceLock<Object>,
+    coding: OnceLock<Node>,
+    concept: OnceLock<Node>,
 }
 
 impl Tables {
@@ -76,9 +76,10 @@ impl Table {
         let mut table =
             Self { name: name.into(), columns: Vec::new(), rows: HashMap::default(), order: Vec::new() };
         let mut standard = (None, None, None);
+        let fault = |what: &str, line| Problem::error(what).at(file, line, 1);
         for (number, line) in lines(text.strip_prefix('\u{feff}').unwrap_or(text)) {
             let Some(cells) = cells(line) else {
-                problems.push(Problem::error("a quoted cell does not end").at(file, number, 1));
+                problems.push(fault("a quoted cell does not end", number));
                 continue;
             };
             if table.columns.is_empty() {
@@ -89,9 +90,7 @@ impl Table {
             }
             if cells.len() > table.columns.len() {
                 let what = format!("{} cells, but the heading has {}", cells.len(), table.columns.len());
-                problems.push(
-                    Problem::error(what).at(file, number, 1).help("put quotes around a cell with a comma"),
-                );
+                problems.push(fault(&what, number).help("put quotes around a cell with a comma"));
                 continue;
             }
             let Some(key) = cells.first().cloned() else { continue };
@@ -100,18 +99,11 @@ impl Table {
             let row = Row { cells: cells.into(), code, system, display, coding, concept };
             table.order.push(key.clone());
             if table.rows.insert(key.clone(), row).is_some() {
-                problems.push(
-                    Problem::error(format!("the code `{key}` stands here for the second time"))
-                        .at(file, number, 1),
-                );
+                problems.push(fault(&format!("the code `{key}` stands here for the second time"), number));
             }
         }
         if table.columns.is_empty() {
-            problems.push(
-                Problem::error("the table has no heading")
-                    .at(file, 1, 1)
-                    .help("e.g. `from,code,system,display`"),
-            );
+            problems.push(fault("the table has no heading", 1).help("e.g. `from,code,system,display`"));
         }
         if problems.is_empty() { Ok(table) } else { Err(problems) }
     }
@@ -185,18 +177,19 @@ impl Row {
         let coding = self.coding.get_or_init(|| {
             let cell = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
             let display = (name!("display"), cell(self.display()));
-            let code = [(name!("system"), cell(self.system())), (name!("code"), cell(self.code())), display];
-            Object::of(code).in_common()
+            Node::object([
+                (name!("system"), cell(self.system())),
+                (name!("code"), cell(self.code())),
+                display,
+            ])
+            .in_common()
         });
-        Node::Object(coding.clone())
+        coding.clone()
     }
 
     /// The concept of that coding alone.
     pub fn concept(&self) -> Node {
-        let concept = self
-            .concept
-            .get_or_init(|| Object::of([(name!("coding"), Some(vec![self.coding()].into()))]).in_common());
-        Node::Object(concept.clone())
+        self.concept.get_or_init(|| Node::concept(self.coding()).in_common()).clone()
     }
 
     fn cell(&self, place: Option<usize>) -> Option<&SmolStr> {

@@ -42,7 +42,7 @@ impl fmt::Display for Fault {
 }
 
 /// Reads a text.
-pub(super) fn parse(text: &str) -> Result<Node, Fault> {
+pub(crate) fn parse(text: &str) -> Result<Node, Fault> {
     let mut reader = Reader { text, at: 0, values: 0, way: Vec::new() };
     let read = reader.document();
     read.map_err(|what| reader.fault(what))

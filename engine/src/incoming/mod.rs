@@ -5,7 +5,7 @@
 //! Not here: what a message means (intake, routing, mapping).
 
 mod fhir;
-mod json;
+pub(crate) mod json;
 mod path;
 
 use std::{borrow::Cow, fmt, sync::Arc};

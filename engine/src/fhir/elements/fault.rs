@@ -17,7 +17,7 @@ impl Fault {
         [rules::PERIOD, rules::EMPTY, formats::CONTROLS, formats::BLANKS].contains(&self.what.as_str())
     }
 
-    pub(super) fn here(what: impl Into<String>) -> Self {
+    pub(in super::super) fn here(what: impl Into<String>) -> Self {
         Self { path: String::new(), what: what.into() }
     }
 
@@ -25,10 +25,8 @@ impl Fault {
         Self { path: path.into(), what: what.into() }
     }
 
-    pub(super) fn at_index(mut self, place: usize) -> Self {
-        let rest = if self.path.is_empty() || self.path.starts_with('[') { "" } else { "." };
-        self.path = format!("[{place}]{rest}{}", self.path);
-        self
+    pub(super) fn at_index(self, place: usize) -> Self {
+        self.below(&format!("[{place}]"))
     }
 
     pub(super) fn below(mut self, name: &str) -> Self {

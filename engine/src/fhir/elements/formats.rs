@@ -125,14 +125,14 @@ pub fn is_uuid(text: &str) -> bool {
 
 /// A year, month or day that there is.
 fn is_date(text: &str) -> bool {
-    let parts = |text: &[u8]| match text {
-        [y1, y2, y3, y4] => Some(([*y1, *y2, *y3, *y4], *b"01", *b"01")),
-        [y1, y2, y3, y4, b'-', m1, m2] => Some(([*y1, *y2, *y3, *y4], [*m1, *m2], *b"01")),
-        [y1, y2, y3, y4, b'-', m1, m2, b'-', d1, d2] => Some(([*y1, *y2, *y3, *y4], [*m1, *m2], [*d1, *d2])),
-        _ => None,
+    let Some((year, rest)) = text.as_bytes().split_first_chunk::<4>() else { return false };
+    let (month, day) = match rest {
+        [] => (*b"01", *b"01"),
+        [b'-', m1, m2] => ([*m1, *m2], *b"01"),
+        [b'-', m1, m2, b'-', d1, d2] => ([*m1, *m2], [*d1, *d2]),
+        _ => return false,
     };
-    let Some((year, month, day)) = parts(text.as_bytes()) else { return false };
-    let (Some(year), Some(month), Some(day)) = (digits(year), digits(month), digits(day)) else {
+    let (Some(year), Some(month), Some(day)) = (digits(*year), digits(month), digits(day)) else {
         return false;
     };
     let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
@@ -166,7 +166,8 @@ fn is_instant(text: &str) -> bool {
 
 fn is_time(text: &str) -> bool {
     let (clock, fraction) = text.split_once('.').unwrap_or((text, "0"));
-    is_clock(clock, &[24, 60, 61]) && number(fraction).is_some()
+    let fraction_is_digits = !fraction.is_empty() && fraction.bytes().all(|byte| byte.is_ascii_digit());
+    is_clock(clock, &[24, 60, 61]) && fraction_is_digits
 }
 
 /// Numbers of two digits between colons, each below its bound.
@@ -179,12 +180,6 @@ fn is_clock(text: &str, bounds: &[u32]) -> bool {
         _ => false,
     };
     text.len() + 1 == bounds.len() * 3 && text.as_bytes().chunks(3).enumerate().all(below)
-}
-
-/// Digits and nothing else, as a number (of the first nine).
-fn number(text: &str) -> Option<u32> {
-    let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.get(..9).unwrap_or(text).parse().ok()).flatten()
 }
 
 /// Whether one date or time is after another, as far as both say; `false` when they cannot be compared.
@@ -211,18 +206,10 @@ pub fn is_primitive(type_name: &str) -> bool {
 pub fn is_decimal(text: &str) -> bool {
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let unsigned = text.strip_prefix('-').unwrap_or(text);
-    let (number, exponent) = match unsigned.split_once(['e', 'E']) {
-        Some((number, exponent)) => (number, Some(exponent.strip_prefix(['+', '-']).unwrap_or(exponent))),
-        None => (unsigned, None),
-    };
-    let (whole, fraction) = match number.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (number, None),
-    };
-    digits(whole)
-        && (whole == "0" || !whole.starts_with('0'))
-        && fraction.is_none_or(digits)
-        && exponent.is_none_or(digits)
+    let (number, exponent) = unsigned.split_once(['e', 'E']).unwrap_or((unsigned, "0"));
+    let exponent = exponent.strip_prefix(['+', '-']).unwrap_or(exponent);
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, "0"));
+    digits(whole) && (whole == "0" || !whole.starts_with('0')) && digits(fraction) && digits(exponent)
 }
 
 #[cfg(test)]
@@ -254,6 +241,16 @@ mod tests {
             assert!(good.split('|').all(|text| format.fits(text)), "{type_name}: {good}");
             assert!(!bad.split('|').any(|text| format.fits(text)), "{type_name}: {bad}");
         }
+    }
+
+    #[test]
+    fn numbers_are_json_numbers() {
+        assert!("0 7.10 -0.5 10 1e5 1.5E-3".split(' ').all(is_decimal));
+        assert!(
+            !"| - .5 5. 007 +1 1,5 1e <5 NaN 0x1 1\t"
+                .split(' ')
+                .any(|text| is_decimal(text.trim_matches('|')))
+        );
     }
 
     #[test]

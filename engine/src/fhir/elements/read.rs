@@ -66,6 +66,9 @@ impl Places {
     }
 }
 
+/// The codes of required bindings by the names that the file gives them.
+type Sets = HashMap<&'static str, Codes>;
+
 /// One type as it stands in the file.
 struct Block {
     base: &'static str,
@@ -73,7 +76,7 @@ struct Block {
 }
 
 fn read(text: &'static str) -> HashMap<&'static str, Type, RandomState> {
-    static SETS: OnceLock<HashMap<&'static str, Codes>> = OnceLock::new();
+    static SETS: OnceLock<Sets> = OnceLock::new();
     let sets = SETS.get_or_init(|| {
         let lines = text.lines().filter_map(|line| line.strip_prefix('@')?.split_once(' '));
         lines.map(|(name, codes)| (name, codes.split('|').collect())).collect()
@@ -93,11 +96,7 @@ fn read(text: &'static str) -> HashMap<&'static str, Type, RandomState> {
     blocks.keys().map(|name| (*name, whole(name, &blocks))).collect()
 }
 
-fn read_element(
-    line: &'static str,
-    owner: &str,
-    sets: &'static HashMap<&'static str, Codes>,
-) -> Option<Element> {
+fn read_element(line: &'static str, owner: &str, sets: &'static Sets) -> Option<Element> {
     let mut words = line.split(' ');
     let (name, cardinality, type_word) = (words.next()?, words.next()?, words.next()?);
     let (type_name, targets) = match type_word.trim_end_matches(')').split_once('(') {
@@ -105,24 +104,13 @@ fn read_element(
         Some((type_name, _)) => (type_name, Vec::new()),
         None => (type_word, Vec::new()),
     };
-    let mut element = Element {
-        name,
-        required: matches!(cardinality, "1" | "+"),
-        many: matches!(cardinality, "*" | "+"),
-        type_name,
-        targets,
-        codes: None,
-        choice: None,
-        key: known(name)?,
-        bit: 0,
-        // The id of a resource: its definition says string, and its text tells the form.
-        takes: if owner.ends_with("Resource") && name == "id" {
-            Takes::of("id")
-        } else {
-            Takes::of(type_name)
-        },
-        kind: OnceLock::new(),
-    };
+    let mut element = Element::of(known(name)?, matches!(cardinality, "*" | "+"), type_name);
+    element.required = matches!(cardinality, "1" | "+");
+    element.targets = targets;
+    // The id of a resource: its definition says string, and its text tells the form.
+    if owner.ends_with("Resource") && name == "id" {
+        element.takes = Takes::of("id");
+    }
     for word in words {
         match word.strip_prefix('@') {
             Some(set) => element.codes = sets.get(set),

@@ -209,51 +209,22 @@ fn in_order(object: &Object, first: &Name, second: &Name) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::type_named;
-    use crate::fhir::{Node, Object};
-
-    fn object<const N: usize>(elements: [(&'static str, Node); N]) -> Object {
-        elements.into_iter().collect()
-    }
-
-    fn coded(code: &'static str) -> Node {
-        object([("coding", vec![object([("code", code.into())]).into()].into())]).into()
-    }
+    use super::super::tests::check_all;
 
     /// One of each kind of rule; ops/fhir/mutants.py breaks them all.
     #[test]
     fn what_does_not_go_together_is_told() {
-        let quantity = |value: i64| Node::from(object([("value", value.into())]));
-        let said = object([("status", "final".into()), ("code", coded("x")), ("valueString", "x".into())]);
-        let part = object([("code", coded("x"))]);
-        for (name, object, what) in [
-            ("Organization", object([("active", true.into())]), "needs `identifier` or `name` (org-1)"),
-            ("ContactPoint", object([("value", "1".into())]), "has `value`, so it needs `system` (cpt-2)"),
-            (
-                "Age",
-                object([("code", "a".into()), ("value", 1.into())]),
-                "has `code`, so it needs `system` (qty-3)",
-            ),
-            ("Observation", said.clone(), ""),
-            (
-                "Observation",
-                said.clone().with("dataAbsentReason", Some(coded("unknown"))),
-                "has `dataAbsentReason` and `value[x]`, which cannot stand together (obs-6)",
-            ),
-            (
-                "Observation",
-                said.with("component", Some(vec![part.into()].into())),
-                "has a value, so no component may have its own code (obs-7)",
-            ),
-            ("Range", object([("low", quantity(2)), ("high", quantity(10))]), ""),
-            (
-                "Range",
-                object([("low", quantity(11)), ("high", quantity(10))]),
-                "its low is above its high (rng-2)",
-            ),
-        ] {
-            let told = type_named(name).unwrap().check(&object).map_err(|fault| fault.what);
-            assert_eq!(told.err().unwrap_or_default(), what, "{name}");
-        }
+        check_all(
+            r#"
+            Organization {"active":true} => needs `identifier` or `name` (org-1)
+            ContactPoint {"value":"1"} => has `value`, so it needs `system` (cpt-2)
+            Age {"code":"a","value":1} => has `code`, so it needs `system` (qty-3)
+            Observation {"status":"final","code":{"coding":[{"code":"x"}]},"valueString":"x"} =>
+            Observation {"status":"final","code":{"coding":[{"code":"x"}]},"valueString":"x","dataAbsentReason":{"text":"x"}} => has `dataAbsentReason` and `value[x]`, which cannot stand together (obs-6)
+            Observation {"status":"final","code":{"coding":[{"code":"x"}]},"valueString":"x","component":[{"code":{"coding":[{"code":"x"}]}}]} => has a value, so no component may have its own code (obs-7)
+            Range {"low":{"value":2},"high":{"value":10}} =>
+            Range {"low":{"value":11},"high":{"value":10}} => its low is above its high (rng-2)
+            "#,
+        );
     }
 }

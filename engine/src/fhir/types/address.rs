@@ -36,7 +36,7 @@ pub fn xad(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         (name!("state"), state),
         (name!("postalCode"), postal_code),
         (name!("country"), text(country)),
-        (name!("period"), period(from, to, range, cx)),
+        (name!("period"), time::validity(from, to, range, cx)),
     ]))
 }
 
@@ -47,39 +47,24 @@ fn used_as(kind: Value<'_>, cx: &Cx<'_>) -> (Option<Node>, Option<Node>) {
     (row.code().cloned().map(Node::Text), table.cell(row, "type").cloned().map(Node::Text))
 }
 
-fn period(from: Value<'_>, to: Value<'_>, range: Value<'_>, cx: &Cx<'_>) -> Option<Node> {
-    time::period_of(from, to, cx)
-        .or_else(|| time::period_of(range.subcomponent(1), range.subcomponent(2), cx))
-}
-
 fn text(value: Value<'_>) -> Option<Node> {
     trimmed(value).map(Node::text)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check;
+    use super::super::testing::check_all;
 
     #[test]
     fn addresses() {
-        check(
-            "XAD",
-            "Address",
-            "29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H",
-            r#"{"use":"home","line":["29 WEST AVENUE","BURYTHORPE"],"city":"MALTON","state":"NORTH YORKSHIRE","postalCode":"YO17 9ZZ","country":"GBR"}"#,
+        check_all(
+            r#"
+            XAD Address
+                29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H => {"use":"home","line":["29 WEST AVENUE","BURYTHORPE"],"city":"MALTON","state":"NORTH YORKSHIRE","postalCode":"YO17 9ZZ","country":"GBR"}
+                PO BOX 9^^LEEDS^^LS1 1AA^GBR^PST => {"type":"postal","line":["PO BOX 9"],"city":"LEEDS","postalCode":"LS1 1AA","country":"GBR"}
+                1 A&B ST&2^^C^^^^XX^^COUNTY => {"line":["1 A","B ST","2"],"city":"C","district":"COUNTY"}
+                ^^^^^GBR^H =>
+            "#,
         );
-        check(
-            "XAD",
-            "Address",
-            "PO BOX 9^^LEEDS^^LS1 1AA^GBR^PST",
-            r#"{"type":"postal","line":["PO BOX 9"],"city":"LEEDS","postalCode":"LS1 1AA","country":"GBR"}"#,
-        );
-        check(
-            "XAD",
-            "Address",
-            "1 A&B ST&2^^C^^^^XX^^COUNTY",
-            r#"{"line":["1 A","B ST","2"],"city":"C","district":"COUNTY"}"#,
-        );
-        check("XAD", "Address", "^^^^^GBR^H", "");
     }
 }

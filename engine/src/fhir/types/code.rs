@@ -26,35 +26,37 @@ const TREATMENT_FUNCTION: &str =
 
 /// CWE as `CodeableConcept`: up to three codings, and text.
 pub fn concept(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let mut codings = Codings::default();
+    let mut codings = Vec::new();
     let (mut original, mut alone) = (None, None);
     let pieces = part.first();
     for triplet in Triplet::all(&pieces) {
         match triplet.row(cx) {
             Some((table, row)) if row.code().is_some() => {
-                if codings.0.is_empty() {
+                if codings.is_empty() {
                     alone = Some(row);
                 }
-                codings.add(row.coding());
-                codings.add_some(second_coding(table, row));
+                add(&mut codings, row.coding());
+                if let Some(second) = second_coding(table, row) {
+                    add(&mut codings, second);
+                }
                 let translated = row.code().is_none_or(|code| !code.eq_ignore_ascii_case(&triplet.code));
                 if translated || triplet.system.is_some() {
-                    codings.add(triplet.coding(cx));
+                    add(&mut codings, triplet.coding(cx));
                 }
             }
             Some((_, row)) => original = original.or_else(|| row.display().cloned()),
             None if cx.table.is_some() && triplet.system.is_none() => {
                 original = original.or_else(|| Some(SmolStr::new(&triplet.code)));
             }
-            None => codings.add(triplet.coding(cx)),
+            None => add(&mut codings, triplet.coding(cx)),
         }
     }
     let sent = [pieces[8], pieces[1], pieces[4]].into_iter().find_map(trimmed);
     let text = sent.map(Node::text).or(original.map(Node::Text));
-    if let (Some(row), None, [_]) = (alone, &text, codings.0.as_slice()) {
+    if let (Some(row), None, [_]) = (alone, &text, codings.as_slice()) {
         return Some(row.concept());
     }
-    Node::object([(name!("coding"), Node::Array(codings.0).some()), (name!("text"), text)]).some()
+    Node::object([(name!("coding"), Node::Array(codings).some()), (name!("text"), text)]).some()
 }
 
 /// CWE as `Coding`: by the field's table, else as it was sent.
@@ -71,7 +73,8 @@ pub fn code(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let sent = trimmed(part.component(1)).or_else(|| trimmed(part.component(4)))?;
     match cx.table {
         Some(table) => row_of(table, &sent, cx)?.code().cloned().map(Node::Text),
-        None => Some(Node::text(sent)).filter(|_| !has_double_space(part)),
+        // FHIR's `code` has single blanks at most.
+        None => Some(Node::text(sent)).filter(|_| !part.text().contains("  ")),
     }
 }
 
@@ -101,11 +104,8 @@ pub fn uri(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 pub fn trigger(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let (code, event) = (trimmed(part.component(1))?, trimmed(part.component(2)));
     let Some(event) = event else { return Node::object([(name!("text"), Some(Node::text(&*code)))]).some() };
-    let coding = Node::object([
-        (name!("system"), Some(TRIGGER_EVENT.into())),
-        (name!("code"), Some(Node::text(&*event))),
-    ]);
     let whole = Node::text(format!("{code}^{event}"));
+    let coding = Node::coding(Some(TRIGGER_EVENT.into()), Node::text(event), None);
     Node::object([(name!("coding"), Some(vec![coding].into())), (name!("text"), Some(whole))]).some()
 }
 
@@ -113,12 +113,9 @@ pub fn trigger(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 pub fn treatment_function(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let code = trimmed(part.component(1))?;
     let is_function = code.len() == 3 && code.bytes().all(|byte| byte.is_ascii_digit());
-    let coding = Node::object([
-        (name!("system"), is_function.then(|| TREATMENT_FUNCTION.into())),
-        (name!("code"), Some(Node::text(&*code))),
-        (name!("display"), trimmed(part.component(2)).map(Node::text)),
-    ]);
-    Node::object([(name!("coding"), Some(vec![coding].into()))]).some()
+    let system = is_function.then(|| TREATMENT_FUNCTION.into());
+    let display = trimmed(part.component(2)).map(Node::text);
+    Some(Node::concept(Node::coding(system, Node::text(code), display)))
 }
 
 /// PID-22 in the NHS: sites add a code of their own to the letter (`C22`): the letter is coded, the whole stays as text.
@@ -128,13 +125,11 @@ pub fn ethnic_category(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let whole = table.get(&sent);
     let first = sent.chars().next().and_then(|first| sent.get(..first.len_utf8()))?;
     let row = whole.or_else(|| table.get(first))?;
-    let text = whole.is_none().then(|| Node::text(&*sent));
-    match text {
-        None => row.concept().some(),
-        text => {
-            Some(Node::object([(name!("coding"), Some(vec![row.coding()].into())), (name!("text"), text)]))
-        }
+    if whole.is_some() {
+        return row.concept().some();
     }
+    let coding = Some(vec![row.coding()].into());
+    Some(Node::object([(name!("coding"), coding), (name!("text"), Some(Node::text(sent)))]))
 }
 
 /// A bare code as a concept by one of the revision's tables; text when the table does not have it.
@@ -153,14 +148,18 @@ pub(super) fn row_of<'a>(table: &'a Table, code: &str, cx: &Cx<'a>) -> Option<&'
     found.or_else(|| cx.look_up(table, code))
 }
 
+/// The URI of a coding system that all the world knows by this name.
+pub(super) fn known_system<'a>(name: &str, cx: &Cx<'a>) -> Option<&'a SmolStr> {
+    cx.tables.get("coding-systems")?.get(&upper(name))?.system()
+}
+
 /// The URI of a coding system by its name in CWE.3.
 pub(super) fn system_uri(name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
     let Some(name) = name else { return local_uri("codes", None, cx) };
-    let upper = upper(name);
-    let known = cx.tables.get("coding-systems").and_then(|table| table.get(&upper)).and_then(Row::system);
-    if let Some(system) = known {
+    if let Some(system) = known_system(name, cx) {
         return system.clone();
     }
+    let upper = upper(name);
     let digits = upper.strip_prefix("HL7").map(|rest| rest.trim_start_matches(['-', ' ']));
     match digits {
         Some(digits) if digits.len() == 4 && digits.bytes().all(|digit| digit.is_ascii_digit()) => {
@@ -201,10 +200,7 @@ impl<'m> Triplet<'m> {
     /// What the field's table says, unless the sender names a world-wide coding system.
     fn row<'a>(&self, cx: &Cx<'a>) -> Option<(&'a Table, &'a Row)> {
         let table = cx.table?;
-        let known = |name: &str| {
-            cx.tables.get("coding-systems").is_some_and(|systems| systems.get(&upper(name)).is_some())
-        };
-        if self.system.as_deref().is_some_and(known) {
+        if self.system.as_deref().is_some_and(|name| known_system(name, cx).is_some()) {
             return None;
         }
         Some((table, row_of(table, &self.code, cx)?))
@@ -220,145 +216,94 @@ impl<'m> Triplet<'m> {
     }
 }
 
-/// Codings, each once.
-#[derive(Default)]
-struct Codings(Vec<Node>);
-
-impl Codings {
-    fn add(&mut self, coding: Node) {
-        let same = |other: &Node| {
-            other.at(name!("system")) == coding.at(name!("system"))
-                && other.at(name!("code")) == coding.at(name!("code"))
-        };
-        if !self.0.iter().any(same) {
-            self.0.push(coding);
-        }
-    }
-
-    fn add_some(&mut self, coding: Option<Node>) {
-        if let Some(coding) = coding {
-            self.add(coding);
-        }
+/// Adds a coding that is not there yet.
+fn add(codings: &mut Vec<Node>, coding: Node) {
+    let same = |other: &Node| {
+        other.at(name!("system")) == coding.at(name!("system"))
+            && other.at(name!("code")) == coding.at(name!("code"))
+    };
+    if !codings.iter().any(same) {
+        codings.push(coding);
     }
 }
 
 /// A row may give a second coding in `code2`, `system2`, `display2`.
 fn second_coding(table: &Table, row: &Row) -> Option<Node> {
     let cell = |column| table.cell(row, column).cloned().map(Node::Text);
-    let code = cell("code2")?;
-    Some(Node::object([
-        (name!("system"), cell("system2")),
-        (name!("code"), Some(code)),
-        (name!("display"), cell("display2")),
-    ]))
-}
-
-/// FHIR's `code` has single blanks at most.
-fn has_double_space(part: Part<'_>) -> bool {
-    part.text().contains("  ")
+    Some(Node::coding(cell("system2"), cell("code2")?, cell("display2")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, check_with, findings};
+    use super::super::testing::{check_all, findings};
 
     #[test]
     fn codings_stand_beside_each_other_with_systems_of_their_own() {
-        check(
-            "CWE",
-            "CodeableConcept",
-            "HB^Haemoglobin^WinPath^1022431000000105^^SCT",
-            r#"{"coding":[{"system":"urn:tie:codes:RXX:WinPath","code":"HB","display":"Haemoglobin"},{"system":"http://snomed.info/sct","code":"1022431000000105"}],"text":"Haemoglobin"}"#,
+        check_all(
+            r#"
+            CWE CodeableConcept
+                HB^Haemoglobin^WinPath^1022431000000105^^SCT => {"coding":[{"system":"urn:tie:codes:RXX:WinPath","code":"HB","display":"Haemoglobin"},{"system":"http://snomed.info/sct","code":"1022431000000105"}],"text":"Haemoglobin"}
+            CE CodeableConcept
+                J18.9^Pneumonia^I10 => {"coding":[{"system":"http://hl7.org/fhir/sid/icd-10","code":"J18.9","display":"Pneumonia"}],"text":"Pneumonia"}
+            CWE CodeableConcept
+                N^Normal^HL70078 => {"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0078","code":"N","display":"Normal"}],"text":"Normal"}
+                ^^^^^^^^only text => {"text":"only text"}
+                ^only text => {"text":"only text"}
+                X => {"coding":[{"system":"urn:tie:codes:RXX","code":"X"}]}
+            MSG CodeableConcept
+                ADT^A01^ADT_A01 => {"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0003","code":"A01"}],"text":"ADT^A01"}
+                ACK => {"text":"ACK"}
+            ID boolean
+                Y => true
+                n => false
+                perhaps =>
+            "#,
         );
-        check(
-            "CE",
-            "CodeableConcept",
-            "J18.9^Pneumonia^I10",
-            r#"{"coding":[{"system":"http://hl7.org/fhir/sid/icd-10","code":"J18.9","display":"Pneumonia"}],"text":"Pneumonia"}"#,
-        );
-        check(
-            "CWE",
-            "CodeableConcept",
-            "N^Normal^HL70078",
-            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0078","code":"N","display":"Normal"}],"text":"Normal"}"#,
-        );
-        check("CWE", "CodeableConcept", "^^^^^^^^only text", r#"{"text":"only text"}"#);
-        check("CWE", "CodeableConcept", "^only text", r#"{"text":"only text"}"#);
-        check("CWE", "CodeableConcept", "X", r#"{"coding":[{"system":"urn:tie:codes:RXX","code":"X"}]}"#);
     }
 
     #[test]
     fn a_table_translates_and_what_was_sent_stays() {
-        check_with(
-            "marital-status",
-            "CWE",
-            "CodeableConcept",
-            "P",
-            r#"{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-PersonMaritalStatusEngland","code":"P","display":"Separated"},{"system":"http://terminology.hl7.org/CodeSystem/v3-MaritalStatus","code":"L","display":"Legally Separated"}]}"#,
-        );
-        check_with(
-            "relationship",
-            "CWE",
-            "CodeableConcept",
-            "1",
-            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-RoleCode","code":"SPS","display":"spouse"},{"system":"urn:tie:codes:RXX","code":"1"}]}"#,
-        );
-        check_with("relationship", "CWE", "CodeableConcept", "17", r#"{"text":"Proxy - contact"}"#);
-        check_with("relationship", "CWE", "CodeableConcept", "ZZ^Lodger", r#"{"text":"Lodger"}"#);
-        check_with(
-            "interpretation",
-            "CWE",
-            "CodeableConcept",
-            "HH",
-            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation","code":"HH","display":"Critical high"}]}"#,
+        check_all(
+            r#"
+            CWE CodeableConcept marital-status
+                P => {"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-PersonMaritalStatusEngland","code":"P","display":"Separated"},{"system":"http://terminology.hl7.org/CodeSystem/v3-MaritalStatus","code":"L","display":"Legally Separated"}]}
+            CWE CodeableConcept relationship
+                1 => {"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-RoleCode","code":"SPS","display":"spouse"},{"system":"urn:tie:codes:RXX","code":"1"}]}
+                17 => {"text":"Proxy - contact"}
+                ZZ^Lodger => {"text":"Lodger"}
+            CWE CodeableConcept interpretation
+                HH => {"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation","code":"HH","display":"Critical high"}]}
+            "#,
         );
     }
 
     #[test]
     fn a_code_with_a_required_binding_comes_from_the_table_only() {
-        check_with("administrative-sex", "CWE", "code", "2", r#""female""#);
-        check_with("administrative-sex", "CWE", "code", "f", r#""female""#);
-        check_with("administrative-sex", "CWE", "code", "Q", "");
+        check_all(
+            r#"
+            CWE code administrative-sex
+                2 => "female"
+                f => "female"
+                Q =>
+            "#,
+        );
         assert_eq!(
-            findings("administrative-sex", "CWE", "code", "Q"),
+            findings(Some("administrative-sex"), "CWE", "code", "Q"),
             ["a code is not in administrative-sex"]
         );
     }
 
     #[test]
-    fn a_trigger_event_is_coded() {
-        check(
-            "MSG",
-            "CodeableConcept",
-            "ADT^A01^ADT_A01",
-            r#"{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0003","code":"A01"}],"text":"ADT^A01"}"#,
-        );
-        check("MSG", "CodeableConcept", "ACK", r#"{"text":"ACK"}"#);
-    }
-
-    #[test]
     fn nhs_codes_that_sites_lengthen_or_leave_bare() {
-        check(
-            "treatment-function",
-            "CodeableConcept",
-            "300^General Medicine",
-            r#"{"coding":[{"system":"https://fhir.nhs.uk/CodeSystem/NHSDataModelAndDictionary-treatment-function","code":"300","display":"General Medicine"}]}"#,
+        check_all(
+            r#"
+            treatment-function CodeableConcept
+                300^General Medicine => {"coding":[{"system":"https://fhir.nhs.uk/CodeSystem/NHSDataModelAndDictionary-treatment-function","code":"300","display":"General Medicine"}]}
+                MED => {"coding":[{"code":"MED"}]}
+            ethnic-category CodeableConcept ethnic-category
+                C22 => {"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-EthnicCategoryEngland","code":"C","display":"White - Any other White background"}],"text":"C22"}
+                ? =>
+            "#,
         );
-        check("treatment-function", "CodeableConcept", "MED", r#"{"coding":[{"code":"MED"}]}"#);
-        check_with(
-            "ethnic-category",
-            "ethnic-category",
-            "CodeableConcept",
-            "C22",
-            r#"{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-EthnicCategoryEngland","code":"C","display":"White - Any other White background"}],"text":"C22"}"#,
-        );
-        check_with("ethnic-category", "ethnic-category", "CodeableConcept", "?", "");
-    }
-
-    #[test]
-    fn booleans() {
-        check("ID", "boolean", "Y", "true");
-        check("ID", "boolean", "n", "false");
-        check("ID", "boolean", "perhaps", "");
     }
 }

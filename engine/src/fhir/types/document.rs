@@ -16,7 +16,7 @@ use super::{
     text::{trimmed, upper},
 };
 use crate::{
-    fhir::{Node, Object, name::name},
+    fhir::{Node, name::name},
     hl7::Part,
 };
 
@@ -46,20 +46,20 @@ pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
         return None;
     };
     let kind = content_type(trimmed(first.component(2)).as_deref(), trimmed(first.component(3)).as_deref());
-    let mut object = Object::with_capacity(3);
-    object.put(name!("contentType"), kind.or_else(|| sniff(&bytes).map(str::to_owned)).map(Node::text));
-    object.put(name!("data"), Some(Node::text(BASE64.encode(&bytes))));
-    object.put(name!("size"), i64::try_from(bytes.len()).ok().map(Node::Integer));
-    Some(object.into())
+    Some(attachment(kind.or_else(|| sniff(&bytes).map(str::to_owned)).map(Node::text), &bytes))
 }
 
 /// A text as `Attachment`; nothing when it is empty.
 pub fn of_text(text: &str) -> Option<Node> {
-    let mut object = Object::with_capacity(3);
-    object.put(name!("contentType"), Some("text/plain; charset=utf-8".into()));
-    object.put(name!("data"), Some(Node::text(BASE64.encode(text))));
-    object.put(name!("size"), i64::try_from(text.len()).ok().map(Node::Integer));
-    (!text.is_empty()).then(|| object.into())
+    (!text.is_empty()).then(|| attachment(Some("text/plain; charset=utf-8".into()), text.as_bytes()))
+}
+
+fn attachment(kind: Option<Node>, bytes: &[u8]) -> Node {
+    Node::object([
+        (name!("contentType"), kind),
+        (name!("data"), Some(Node::text(BASE64.encode(bytes)))),
+        (name!("size"), i64::try_from(bytes.len()).ok().map(Node::Integer)),
+    ])
 }
 
 /// Whether a piece begins a document of its own rather than going on with the one before.
@@ -86,18 +86,12 @@ fn decode(pieces: &[Part<'_>], encoding: Option<&str>) -> Option<Vec<u8>> {
 }
 
 fn hex(data: &[u8]) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u32>> = data
-        .iter()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .map(|byte| char::from(*byte).to_digit(16))
-        .collect();
-    digits?
-        .chunks(2)
-        .map(|pair| match pair {
-            [high, low] => u8::try_from(high * 16 + low).ok(),
-            _ => None,
-        })
-        .collect()
+    let digits = data.iter().filter(|byte| !byte.is_ascii_whitespace());
+    let digits: Option<Vec<u32>> = digits.map(|byte| char::from(*byte).to_digit(16)).collect();
+    let digits = digits?;
+    let (pairs, rest) = digits.as_chunks::<2>();
+    let bytes = pairs.iter().map(|[high, low]| u8::try_from(high * 16 + low).ok()).collect();
+    if rest.is_empty() { bytes } else { None }
 }
 
 /// The MIME type of ED.2 and ED.3 (tables 0191 and 0291), or of RP.3 and RP.4.
@@ -148,41 +142,31 @@ fn sniff(bytes: &[u8]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, findings_of, join};
+    use super::super::testing::{check_all, findings, join};
 
     #[test]
     fn a_document_with_its_type() {
-        check(
-            "ED",
-            "Attachment",
-            "^AP^PDF^Base64^JVBERi0x",
-            r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#,
-        );
-        check(
-            "ED",
-            "Attachment",
-            "^application^pdf^Base64^JVBE\\X0D\\Ri0x",
-            r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#,
-        );
-        check("ED", "Attachment", "^TEXT^^A^abc", r#"{"data":"YWJj","size":3}"#);
-        check(
-            "ED",
-            "Attachment",
-            "^IM^JPG^Hex^FFd8",
-            r#"{"contentType":"image/jpeg","data":"/9g=","size":2}"#,
-        );
-        check(
-            "ED",
-            "Attachment",
-            "^^^Base64^JVBERi0x",
-            r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#,
+        check_all(
+            r#"
+            ED Attachment
+                ^AP^PDF^Base64^JVBERi0x => {"contentType":"application/pdf","data":"JVBERi0x","size":6}
+                ^application^pdf^Base64^JVBE\X0D\Ri0x => {"contentType":"application/pdf","data":"JVBERi0x","size":6}
+                ^TEXT^^A^abc => {"data":"YWJj","size":3}
+                ^IM^JPG^Hex^FFd8 => {"contentType":"image/jpeg","data":"/9g=","size":2}
+                ^^^Base64^JVBERi0x => {"contentType":"application/pdf","data":"JVBERi0x","size":6}
+            RP Attachment
+                https://x.example/1.pdf^PACS^application^pdf => {"contentType":"application/pdf","url":"https://x.example/1.pdf"}
+            "#,
         );
     }
 
     #[test]
     fn a_document_that_cannot_be_decoded_is_reported_and_left_out() {
-        check("ED", "Attachment", "^AP^PDF^Base64^J*", "");
-        assert_eq!(findings_of("ED", "Attachment", "^AP^PDF^Base64^J*"), ["a document could not be decoded"]);
+        check_all("ED Attachment\n^AP^PDF^Base64^J* =>");
+        assert_eq!(
+            findings(None, "ED", "Attachment", "^AP^PDF^Base64^J*"),
+            ["a document could not be decoded"]
+        );
     }
 
     #[test]
@@ -190,16 +174,6 @@ mod tests {
         assert_eq!(
             join(&["^AP^PDF^Base64^JVBER", "^AP^PDF^Base64^i0x"]),
             r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#
-        );
-    }
-
-    #[test]
-    fn a_pointer() {
-        check(
-            "RP",
-            "Attachment",
-            "https://x.example/1.pdf^PACS^application^pdf",
-            r#"{"contentType":"application/pdf","url":"https://x.example/1.pdf"}"#,
         );
     }
 }

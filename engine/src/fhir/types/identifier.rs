@@ -16,6 +16,7 @@ use crate::{
         Node, Row, Table,
         elements::{is_oid, is_uuid},
         name::name,
+        node::percent_encoded,
         types::{code, time},
     },
     hl7::{
@@ -37,6 +38,9 @@ pub const ODS_ORGANIZATION: &str = "https://fhir.nhs.uk/Id/ods-organization-code
 const VERIFICATION_STATUS: &str =
     "https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus";
 const CHECK_DIGIT: &str = "http://hl7.org/fhir/StructureDefinition/identifier-checkDigit";
+/// The system of what is a URI itself.
+const URI: &str = "urn:ietf:rfc:3986";
+const FACILITY: &str = "urn:tie:facility";
 const GMC: &str = "https://fhir.hl7.org.uk/Id/gmc-number";
 const GMP: &str = "https://fhir.hl7.org.uk/Id/gmp-number";
 
@@ -48,27 +52,28 @@ pub fn cx(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 /// CX as `Identifier`: a number without authority is the sender's own, under a system of its facility (MSH-4) and
 /// application (MSH-3), so that no other sender's number is taken for it.
 pub fn own(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let application = cx.message.header(3).text().filter(|name| !name.trim().is_empty());
-    let named =
-        application.is_some() || cx.message.header(4).text().is_some_and(|name| !name.trim().is_empty());
-    of_cx(part, named.then(|| local_uri("number", application.as_deref(), cx)), cx)
+    let application = cx.named(3);
+    let is_named = application.is_some() || cx.named(4).is_some();
+    of_cx(part, is_named.then(|| local_uri("number", application.as_deref(), cx)), cx)
 }
 
 fn of_cx(part: Part<'_>, own: Option<SmolStr>, cx: &Cx<'_>) -> Option<Node> {
     let [value, digit, _, authority, kind, _, from, to] = part.first();
     let kind = trimmed(kind);
-    let authority = Authority::of(authority, kind.as_deref(), cx);
+    let mut authority = Authority::of(authority, kind.as_deref(), cx);
     let value = trimmed(value)?;
-    let authority =
-        if authority.is_unnamed(kind.as_deref()) { Authority::of_facility(cx) } else { authority };
+    // An NHS number needs no naming.
+    if matches!(authority, Authority::None) && !authority.is_nhs(kind.as_deref()) {
+        authority = Authority::of_facility(cx);
+    }
     if authority.is_nhs(kind.as_deref()) {
         return Some(nhs_number(digit, &value, cx));
     }
     let system = authority.system(cx).or_else(|| own.map(Node::Text));
     let unassigned = system.is_none();
     let identifier = Node::object([
-        (name!("extension"), trimmed(digit).map(|digit| vec![check_digit(&digit)].into())),
-        (name!("type"), kind.as_deref().and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        (name!("extension"), check_digit(digit)),
+        (name!("type"), type_of(kind.as_deref(), cx)),
         (name!("system"), system),
         (name!("value"), Some(Node::text(value))),
         (name!("period"), time::period_of(from, to, cx)),
@@ -90,7 +95,7 @@ pub fn ei(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let [value, name, universal, scheme] = part.first();
     let value = trimmed(value)?;
     let authority = Authority::of_parts([name, universal, scheme].map(trimmed), None, cx);
-    Node::object([(name!("system"), authority.system(cx)), (name!("value"), Some(Node::text(value)))]).some()
+    Some(Node::identifier(authority.system(cx), value))
 }
 
 /// EIP as `Identifier`: what the filler assigned, else what the placer assigned, typed as such.
@@ -102,12 +107,8 @@ pub fn eip(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let value = trimmed(assigned.subcomponent(1))?;
     let names = [2, 3, 4].map(|number| trimmed(assigned.subcomponent(number)));
     let authority = Authority::of_parts(names, None, cx);
-    Node::object([
-        (name!("type"), Some(type_concept(kind))),
-        (name!("system"), authority.system(cx)),
-        (name!("value"), Some(Node::text(value))),
-    ])
-    .some()
+    let kind = Node::coding(Some("http://terminology.hl7.org/CodeSystem/v2-0203".into()), kind, None);
+    Some(identifier_of(Value::Absent, Some(Node::concept(kind)), authority.system(cx), &value))
 }
 
 /// XON as `Identifier`: XON.10 or XON.3 under XON.6; a bare ODS code is taken as one.
@@ -118,10 +119,10 @@ pub fn xon(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let authority = Authority::of(authority, kind.as_deref(), cx);
     let system = match &authority {
         Authority::None if is_ods_code(&value) => Some(ODS_ORGANIZATION.into()),
-        Authority::None => Some(local("organization", cx)),
+        Authority::None => Some(Node::Text(local_uri("organization", None, cx))),
         other => other.system(cx),
     };
-    typed(kind.as_deref(), system, &value, cx)
+    Some(identifier_of(Value::Absent, type_of(kind.as_deref(), cx), system, &value))
 }
 
 /// XCN (and CNN within NDL) as `Identifier`: XCN.1 under XCN.9; C1234567 is a consultant's, G1234567 a GP's code.
@@ -136,27 +137,51 @@ pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
     let authority = Authority::of(pieces.at(9), kind.as_deref(), cx);
     let system = match (&authority, national_code(&value)) {
         (Authority::None, Some(system)) => Some(system.into()),
-        (Authority::None, None) => Some(local("person", cx)),
+        (Authority::None, None) => Some(Node::Text(local_uri("person", None, cx))),
         (other, _) => other.system(cx),
     };
-    typed(kind.as_deref(), system, &value, cx)
+    Some(identifier_of(pieces.at(11), type_of(kind.as_deref(), cx), system, &value))
 }
 
-fn typed(kind: Option<&str>, system: Option<Node>, value: &str, cx: &Cx<'_>) -> Option<Node> {
+fn identifier_of(digit: Value<'_>, kind: Option<Node>, system: Option<Node>, value: &str) -> Node {
     Node::object([
-        (name!("type"), kind.and_then(|kind| code::concept_of_code(kind, "identifier-type", cx))),
+        (name!("extension"), check_digit(digit)),
+        (name!("type"), kind),
         (name!("system"), system),
         (name!("value"), Some(Node::text(value))),
     ])
-    .some()
 }
 
-/// HD as `Identifier` of an organisation: an ODS code as such, anything else under a system of the sender.
+fn type_of(kind: Option<&str>, cx: &Cx<'_>) -> Option<Node> {
+    code::concept_of_code(kind?, "identifier-type", cx)
+}
+
+/// HD as `Identifier` of an organisation: the first of those that it gives.
 pub fn hd(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = trimmed(part.component(1)).or_else(|| trimmed(part.component(2)))?;
-    let uk = matches!(cx.message.header(17).text().as_deref(), Some("GBR" | "GB" | "UK"));
-    let system = if uk && is_ods_code(&value) { ODS_ORGANIZATION } else { "urn:tie:facility" };
-    Node::object([(name!("system"), Some(system.into())), (name!("value"), Some(Node::text(value)))]).some()
+    of_hd(part, cx).into_iter().next()
+}
+
+/// HD as the identifiers of an organisation: an ODS code as such, any other name under a system of the sender; and what
+/// the organisation is called in all the world.
+pub(super) fn of_hd(part: Part<'_>, cx: &Cx<'_>) -> Vec<Node> {
+    let [name, universal, scheme] = part.first().map(trimmed);
+    let global = universal.as_deref().and_then(|id| universal_uri(id, scheme.as_deref()));
+    let own = |name: Cow<'_, str>| {
+        let uk = matches!(cx.message.header(17).text().as_deref(), Some("GBR" | "GB" | "UK"));
+        let system = if uk && is_ods_code(&name) { ODS_ORGANIZATION } else { FACILITY };
+        Node::identifier(Some(system.into()), name)
+    };
+    let by_scheme = |id| {
+        let scheme =
+            scheme.as_deref().map(|scheme| format_smolstr!("{FACILITY}:{}", percent_encoded(scheme, b"")));
+        Node::identifier(Some(scheme.map_or(FACILITY.into(), Node::Text)), id)
+    };
+    let found = match (name, global) {
+        (name, Some(uri)) => [name.map(own), Some(Node::identifier(Some(URI.into()), uri))],
+        (Some(name), None) => [Some(own(name)), universal.map(by_scheme)],
+        (None, None) => [universal.map(own), None],
+    };
+    found.into_iter().flatten().collect()
 }
 
 /// HD as the system that identifiers of this authority stand under.
@@ -170,37 +195,36 @@ pub fn message(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let value = trimmed(part.component(1))?;
     let sent = cx.message.header(7);
     time::instant(sent.part()?, cx)?;
-    let system = control_id_system(cx);
-    Node::object([
-        (name!("system"), Some(Node::text(system))),
-        (name!("value"), Some(Node::text(format!("{value}/{}", sent.text().unwrap_or_default())))),
-    ])
-    .some()
+    let value = format!("{value}/{}", sent.text().unwrap_or_default());
+    Some(Node::identifier(Some(control_id_system(cx)), value))
 }
 
 /// MSH-10 as `Identifier`: the control id under a system of the sending application (MSH-3).
 pub fn control_id(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let value = trimmed(part.component(1))?;
-    Node::object([
-        (name!("system"), Some(Node::text(control_id_system(cx)))),
-        (name!("value"), Some(Node::text(value))),
-    ])
-    .some()
+    Some(Node::identifier(Some(control_id_system(cx)), trimmed(part.component(1))?))
 }
 
-fn control_id_system(cx: &Cx<'_>) -> String {
+fn control_id_system(cx: &Cx<'_>) -> Node {
     let sender = cx.message.header(3).part().and_then(|part| hd_uri(part, cx));
-    format!("{}:control-id", sender.as_ref().and_then(Node::as_text).unwrap_or("urn:tie:unknown"))
+    let sender = sender.as_ref().and_then(Node::as_text).unwrap_or("urn:tie:unknown");
+    Node::text(format_smolstr!("{sender}:control-id"))
 }
 
 /// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.
 pub fn visit(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    numbered(part.component(1), Authority::of(part.component(4), Some("VN"), cx), "visit", cx)
+    valid(part, "VN", "visit", cx)
 }
 
 /// CX of an account (PID-18, MRG-3) as `Identifier`, in the same way.
 pub fn account(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    numbered(part.component(1), Authority::of(part.component(4), Some("AN"), cx), "account", cx)
+    valid(part, "AN", "account", cx)
+}
+
+fn valid(part: Part<'_>, type_code: &str, kind: &str, cx: &Cx<'_>) -> Option<Node> {
+    let [number, _, _, authority, _, _, from, to] = part.first();
+    let mut identifier = numbered(number, Authority::of(authority, Some(type_code), cx), kind, cx)?;
+    identifier.as_object_mut()?.push(name!("period"), time::period_of(from, to, cx));
+    Some(identifier)
 }
 
 /// EI of an order as `Identifier`, as the placer numbered it: without a namespace, under the sending facility.
@@ -224,7 +248,7 @@ fn numbered(value: Value<'_>, authority: Authority<'_>, kind: &str, cx: &Cx<'_>)
     let application = cx.message.header(3).text().filter(|_| kind == "filler");
     let system =
         authority.system(cx).unwrap_or_else(|| Node::Text(local_uri(kind, application.as_deref(), cx)));
-    Node::object([(name!("system"), Some(system)), (name!("value"), Some(Node::text(value)))]).some()
+    Some(Node::identifier(Some(system), value))
 }
 
 /// An ODS code by its form: three characters of a trust or board, or five and six of a site or practice, which have
@@ -251,35 +275,23 @@ impl<'a> Authority<'a> {
         Self::of_parts([1, 2, 3].map(|number| trimmed(hd.subcomponent(number))), kind, cx)
     }
 
-    fn of_parts(
-        [name, universal, scheme]: [Option<Cow<'a, str>>; 3],
-        kind: Option<&str>,
-        cx: &Cx<'a>,
-    ) -> Self {
-        if name.is_none() && universal.is_none() {
+    fn of_parts([name, id, scheme]: [Option<Cow<'a, str>>; 3], kind: Option<&str>, cx: &Cx<'a>) -> Self {
+        if name.is_none() && id.is_none() {
             return Self::None;
         }
         if let Some(table) = cx.tables.get("assigning-authorities")
-            && let Some(row) = row_of(table, name.as_deref(), universal.as_deref(), kind)
+            && let Some(row) = row_of(table, [name.as_deref(), id.as_deref(), kind])
             && let Some(system) = row.system()
         {
             return Self::Listed { table, row, system };
         }
-        Self::Named { name, universal, scheme }
+        Self::Named { name, universal: id, scheme }
     }
 
     /// What a trust has written down for the numbers that its facility sends without any authority.
     fn of_facility(cx: &Cx<'a>) -> Self {
-        Self::of_parts([Some(format!("@{}", cx.facility()).into()), None, None], None, cx).only_listed()
-    }
-
-    fn only_listed(self) -> Self {
-        if matches!(self, Self::Listed { .. }) { self } else { Self::None }
-    }
-
-    /// Whether nobody is named as the one who assigned it; an NHS number needs no naming.
-    fn is_unnamed(&self, kind: Option<&str>) -> bool {
-        matches!(self, Self::None) && !self.is_nhs(kind)
+        let found = Self::of_parts([Some(format!("@{}", cx.facility()).into()), None, None], None, cx);
+        if matches!(found, Self::Listed { .. }) { found } else { Self::None }
     }
 
     /// Whether the identifier is meant to be an NHS number: by its authority, or by a type that only it has.
@@ -312,10 +324,7 @@ impl<'a> Authority<'a> {
         match self {
             Self::Listed { table, row, .. } => {
                 let ods = table.cell(row, "ods")?.clone();
-                let identifier = Node::object([
-                    (name!("system"), Some(ODS_ORGANIZATION.into())),
-                    (name!("value"), Some(Node::Text(ods))),
-                ]);
+                let identifier = Node::identifier(Some(ODS_ORGANIZATION.into()), ods);
                 Some(Node::object([(name!("identifier"), Some(identifier))]))
             }
             Self::Named { name, .. } => {
@@ -327,14 +336,9 @@ impl<'a> Authority<'a> {
 }
 
 /// The row of an authority: for this type of number, by its name, by its universal id.
-fn row_of<'t>(
-    table: &'t Table,
-    name: Option<&str>,
-    universal: Option<&str>,
-    kind: Option<&str>,
-) -> Option<&'t Row> {
+fn row_of<'t>(table: &'t Table, [name, id, kind]: [Option<&str>; 3]) -> Option<&'t Row> {
     let typed = name.zip(kind).map(|(name, kind)| format_smolstr!("{name}/{kind}"));
-    [typed.as_deref(), name, universal].into_iter().flatten().find_map(|key| table.get(&upper(key)))
+    [typed.as_deref(), name, id].into_iter().flatten().find_map(|key| table.get(&upper(key)))
 }
 
 fn nhs_number(digit: Value<'_>, value: &str, cx: &Cx<'_>) -> Node {
@@ -354,11 +358,7 @@ fn nhs_number(digit: Value<'_>, value: &str, cx: &Cx<'_>) -> Node {
 /// The extension for a status such as `01` or `NSTS01`; nothing for a code that is no such status.
 pub fn verification_status(status: &str, cx: &Cx<'_>) -> Option<Node> {
     let row = cx.tables.get("nhs-number-status")?.get(&upper(status.trim()))?;
-    let concept = Some(row.concept());
-    Some(Node::object([
-        (name!("url"), Some(VERIFICATION_STATUS.into())),
-        (name!("valueCodeableConcept"), concept),
-    ]))
+    Some(Node::extension(VERIFICATION_STATUS, name!("valueCodeableConcept"), row.concept()))
 }
 
 /// PID-32 as the extension: any repetition may carry the tracing status, the others say something else.
@@ -366,16 +366,9 @@ pub fn verification(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     verification_status(&part.text(), cx)
 }
 
-fn check_digit(digit: &str) -> Node {
-    Node::object([(name!("url"), Some(CHECK_DIGIT.into())), (name!("valueString"), Some(Node::text(digit)))])
-}
-
-fn type_concept(kind: &'static str) -> Node {
-    let coding = Node::object([
-        (name!("system"), Some("http://terminology.hl7.org/CodeSystem/v2-0203".into())),
-        (name!("code"), Some(kind.into())),
-    ]);
-    Node::object([(name!("coding"), Some(vec![coding].into()))])
+fn check_digit(digit: Value<'_>) -> Option<Node> {
+    let digit = Node::text(trimmed(digit)?);
+    Some(vec![Node::extension(CHECK_DIGIT, name!("valueString"), digit)].into())
 }
 
 /// The system of a consultant's (C) or GP's (G) national code, by its form.
@@ -400,42 +393,24 @@ fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
     }
 }
 
-fn local(kind: &str, cx: &Cx<'_>) -> Node {
-    Node::Text(local_uri(kind, None, cx))
-}
-
 /// A system of the sender's own: `urn:tie:<kind>:<sending facility>[:<name>]`.
 pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
     let mut uri = SmolStrBuilder::new();
     for part in ["urn:tie:", kind, ":"] {
         uri.push_str(part);
     }
-    encode(&cx.facility(), &mut uri);
+    uri.push_str(&percent_encoded(&cx.facility(), b""));
     if let Some(name) = name {
         uri.push(':');
-        encode(name, &mut uri);
+        uri.push_str(&percent_encoded(name, b""));
     }
     uri.finish()
-}
-
-fn encode(text: &str, uri: &mut SmolStrBuilder) {
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
-    if text.bytes().all(plain) {
-        return uri.push_str(text);
-    }
-    for byte in text.bytes() {
-        if plain(byte) {
-            uri.push(char::from(byte));
-        } else {
-            uri.push_str(&format_smolstr!("%{byte:02X}"));
-        }
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{check, check_from},
+        super::testing::{check, check_all},
         *,
     };
 
@@ -469,120 +444,65 @@ mod tests {
     }
 
     #[test]
-    fn pims_puts_the_trace_status_in_the_check_digit() {
-        check(
-            "CX",
-            "Identifier",
-            "9991001093^06^^^NI",
-            r#"{"extension":[{"url":"https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus","valueCodeableConcept":{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-NHSNumberVerificationStatusEngland","code":"06","display":"Trace in progress"}]}}],"system":"https://fhir.nhs.uk/Id/nhs-number","value":"9991001093"}"#,
+    fn numbers_of_patients() {
+        check_all(
+            r#"
+            CX Identifier
+                9991001093^06^^^NI => {"extension":[{"url":"https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus","valueCodeableConcept":{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-NHSNumberVerificationStatusEngland","code":"06","display":"Trace in progress"}]}}],"system":"https://fhir.nhs.uk/Id/nhs-number","value":"9991001093"}
+                9991001078^^^NHS^NH => {"type":{"text":"NHS number that failed its check"},"value":"9991001078"}
+                1000001^^^RXX^MR => {"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"MR","display":"Medical record number"}]},"system":"https://fhir.rxx.example.nhs.uk/Id/patient","value":"1000001","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}
+                77^^^MRN => {"system":"urn:tie:authority:RXX:MRN","value":"77","assigner":{"display":"MRN"}}
+                77^^^A&1.2.3&ISO => {"system":"urn:oid:1.2.3","value":"77","assigner":{"display":"A"}}
+                77 => {"value":"77"}
+                ^^^RXX^MR =>
+            OLDPAS|ROUTE|ROUTE|20260115093000|
+                77 => {"system":"https://fhir.rxx.example.nhs.uk/Id/old-pas","value":"77","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}
+            "#,
         );
     }
 
     #[test]
-    fn a_failing_nhs_number_has_no_system() {
-        check(
-            "CX",
-            "Identifier",
-            "9991001078^^^NHS^NH",
-            r#"{"type":{"text":"NHS number that failed its check"},"value":"9991001078"}"#,
-        );
-    }
-
-    #[test]
-    fn a_local_number_stands_under_its_authority() {
-        check(
-            "CX",
-            "Identifier",
-            "1000001^^^RXX^MR",
-            r#"{"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"MR","display":"Medical record number"}]},"system":"https://fhir.rxx.example.nhs.uk/Id/patient","value":"1000001","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}"#,
-        );
-        check(
-            "CX",
-            "Identifier",
-            "77^^^MRN",
-            r#"{"system":"urn:tie:authority:RXX:MRN","value":"77","assigner":{"display":"MRN"}}"#,
-        );
-        check(
-            "CX",
-            "Identifier",
-            "77^^^A&1.2.3&ISO",
-            r#"{"system":"urn:oid:1.2.3","value":"77","assigner":{"display":"A"}}"#,
-        );
-        check("CX", "Identifier", "77", r#"{"value":"77"}"#);
-        check_from(
-            "OLDPAS",
-            "CX",
-            "77",
-            r#"{"system":"https://fhir.rxx.example.nhs.uk/Id/old-pas","value":"77","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}"#,
-        );
-        check("CX", "Identifier", "^^^RXX^MR", "");
-    }
-
-    #[test]
-    fn doctors_by_authority_and_by_the_form_of_their_code() {
-        let gmc = r#"{"system":"https://fhir.hl7.org.uk/Id/gmc-number","value":"C9999991"}"#;
-        check("XCN", "Identifier", "C9999991^DARWIN^SAMUEL^^^Dr^^^GMC", gmc);
-        check("XCN", "Identifier", "C9999991^DARWIN", gmc);
-        check(
-            "XCN",
-            "Identifier",
-            "G9999981^TOWNLEY",
-            r#"{"system":"https://fhir.hl7.org.uk/Id/gmp-number","value":"G9999981"}"#,
-        );
-        check("XCN", "Identifier", "17^X", r#"{"system":"urn:tie:person:RXX","value":"17"}"#);
-        check("XCN", "Identifier", "^DARWIN", "");
-    }
-
-    #[test]
-    fn orders_and_specimens() {
-        check("EI", "Identifier", "20U1^LIMS", r#"{"system":"urn:tie:authority:RXX:LIMS","value":"20U1"}"#);
-        check("EI", "Identifier", "20U1", r#"{"value":"20U1"}"#);
-        check("filler-number", "Identifier", "20U1", r#"{"system":"urn:tie:filler:RXX:PAS","value":"20U1"}"#);
-        check("placer-number", "Identifier", "O1", r#"{"system":"urn:tie:placer:RXX","value":"O1"}"#);
-        check(
-            "placer-number",
-            "Identifier",
-            "O1^EPR",
-            r#"{"system":"urn:tie:authority:RXX:EPR","value":"O1"}"#,
-        );
-        check("visit-number", "Identifier", "V1", r#"{"system":"urn:tie:visit:RXX","value":"V1"}"#);
-        check(
-            "visit-number",
-            "Identifier",
-            "V1^^^VISITID",
-            r#"{"system":"urn:tie:authority:RXX:VISITID","value":"V1"}"#,
-        );
-        check(
-            "EIP",
-            "Identifier",
-            "P1&EPR^F1&LIMS",
-            r#"{"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"FGN"}]},"system":"urn:tie:authority:RXX:LIMS","value":"F1"}"#,
+    fn numbers_of_doctors_orders_specimens_and_stays() {
+        check_all(
+            r#"
+            XCN Identifier
+                C9999991^DARWIN^SAMUEL^^^Dr^^^GMC => {"system":"https://fhir.hl7.org.uk/Id/gmc-number","value":"C9999991"}
+                C9999991^DARWIN => {"system":"https://fhir.hl7.org.uk/Id/gmc-number","value":"C9999991"}
+                G9999981^TOWNLEY => {"system":"https://fhir.hl7.org.uk/Id/gmp-number","value":"G9999981"}
+                17^X^^^^^^^^^7 => {"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/identifier-checkDigit","valueString":"7"}],"system":"urn:tie:person:RXX","value":"17"}
+                ^DARWIN =>
+            EI Identifier
+                20U1^LIMS => {"system":"urn:tie:authority:RXX:LIMS","value":"20U1"}
+                20U1 => {"value":"20U1"}
+            filler-number Identifier
+                20U1 => {"system":"urn:tie:filler:RXX:PAS","value":"20U1"}
+            placer-number Identifier
+                O1 => {"system":"urn:tie:placer:RXX","value":"O1"}
+                O1^EPR => {"system":"urn:tie:authority:RXX:EPR","value":"O1"}
+            visit-number Identifier
+                V1 => {"system":"urn:tie:visit:RXX","value":"V1"}
+                V1^^^VISITID^^^20260115^20260116 => {"system":"urn:tie:authority:RXX:VISITID","value":"V1","period":{"start":"2026-01-15","end":"2026-01-16"}}
+            EIP Identifier
+                P1&EPR^F1&LIMS => {"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"FGN"}]},"system":"urn:tie:authority:RXX:LIMS","value":"F1"}
+            "#,
         );
     }
 
     #[test]
     fn organisations() {
-        let ods = r#"{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"Y06601"}"#;
-        check("XON", "Identifier", "MALTON GP PRACTICE^^Y06601", ods);
-        check("XON", "Identifier", "MALTON^^^^^ODS^^^^Y06601", ods);
-        check("XON", "Identifier", "NORTON SURGERY", "");
-        check(
-            "XON",
-            "Identifier",
-            "PRACTICE^^12345",
-            r#"{"system":"urn:tie:organization:RXX","value":"12345"}"#,
-        );
-        check(
-            "HD",
-            "Identifier",
-            "RXX",
-            r#"{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}"#,
-        );
-        check(
-            "HD",
-            "Identifier",
-            "St. Elsewhere",
-            r#"{"system":"urn:tie:facility","value":"St. Elsewhere"}"#,
+        check_all(
+            r#"
+            XON Identifier
+                MALTON GP PRACTICE^^Y06601 => {"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"Y06601"}
+                MALTON^^^^^ODS^^^^Y06601 => {"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"Y06601"}
+                NORTON SURGERY =>
+                PRACTICE^^12345 => {"system":"urn:tie:organization:RXX","value":"12345"}
+            HD Identifier
+                RXX => {"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}
+                St. Elsewhere^1.2.3^ISO => {"system":"urn:tie:facility","value":"St. Elsewhere"}
+                ^1.2.3^ISO => {"system":"urn:ietf:rfc:3986","value":"urn:oid:1.2.3"}
+                ^elsewhere.example^DNS => {"system":"urn:tie:facility","value":"elsewhere.example"}
+            "#,
         );
     }
 }

@@ -97,108 +97,82 @@ impl<'a> Cx<'a> {
     /// The sending facility (MSH-4), which keeps one hospital's own codes and numbers apart from another's;
     /// the sending application (MSH-3) where no facility is named.
     pub fn facility(&self) -> Cow<'a, str> {
-        let named = |field| self.message.header(field).text().filter(|name| !name.trim().is_empty());
-        named(4).or_else(|| named(3)).unwrap_or(Cow::Borrowed("unknown"))
+        self.named(4).or_else(|| self.named(3)).unwrap_or(Cow::Borrowed("unknown"))
+    }
+
+    /// What a field of MSH names, unless that is blank.
+    fn named(&self, field: usize) -> Option<Cow<'a, str>> {
+        self.message.header(field).text().filter(|name| !name.trim().is_empty())
     }
 }
 
-const fn converter(name: &'static str, to: &'static str, convert: Convert) -> Converter {
-    Converter { name, to, convert }
+/// Each line: the names that mappings write, what they give, and how.
+macro_rules! converters {
+    ($($($name:literal)|+ => $to:literal: $convert:path;)+) => {
+        &[$($(Converter { name: $name, to: $to, convert: $convert },)+)+]
+    };
 }
 
 /// All converters. A mapping names one; when several share a name, the type of the element decides.
-pub const CONVERTERS: &[Converter] = &[
-    converter("CX", "Identifier", identifier::cx),
-    converter("own-number", "Identifier", identifier::own),
-    converter("assigned-number", "Identifier", identifier::assigned),
-    converter("EI", "Identifier", identifier::ei),
-    converter("EIP", "Identifier", identifier::eip),
-    converter("HD", "Identifier", identifier::hd),
-    converter("HD", "uri", identifier::hd_uri),
-    converter("visit-number", "Identifier", identifier::visit),
-    converter("account-number", "Identifier", identifier::account),
-    converter("placer-number", "Identifier", identifier::placer),
-    converter("filler-number", "Identifier", identifier::filler),
-    converter("verification", "Extension", identifier::verification),
-    converter("control-id", "Identifier", identifier::control_id),
-    converter("message", "Identifier", identifier::message),
-    converter("XON", "Identifier", identifier::xon),
-    converter("XON", "string", text::plain),
-    converter("XPN", "HumanName", name::xpn),
-    converter("XPN", "string", name::xpn_line),
-    converter("XCN", "HumanName", name::xcn),
-    converter("XCN", "Identifier", identifier::xcn),
-    converter("XCN", "string", name::xcn_line),
-    converter("XAD", "Address", address::xad),
-    converter("AD", "Address", address::xad),
-    converter("XTN", "ContactPoint", telecom::xtn),
-    converter("TN", "ContactPoint", telecom::xtn),
-    converter("CWE", "CodeableConcept", code::concept),
-    converter("CWE", "Coding", code::coding),
-    converter("CWE", "code", code::code),
-    converter("CWE", "string", code::string),
-    converter("CWE", "uri", code::uri),
-    converter("CE", "CodeableConcept", code::concept),
-    converter("CE", "Coding", code::coding),
-    converter("CE", "code", code::code),
-    converter("CE", "string", code::string),
-    converter("CNE", "CodeableConcept", code::concept),
-    converter("CNE", "Coding", code::coding),
-    converter("CNE", "code", code::code),
-    converter("CF", "CodeableConcept", code::concept),
-    converter("IS", "CodeableConcept", code::concept),
-    converter("IS", "Coding", code::coding),
-    converter("IS", "code", code::code),
-    converter("IS", "string", text::plain),
-    converter("ID", "CodeableConcept", code::concept),
-    converter("ID", "Coding", code::coding),
-    converter("ID", "code", code::code),
-    converter("ID", "boolean", code::boolean),
-    converter("ID", "string", text::plain),
-    converter("MSG", "CodeableConcept", code::trigger),
-    converter("treatment-function", "CodeableConcept", code::treatment_function),
-    converter("ethnic-category", "CodeableConcept", code::ethnic_category),
-    converter("code", "code", code::code),
-    converter("boolean", "boolean", code::boolean),
-    converter("NM", "Quantity", quantity::nm),
-    converter("NM", "decimal", quantity::decimal_of),
-    converter("NM", "positiveInt", quantity::positive),
-    converter("NM", "unsignedInt", quantity::positive),
-    converter("NM", "integer", quantity::positive),
-    converter("SI", "positiveInt", quantity::positive),
-    converter("SN", "Quantity", quantity::sn),
-    converter("SN", "Range", quantity::sn_range),
-    converter("SN", "Ratio", quantity::sn_ratio),
-    converter("SN", "string", quantity::sn_text),
-    converter("CQ", "Quantity", quantity::cq),
-    converter("MO", "Money", quantity::money),
-    converter("CP", "Money", quantity::money),
-    converter("NR", "Range", quantity::nr),
-    converter("units", "Quantity", quantity::units),
-    converter("reference-range", "Observation.referenceRange", result::reference_range),
-    converter("DTM", "dateTime", time::date_time),
-    converter("DTM", "date", time::date),
-    converter("DTM", "instant", time::instant),
-    converter("TS", "dateTime", time::date_time),
-    converter("TS", "date", time::date),
-    converter("TS", "instant", time::instant),
-    converter("DT", "date", time::date),
-    converter("DT", "dateTime", time::date_time),
-    converter("date", "date", time::date),
-    converter("dateTime", "dateTime", time::date_time),
-    converter("instant", "instant", time::instant),
-    converter("birth-time", "Extension", time::birth_time),
-    converter("TM", "time", time::time_of_day),
-    converter("DR", "Period", time::period),
-    converter("ED", "Attachment", document::ed),
-    converter("RP", "Attachment", document::rp),
-    converter("ST", "string", text::plain),
-    converter("TX", "string", text::whole),
-    converter("TX", "markdown", text::whole),
-    converter("FT", "string", text::whole),
-    converter("FT", "markdown", text::whole),
-    converter("string", "string", text::plain),
-];
+pub const CONVERTERS: &[Converter] = converters! {
+    "CX" => "Identifier": identifier::cx;
+    "own-number" => "Identifier": identifier::own;
+    "assigned-number" => "Identifier": identifier::assigned;
+    "EI" => "Identifier": identifier::ei;
+    "EIP" => "Identifier": identifier::eip;
+    "HD" => "Identifier": identifier::hd;
+    "HD" => "uri": identifier::hd_uri;
+    "visit-number" => "Identifier": identifier::visit;
+    "account-number" => "Identifier": identifier::account;
+    "placer-number" => "Identifier": identifier::placer;
+    "filler-number" => "Identifier": identifier::filler;
+    "verification" => "Extension": identifier::verification;
+    "control-id" => "Identifier": identifier::control_id;
+    "message" => "Identifier": identifier::message;
+    "XON" => "Identifier": identifier::xon;
+    "XPN" => "HumanName": name::xpn;
+    "XPN" => "string": name::xpn_line;
+    "XCN" => "HumanName": name::xcn;
+    "XCN" => "Identifier": identifier::xcn;
+    "XCN" => "string": name::xcn_line;
+    "XAD" | "AD" => "Address": address::xad;
+    "XTN" | "TN" => "ContactPoint": telecom::xtn;
+    "CWE" | "CE" | "CNE" | "CF" | "IS" | "ID" => "CodeableConcept": code::concept;
+    "CWE" | "CE" | "CNE" | "IS" | "ID" => "Coding": code::coding;
+    "CWE" | "CE" | "CNE" | "IS" | "ID" | "code" => "code": code::code;
+    "CWE" | "CE" => "string": code::string;
+    "CWE" => "uri": code::uri;
+    "ID" | "boolean" => "boolean": code::boolean;
+    "MSG" => "CodeableConcept": code::trigger;
+    "treatment-function" => "CodeableConcept": code::treatment_function;
+    "ethnic-category" => "CodeableConcept": code::ethnic_category;
+    "NM" => "Quantity": quantity::nm;
+    "NM" => "decimal": quantity::decimal_of;
+    "NM" | "SI" => "positiveInt": quantity::positive;
+    "NM" => "unsignedInt": quantity::positive;
+    "NM" => "integer": quantity::positive;
+    "SN" => "Quantity": quantity::sn;
+    "SN" => "Range": quantity::sn_range;
+    "SN" => "Ratio": quantity::sn_ratio;
+    "SN" => "string": quantity::sn_text;
+    "CQ" => "Quantity": quantity::cq;
+    "MO" | "CP" => "Money": quantity::money;
+    "NR" => "Range": quantity::nr;
+    "units" => "Quantity": quantity::units;
+    "reference-range" => "Observation.referenceRange": result::reference_range;
+    "DTM" | "TS" | "dateTime" => "dateTime": time::date_time;
+    "DTM" | "TS" | "DT" | "date" => "date": time::date;
+    "DTM" | "TS" | "instant" => "instant": time::instant;
+    "DT" => "dateTime": time::date_time;
+    "birth-time" => "Extension": time::birth_time;
+    "TM" => "time": time::time_of_day;
+    "DR" => "Period": time::period;
+    "ED" => "Attachment": document::ed;
+    "RP" => "Attachment": document::rp;
+    "XON" | "IS" | "ID" | "ST" | "string" => "string": text::plain;
+    "TX" | "FT" => "string": text::whole;
+    "TX" | "FT" => "markdown": text::whole;
+};
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -17,21 +17,17 @@ use crate::{
 };
 
 const ASSEMBLY_ORDER: &str = "http://hl7.org/fhir/StructureDefinition/humanname-assembly-order";
+/// The person's own surname and the partner's, each with its prefix (FN.2 to FN.5).
+const FAMILY: [&str; 4] = [
+    "http://hl7.org/fhir/StructureDefinition/humanname-own-prefix",
+    "http://hl7.org/fhir/StructureDefinition/humanname-own-name",
+    "http://hl7.org/fhir/StructureDefinition/humanname-partner-prefix",
+    "http://hl7.org/fhir/StructureDefinition/humanname-partner-name",
+];
 
 /// XPN as `HumanName`.
 pub fn xpn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let numbers = Numbers {
-        family: 1,
-        given: [2, 3],
-        suffix: [4, 6, 14],
-        prefix: 5,
-        kind: 7,
-        order: 11,
-        range: 10,
-        start: 12,
-        end: 13,
-    };
-    numbers.name(&Pieces::of(part), Some("usual"), cx)
+    Numbers { family: 1, kind: 7, range: 10 }.name(&Pieces::of(part), Some("usual"), cx)
 }
 
 /// XCN as `HumanName`.
@@ -41,18 +37,7 @@ pub fn xcn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// The same of an XCN that is split already.
 pub(super) fn xcn_of(pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let numbers = Numbers {
-        family: 2,
-        given: [3, 4],
-        suffix: [5, 7, 21],
-        prefix: 6,
-        kind: 10,
-        order: 18,
-        range: 17,
-        start: 19,
-        end: 20,
-    };
-    numbers.name(pieces, None, cx)
+    Numbers { family: 2, kind: 10, range: 17 }.name(pieces, None, cx)
 }
 
 /// XPN in one line, for `display` and the like.
@@ -70,36 +55,34 @@ pub(super) fn xcn_line_of(pieces: &Pieces<'_>) -> Option<SmolStr> {
     line(pieces, [6, 3, 4, 2, 5])
 }
 
-/// Where the pieces of a name stand.
+/// Where the pieces of a name stand: behind its family stand given and further names, suffix, prefix and degree; behind the
+/// time that it holds for in old versions, the order of its pieces, the time that it holds for, and more suffixes.
 struct Numbers {
     family: usize,
-    given: [usize; 2],
-    suffix: [usize; 3],
-    prefix: usize,
     kind: usize,
-    order: usize,
     range: usize,
-    start: usize,
-    end: usize,
 }
 
 impl Numbers {
     fn name(&self, pieces: &Pieces<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
-        let family = trimmed(pieces.at(self.family));
-        let given = texts(pieces, self.given);
+        let Self { family: at, range, .. } = *self;
+        let family = trimmed(pieces.at(at));
+        let given = texts(pieces, [at + 1, at + 2]);
         if family.is_none() && given.is_none() {
             return None;
         }
-        let order = trimmed(pieces.at(self.order));
-        let prefix = trimmed(pieces.at(self.prefix));
+        let order = trimmed(pieces.at(range + 1));
+        let prefix = trimmed(pieces.at(at + 4));
+        let period = time::validity(pieces.at(range + 2), pieces.at(range + 3), pieces.at(range), cx);
         Some(Node::object([
             (name!("extension"), order.and_then(|order| assembly_order(&order))),
             (name!("use"), self.used_as(pieces, default_use, cx)),
             (name!("family"), family.map(Node::text)),
+            (name!("_family"), parts_of_family(pieces.at(at))),
             (name!("given"), given),
             (name!("prefix"), prefix.map(|prefix| vec![Node::text(prefix)].into())),
-            (name!("suffix"), texts(pieces, self.suffix)),
-            (name!("period"), self.period(pieces, cx)),
+            (name!("suffix"), texts(pieces, [at + 3, at + 5, range + 4])),
+            (name!("period"), period),
         ]))
     }
 
@@ -107,13 +90,6 @@ impl Numbers {
         let Some(kind) = trimmed(pieces.at(self.kind)) else { return default_use.map(Node::from) };
         let table = cx.table.or_else(|| cx.tables.get("name-use"))?;
         Some(Node::Text(cx.look_up(table, &upper(&kind))?.code()?.clone()))
-    }
-
-    fn period(&self, pieces: &Pieces<'_>, cx: &Cx<'_>) -> Option<Node> {
-        time::period_of(pieces.at(self.start), pieces.at(self.end), cx).or_else(|| {
-            let range = pieces.at(self.range);
-            time::period_of(range.subcomponent(1), range.subcomponent(2), cx)
-        })
     }
 }
 
@@ -123,9 +99,17 @@ fn assembly_order(order: &str) -> Option<Node> {
         "F" => "NL3",
         _ => return None,
     };
-    let extension =
-        Node::object([(name!("url"), Some(ASSEMBLY_ORDER.into())), (name!("valueCode"), Some(code.into()))]);
-    Some(vec![extension].into())
+    Some(vec![Node::extension(ASSEMBLY_ORDER, name!("valueCode"), code.into())].into())
+}
+
+/// FN.2 to FN.5, as extensions of the surname (FN.1), which is what all of them give together.
+fn parts_of_family(family: Value<'_>) -> Option<Node> {
+    let rest = family.part()?.subcomponents().skip(1).zip(FAMILY);
+    let found = rest.filter_map(|(part, url)| {
+        Some(Node::extension(url, name!("valueString"), Node::text(trimmed(part)?)))
+    });
+    let found: Vec<Node> = found.collect();
+    (!found.is_empty()).then(|| Node::object([(name!("extension"), Some(found.into()))]))
 }
 
 /// The components of a name, split once for all that is asked of them.
@@ -142,17 +126,16 @@ impl<'m> Pieces<'m> {
     }
 }
 
-fn line<const N: usize>(pieces: &Pieces<'_>, order: [usize; N]) -> Option<SmolStr> {
+fn line(pieces: &Pieces<'_>, order: [usize; 5]) -> Option<SmolStr> {
     let mut line = SmolStrBuilder::new();
-    let mut any = false;
-    for word in order.into_iter().filter_map(|number| trimmed(pieces.at(number))) {
-        if any {
+    let words = order.into_iter().filter_map(|number| trimmed(pieces.at(number)));
+    for (number, word) in words.enumerate() {
+        if number > 0 {
             line.push(' ');
         }
         line.push_str(&word);
-        any = true;
     }
-    any.then(|| line.finish())
+    Some(line.finish()).filter(|line| !line.is_empty())
 }
 
 fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Node> {
@@ -163,48 +146,27 @@ fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Nod
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check;
+    use super::super::testing::check_all;
 
     #[test]
-    fn names_of_patients() {
-        check(
-            "XPN",
-            "HumanName",
-            "OAKLEY^FREDA^JANE^^MRS^^L",
-            r#"{"use":"usual","family":"OAKLEY","given":["FREDA","JANE"],"prefix":["MRS"]}"#,
+    fn names_of_patients_and_practitioners() {
+        check_all(
+            r#"
+            XPN HumanName
+                OAKLEY^FREDA^JANE^^MRS^^L => {"use":"usual","family":"OAKLEY","given":["FREDA","JANE"],"prefix":["MRS"]}
+                SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN => {"use":"maiden","family":"SCHMIDT","given":["FREDA"]}
+                FREDDIE^^^^^^PREFERRED => {"use":"nickname","family":"FREDDIE"}
+                PRICE^RHYS^""^^MR => {"use":"usual","family":"PRICE","given":["RHYS"],"prefix":["MR"]}
+                O\T\NEILL&van^SIÂN^^^^^XYZ => {"family":"O&NEILL","_family":{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/humanname-own-prefix","valueString":"van"}]},"given":["SIÂN"]}
+                ^^^^MRS^^L =>
+            XCN HumanName
+                C9999991^DARWIN^SAMUEL^^^Dr^^^GMC => {"family":"DARWIN","given":["SAMUEL"],"prefix":["Dr"]}
+                C9999991 =>
+            XCN string
+                C9999991^DARWIN^SAMUEL^^^Dr => "Dr SAMUEL DARWIN"
+            XPN string
+                OAKLEY^FREDA^JANE^^MRS => "MRS FREDA JANE OAKLEY"
+            "#,
         );
-        check(
-            "XPN",
-            "HumanName",
-            "SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN",
-            r#"{"use":"maiden","family":"SCHMIDT","given":["FREDA"]}"#,
-        );
-        check("XPN", "HumanName", "FREDDIE^^^^^^PREFERRED", r#"{"use":"nickname","family":"FREDDIE"}"#);
-        check(
-            "XPN",
-            "HumanName",
-            r#"PRICE^RHYS^""^^MR"#,
-            r#"{"use":"usual","family":"PRICE","given":["RHYS"],"prefix":["MR"]}"#,
-        );
-        check(
-            "XPN",
-            "HumanName",
-            "O\\T\\NEILL&van^SI\u{c2}N^^^^^XYZ",
-            "{\"family\":\"O&NEILL\",\"given\":[\"SI\u{c2}N\"]}",
-        );
-        check("XPN", "HumanName", "^^^^MRS^^L", "");
-    }
-
-    #[test]
-    fn names_of_practitioners() {
-        check(
-            "XCN",
-            "HumanName",
-            "C9999991^DARWIN^SAMUEL^^^Dr^^^GMC",
-            r#"{"family":"DARWIN","given":["SAMUEL"],"prefix":["Dr"]}"#,
-        );
-        check("XCN", "HumanName", "C9999991", "");
-        check("XCN", "string", "C9999991^DARWIN^SAMUEL^^^Dr", r#""Dr SAMUEL DARWIN""#);
-        check("XPN", "string", "OAKLEY^FREDA^JANE^^MRS", r#""MRS FREDA JANE OAKLEY""#);
     }
 }

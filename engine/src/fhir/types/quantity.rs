@@ -3,22 +3,21 @@
 //! Sources: the v2-to-FHIR maps NM, SN[Quantity], SN[Range], SN[Ratio], CQ[Quantity], CWE[Quantity]; UCUM.
 //! Promise:  digits stay as they were sent (`7.10` is not `7.1`); nothing that is not a number becomes one.
 //! Decided:  `<5`, `>=100` are a number with a comparator, in NM as in SN; `1+`, `5-10` and `1,000` in NM are no
-//!           number: the caller keeps the text. A unit gets a UCUM code only from the table `units` or from the sender.
+//!           number: the caller keeps the text. A unit gets a code only from the table `units` (UCUM) or from the sender.
 
 use std::borrow::Cow;
 
 use smol_str::{SmolStr, format_smolstr};
 
-use super::{Cx, text::trimmed};
+use super::{Cx, code, text::trimmed};
 use crate::{
-    fhir::{Node, Object, name::name},
+    fhir::{Node, Object, elements::is_decimal, name::name},
     hl7::Part,
 };
 
 const UCUM: &str = "http://unitsofmeasure.org";
 
-/// Room for a number and its unit.
-const WHOLE: usize = 5;
+const COMPARATORS: [&str; 4] = ["<=", ">=", "<", ">"];
 
 /// NM as `Quantity`: number and comparator.
 pub fn nm(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
@@ -42,23 +41,17 @@ pub fn positive(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// SN as `Quantity`: comparator and number; nothing when it is a range, a ratio or no single number.
 pub fn sn(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let Structured { comparator, first, separator, second } = Structured::of(part);
+    let [sign, first, separator, second] = part.first().map(trimmed);
     if separator.is_some() || second.is_some() {
         return None;
     }
-    let comparator = match comparator.as_deref() {
-        None | Some("=") => None,
-        Some(known @ ("<" | "<=" | ">" | ">=")) => Some(Node::text(known)),
-        Some(_) => return None,
-    };
-    let value = Node::Decimal(decimal(&first?)?);
-    Node::object([(name!("value"), Some(value)), (name!("comparator"), comparator)]).some()
+    Some(quantity(decimal(&first?)?, comparator(sign.as_deref())?))
 }
 
 /// SN as `Range`: `^5^-^10`.
 pub fn sn_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let Structured { comparator, first, separator, second } = Structured::of(part);
-    if comparator.is_some() || separator.as_deref() != Some("-") {
+    let [sign, first, separator, second] = part.first().map(trimmed);
+    if sign.is_some() || separator.as_deref() != Some("-") {
         return None;
     }
     range(Some(decimal(&first?)?), Some(decimal(&second?)?))
@@ -66,21 +59,21 @@ pub fn sn_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// SN as `Ratio`: `^1^:^128`.
 pub fn sn_ratio(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let Structured { comparator, first, separator, second } = Structured::of(part);
+    let [sign, first, separator, second] = part.first().map(trimmed);
     if !matches!(separator.as_deref(), Some(":" | "/")) {
         return None;
     }
-    let comparator = match comparator.as_deref() {
-        None | Some("=") => None,
-        Some(known @ ("<" | "<=" | ">" | ">=")) => Some(Node::text(known)),
-        Some(_) => return None,
-    };
-    let numerator = Node::object([
-        (name!("value"), Some(Node::Decimal(decimal(&first?)?))),
-        (name!("comparator"), comparator),
-    ]);
-    let denominator = value(decimal(&second?)?);
-    Node::object([(name!("numerator"), Some(numerator)), (name!("denominator"), Some(denominator))]).some()
+    let numerator = quantity(decimal(&first?)?, comparator(sign.as_deref())?);
+    let denominator = quantity(decimal(&second?)?, None);
+    Some(Node::object([(name!("numerator"), Some(numerator)), (name!("denominator"), Some(denominator))]))
+}
+
+/// The comparator that SN.1 stands for, if any; nothing at all where FHIR has none such.
+fn comparator(sign: Option<&str>) -> Option<Option<&'static str>> {
+    match sign {
+        None | Some("=") => Some(None),
+        Some(sign) => COMPARATORS.into_iter().find(|known| *known == sign).map(Some),
+    }
 }
 
 /// SN as text, all pieces in order.
@@ -92,14 +85,11 @@ pub fn sn_text(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 /// CQ as `Quantity`. Within a component, as in RXE-1, its own components are subcomponents.
 pub fn cq(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let amount = part.component(1);
-    let mut quantity = match quantity_of(&amount.text()?)? {
-        Node::Object(object) => object,
-        _ => return None,
-    };
+    let mut quantity = quantity_of(&amount.text()?)?;
     let [code, text, system] = [1, 2, 3].map(|number| trimmed(part.component(2).subcomponent(number)));
     let code = code.or_else(|| trimmed(amount.subcomponent(2)));
-    Unit::of_parts([code, text, system], cx).put(&mut quantity);
-    Some(quantity.into())
+    Unit::of_parts([code, text, system], cx).put(quantity.as_object_mut()?);
+    Some(quantity)
 }
 
 /// MO and CP as `Money`: the amount with its digits, and the currency where one is named.
@@ -135,8 +125,8 @@ pub fn reference_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     let text = whole.trim();
     let (low, high) = bounds(text);
     Node::object([
-        (name!("low"), low.map(value)),
-        (name!("high"), high.map(value)),
+        (name!("low"), low.map(|number| quantity(number, None))),
+        (name!("high"), high.map(|number| quantity(number, None))),
         (name!("text"), Some(Node::text(text))),
     ])
     .some()
@@ -149,53 +139,49 @@ pub(super) fn decimal(text: &str) -> Option<SmolStr> {
         Some(rest) => ("-", rest),
         None => ("", text.strip_prefix('+').unwrap_or(text)),
     };
-    let (whole, fraction) = match digits.split_once('.') {
-        Some((whole, fraction)) => (whole, Some(fraction)),
-        None => (digits, None),
-    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
     let all_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    let fraction = fraction.filter(|fraction| !fraction.is_empty());
-    if !all_digits(whole)
-        || !fraction.is_none_or(all_digits)
-        || (whole.is_empty() && fraction.is_none())
-        || digits.len() > 40
+    if digits.len() > 40
+        || whole.is_empty() && fraction.is_empty()
+        || ![whole, fraction].into_iter().all(all_digits)
     {
         return None;
     }
-    let sent = whole;
-    let whole = match whole.trim_start_matches('0') {
-        "" => "0",
-        trimmed => trimmed,
-    };
-    let is_canonical = sign.len() + digits.len() == text.len()
-        && sent.len() == whole.len()
-        && digits.len() == whole.len() + fraction.map_or(0, |fraction| fraction.len() + 1);
-    if is_canonical {
+    if is_decimal(text) {
         return Some(text.into());
     }
-    Some(match fraction {
-        Some(fraction) => format_smolstr!("{sign}{whole}.{fraction}"),
-        None => format_smolstr!("{sign}{whole}"),
-    })
+    let whole = match whole.trim_start_matches('0') {
+        "" => "0",
+        kept => kept,
+    };
+    let point = if fraction.is_empty() { "" } else { "." };
+    Some(format_smolstr!("{sign}{whole}{point}{fraction}"))
 }
 
 /// `<5`, `>= 100`, `7.10`.
 fn quantity_of(text: &str) -> Option<Node> {
     let text = text.trim();
-    let (comparator, number) = ["<=", ">=", "<", ">"]
+    let (comparator, number) = COMPARATORS
         .into_iter()
         .find_map(|comparator| Some((Some(comparator), text.strip_prefix(comparator)?)))
         .unwrap_or((None, text));
-    let mut quantity = Object::with_capacity(WHOLE);
-    quantity.push(name!("value"), Some(Node::Decimal(decimal(number)?)));
-    quantity.push(name!("comparator"), comparator.map(Node::from));
-    Some(quantity.into())
+    Some(quantity(decimal(number)?, comparator))
 }
 
-/// A unit as it was sent, and its code in UCUM where that is known.
+fn quantity(number: SmolStr, comparator: Option<&'static str>) -> Node {
+    // Room for the unit, too.
+    let mut quantity = Object::with_capacity(5);
+    quantity.push(name!("value"), Some(Node::Decimal(number)));
+    quantity.push(name!("comparator"), comparator.map(Node::from));
+    quantity.into()
+}
+
+/// A unit as it was sent, and its code where the sender says of which coding system it is, or the table knows it in UCUM.
 pub(super) struct Unit {
-    name: Option<SmolStr>,
-    ucum: Option<SmolStr>,
+    /// What it is called.
+    pub name: Option<SmolStr>,
+    /// The coding system and the code in it.
+    coded: Option<(SmolStr, SmolStr)>,
 }
 
 impl Unit {
@@ -205,18 +191,22 @@ impl Unit {
     }
 
     fn of_parts([code, name, system]: [Option<Cow<'_, str>>; 3], cx: &Cx<'_>) -> Self {
-        let is_ucum = system.is_some_and(|system| system.eq_ignore_ascii_case("UCUM"));
+        let uri = |system: Cow<'_, str>| match &*system {
+            "UCUM" => Some(SmolStr::new_static(UCUM)),
+            system => code::known_system(system, cx).cloned(),
+        };
+        let stated = system.and_then(|system| Some((uri(system)?, code.as_deref()?.into())));
         let listed = || cx.tables.get("units")?.get(code.as_deref()?)?.code().cloned();
-        let ucum = if is_ucum { code.as_deref().map(SmolStr::new) } else { listed() };
-        Self { name: name.or(code).map(SmolStr::from), ucum }
+        let coded = stated.or_else(|| Some((SmolStr::new_static(UCUM), listed()?)));
+        Self { name: name.or(code).map(SmolStr::from), coded }
     }
 
     /// Puts it beside a number that has none.
     pub fn put(&self, quantity: &mut Object) {
         quantity.push(name!("unit"), self.name.clone().map(Node::Text));
-        if let Some(ucum) = &self.ucum {
-            quantity.push(name!("system"), Some(UCUM.into()));
-            quantity.push(name!("code"), Some(Node::Text(ucum.clone())));
+        if let Some((system, code)) = &self.coded {
+            quantity.push(name!("system"), Some(Node::Text(system.clone())));
+            quantity.push(name!("code"), Some(Node::Text(code.clone())));
         }
     }
 }
@@ -243,33 +233,13 @@ fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
     if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
         return None;
     }
-    Node::object([(name!("low"), low.map(value)), (name!("high"), high.map(value))]).some()
-}
-
-fn value(number: SmolStr) -> Node {
-    let mut quantity = Object::with_capacity(WHOLE);
-    quantity.push(name!("value"), Some(Node::Decimal(number)));
-    quantity.into()
-}
-
-/// The four pieces of SN.
-struct Structured<'m> {
-    comparator: Option<Cow<'m, str>>,
-    first: Option<Cow<'m, str>>,
-    separator: Option<Cow<'m, str>>,
-    second: Option<Cow<'m, str>>,
-}
-
-impl<'m> Structured<'m> {
-    fn of(part: Part<'m>) -> Self {
-        let piece = |number| trimmed(part.component(number));
-        Self { comparator: piece(1), first: piece(2), separator: piece(3), second: piece(4) }
-    }
+    let [low, high] = [low, high].map(|bound| bound.map(|number| quantity(number, None)));
+    Node::object([(name!("low"), low), (name!("high"), high)]).some()
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::check, *};
+    use super::{super::testing::check_all, *};
 
     #[test]
     fn digits_stay_as_they_were_sent() {
@@ -292,91 +262,52 @@ mod tests {
     }
 
     #[test]
-    fn numbers_with_comparators() {
-        check("NM", "Quantity", "7.10", r#"{"value":7.10}"#);
-        check("NM", "Quantity", "<5", r#"{"value":5,"comparator":"<"}"#);
-        check("NM", "Quantity", ">= 100", r#"{"value":100,"comparator":">="}"#);
-        check("NM", "Quantity", "1+", "");
-        check("SN", "Quantity", "<^5", r#"{"value":5,"comparator":"<"}"#);
-        check("SN", "Quantity", "=^5.0", r#"{"value":5.0}"#);
-        check("SN", "Quantity", "<>^5", "");
-        check("SN", "string", "<>^5", r#""<>5""#);
-    }
-
-    #[test]
-    fn ranges_and_ratios() {
-        check("SN", "Range", "^5^-^10", r#"{"low":{"value":5},"high":{"value":10}}"#);
-        check("SN", "Ratio", "^1^:^128", r#"{"numerator":{"value":1},"denominator":{"value":128}}"#);
-        check(
-            "SN",
-            "Ratio",
-            ">^1^:^128",
-            r#"{"numerator":{"value":1,"comparator":">"},"denominator":{"value":128}}"#,
+    fn numbers_ranges_ratios_units_and_money() {
+        check_all(
+            r#"
+            NM Quantity
+                7.10 => {"value":7.10}
+                <5 => {"value":5,"comparator":"<"}
+                >= 100 => {"value":100,"comparator":">="}
+                1+ =>
+            SN Quantity
+                <^5 => {"value":5,"comparator":"<"}
+                =^5.0 => {"value":5.0}
+                <>^5 =>
+                ^1^:^128 =>
+            SN Range
+                ^5^-^10 => {"low":{"value":5},"high":{"value":10}}
+            SN Ratio
+                ^1^:^128 => {"numerator":{"value":1},"denominator":{"value":128}}
+                >^1^:^128 => {"numerator":{"value":1,"comparator":">"},"denominator":{"value":128}}
+            SN string
+                <>^5 => "<>5"
+                ^2^+ => "2+"
+            NR Range
+                1^2 => {"low":{"value":1},"high":{"value":2}}
+            units Quantity
+                x10\S\9/L => {"unit":"x10^9/L","system":"http://unitsofmeasure.org","code":"10*9/L"}
+                furlong => {"unit":"furlong"}
+                428673006^Tablet^SCT => {"unit":"Tablet","system":"http://snomed.info/sct","code":"428673006"}
+                a^year^2.16.840.1.113883.6.8 => {"unit":"year","system":"http://unitsofmeasure.org","code":"a"}
+                mg^milligram^UCUM => {"unit":"milligram","system":"http://unitsofmeasure.org","code":"mg"}
+            CQ Quantity
+                5^mL => {"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}
+                5&mL => {"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}
+            CP Money
+                310.50&GBP^UP => {"value":310.50,"currency":"GBP"}
+                150.00 => {"value":150.00}
+                &GBP =>
+            MO Money
+                70^usd => {"value":70,"currency":"USD"}
+            reference-range Observation.referenceRange
+                130-170 => {"low":{"value":130},"high":{"value":170},"text":"130-170"}
+                3.0 - 10.0 => {"low":{"value":3.0},"high":{"value":10.0},"text":"3.0 - 10.0"}
+                -2.0-2.0 => {"low":{"value":-2.0},"high":{"value":2.0},"text":"-2.0-2.0"}
+                <5 => {"high":{"value":5},"text":"<5"}
+                >60 => {"low":{"value":60},"text":">60"}
+                negative => {"text":"negative"}
+            "#,
         );
-        check("SN", "Quantity", "^1^:^128", "");
-        check("SN", "string", "^2^+", r#""2+""#);
-        check("NR", "Range", "1^2", r#"{"low":{"value":1},"high":{"value":2}}"#);
-    }
-
-    #[test]
-    fn units_keep_their_text_and_are_ucum_only_where_known() {
-        check(
-            "units",
-            "Quantity",
-            r"x10\S\9/L",
-            r#"{"unit":"x10^9/L","system":"http://unitsofmeasure.org","code":"10*9/L"}"#,
-        );
-        check("units", "Quantity", "furlong", r#"{"unit":"furlong"}"#);
-        check(
-            "units",
-            "Quantity",
-            "mg^milligram^UCUM",
-            r#"{"unit":"milligram","system":"http://unitsofmeasure.org","code":"mg"}"#,
-        );
-        check(
-            "CQ",
-            "Quantity",
-            "5^mL",
-            r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
-        );
-        check(
-            "CQ",
-            "Quantity",
-            "5&mL",
-            r#"{"value":5,"unit":"mL","system":"http://unitsofmeasure.org","code":"mL"}"#,
-        );
-    }
-
-    #[test]
-    fn money_keeps_its_digits_and_names_a_currency_only_where_one_was_sent() {
-        check("CP", "Money", "310.50&GBP^UP", r#"{"value":310.50,"currency":"GBP"}"#);
-        check("MO", "Money", "70^usd", r#"{"value":70,"currency":"USD"}"#);
-        check("CP", "Money", "150.00", r#"{"value":150.00}"#);
-        check("CP", "Money", "&GBP", "");
-    }
-
-    #[test]
-    fn reference_ranges() {
-        check(
-            "reference-range",
-            "",
-            "130-170",
-            r#"{"low":{"value":130},"high":{"value":170},"text":"130-170"}"#,
-        );
-        check(
-            "reference-range",
-            "",
-            "3.0 - 10.0",
-            r#"{"low":{"value":3.0},"high":{"value":10.0},"text":"3.0 - 10.0"}"#,
-        );
-        check(
-            "reference-range",
-            "",
-            "-2.0-2.0",
-            r#"{"low":{"value":-2.0},"high":{"value":2.0},"text":"-2.0-2.0"}"#,
-        );
-        check("reference-range", "", "<5", r#"{"high":{"value":5},"text":"<5"}"#);
-        check("reference-range", "", ">60", r#"{"low":{"value":60},"text":">60"}"#);
-        check("reference-range", "", "negative", r#"{"text":"negative"}"#);
     }
 }

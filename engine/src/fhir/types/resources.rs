@@ -7,7 +7,7 @@
 //!           kind are two people, whatever their names. Building, floor, point of care, room and bed (PL.7, 8, 1, 2, 3)
 //!           are part of each other and of the facility (PL.4); by ITK, PL.2 is the ward.
 
-use std::sync::{LazyLock, OnceLock};
+use std::sync::LazyLock;
 
 use smol_str::SmolStr;
 
@@ -21,54 +21,29 @@ use crate::{
 };
 
 /// A type of resource, and its `meta` with its profile in UK Core.
-type Kind = (&'static str, LazyLock<Object>);
-static PRACTITIONER: Kind = (
-    "Practitioner",
-    LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Practitioner")),
-);
-static ORGANIZATION: Kind = (
-    "Organization",
-    LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Organization")),
-);
-static LOCATION: Kind =
-    ("Location", LazyLock::new(|| meta("https://fhir.hl7.org.uk/StructureDefinition/UKCore-Location")));
+type Kind = (&'static str, LazyLock<Node>);
+static PRACTITIONER: Kind = ("Practitioner", LazyLock::new(|| meta("Practitioner")));
+static ORGANIZATION: Kind = ("Organization", LazyLock::new(|| meta("Organization")));
+static LOCATION: Kind = ("Location", LazyLock::new(|| meta("Location")));
 
-fn meta(profile: &'static str) -> Object {
-    Object::of([(name!("profile"), Some(vec![profile.into()].into()))]).in_common()
+fn meta(resource_type: &str) -> Node {
+    let profile = format!("https://fhir.hl7.org.uk/StructureDefinition/UKCore-{resource_type}");
+    Node::object([(name!("profile"), Some(vec![profile.into()].into()))]).in_common()
 }
 
-/// What kind of place a Location is.
-struct Level {
-    code: &'static str,
-    display: &'static str,
-    concept: OnceLock<Object>,
-}
+/// What kind of place a Location is: its `physicalType`.
+type Level = LazyLock<Node>;
+static SITE: Level = LazyLock::new(|| level("si", "Site"));
+static BUILDING: Level = LazyLock::new(|| level("bu", "Building"));
+static FLOOR: Level = LazyLock::new(|| level("lvl", "Level"));
+static AREA: Level = LazyLock::new(|| level("area", "Area"));
+static WARD: Level = LazyLock::new(|| level("wa", "Ward"));
+static ROOM: Level = LazyLock::new(|| level("ro", "Room"));
+static BED: Level = LazyLock::new(|| level("bd", "Bed"));
 
-static SITE: Level = Level::of("si", "Site");
-static BUILDING: Level = Level::of("bu", "Building");
-static FLOOR: Level = Level::of("lvl", "Level");
-static AREA: Level = Level::of("area", "Area");
-static WARD: Level = Level::of("wa", "Ward");
-static ROOM: Level = Level::of("ro", "Room");
-static BED: Level = Level::of("bd", "Bed");
-
-impl Level {
-    const fn of(code: &'static str, display: &'static str) -> Self {
-        Self { code, display, concept: OnceLock::new() }
-    }
-
-    fn concept(&'static self) -> Node {
-        let concept = self.concept.get_or_init(|| {
-            let system = "http://terminology.hl7.org/CodeSystem/location-physical-type";
-            let coding = Node::object([
-                (name!("system"), Some(system.into())),
-                (name!("code"), Some(self.code.into())),
-                (name!("display"), Some(self.display.into())),
-            ]);
-            Object::of([(name!("coding"), Some(vec![coding].into()))]).in_common()
-        });
-        Node::Object(concept.clone())
-    }
+fn level(code: &'static str, display: &'static str) -> Node {
+    let system = "http://terminology.hl7.org/CodeSystem/location-physical-type";
+    Node::concept(Node::coding(Some(system.into()), code, Some(display.into()))).in_common()
 }
 
 /// What a part names: resources, of which the last is meant, and how to call it. Without resources a name only.
@@ -105,14 +80,18 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
         let display = name::xcn_line_of(&pieces);
         let number = identifier::xcn_of(&pieces, cx);
         let same = found.iter_mut().find(|one| one.display.is_some() && one.display == display);
-        match (number, same) {
-            (None, Some(_)) => {}
-            (None, None) if display.is_none() => {}
-            (None, None) => found.push(Named { resources: Vec::new(), display }),
-            (Some(number), Some(same)) if other_kind(same, &number) => add_number(same, number),
-            (Some(number), _) => {
+        let Some(number) = number else {
+            if same.is_none() && display.is_some() {
+                found.push(Named { resources: Vec::new(), display });
+            }
+            continue;
+        };
+        let kind = number.at(name!("system"));
+        match same.and_then(numbers) {
+            Some(known) if known.iter().all(|one| one.at(name!("system")) != kind) => known.push(number),
+            _ => {
                 let human = name::xcn_of(&pieces, cx).map(|name| vec![name].into());
-                if let Some(mut doctor) = resource(&PRACTITIONER, number) {
+                if let Some(mut doctor) = resource(&PRACTITIONER, vec![number]) {
                     doctor.elements.push(name!("name"), human);
                     found.push(Named { resources: vec![doctor], display });
                 }
@@ -122,10 +101,19 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
     found
 }
 
+/// The numbers of a person known so far.
+fn numbers(known: &mut Named) -> Option<&mut Vec<Node>> {
+    match known.resources.last_mut()?.elements.at_mut(name!("identifier"))? {
+        Node::Array(numbers) => Some(numbers),
+        _ => None,
+    }
+}
+
 fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
     let title = text::plain(part, cx);
     let display = title.clone().and_then(into_text);
-    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource(&ORGANIZATION, number)) else {
+    let Some(mut found) = identifier::xon(part, cx).and_then(|number| resource(&ORGANIZATION, vec![number]))
+    else {
         return display.map(|display| Named { resources: Vec::new(), display: Some(display) });
     };
     found.elements.push(name!("name"), title);
@@ -133,7 +121,7 @@ fn organization(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
 }
 
 fn facility(part: Part<'_>, cx: &Cx<'_>) -> Option<Named> {
-    let found = resource(&ORGANIZATION, identifier::hd(part, cx)?)?;
+    let found = resource(&ORGANIZATION, identifier::of_hd(part, cx))?;
     Some(Named { resources: vec![found], display: None })
 }
 
@@ -176,12 +164,10 @@ fn place(
     kind: &'static Level,
     above: Option<(&Resource, Option<SmolStr>)>,
 ) -> Option<Resource> {
-    let number =
-        Node::object([(name!("system"), Some(system.into())), (name!("value"), Some(Node::text(value)))]);
-    let mut found = resource(&LOCATION, number)?;
+    let mut found = resource(&LOCATION, vec![Node::identifier(Some(system.into()), value)])?;
     found.elements.push(name!("name"), Some(Node::text(label)));
     found.elements.push(name!("mode"), Some("instance".into()));
-    found.elements.push(name!("physicalType"), Some(kind.concept()));
+    found.elements.push(name!("physicalType"), Some(Node::clone(kind)));
     let above = above.map(|(above, display)| Node::reference(Some(above.target()), display.map(Node::Text)));
     found.elements.push(name!("partOf"), above);
     Some(found)
@@ -198,31 +184,15 @@ fn into_text(node: Node) -> Option<SmolStr> {
     }
 }
 
-/// A resource with its profile and identifier; nothing when the number has no system.
-fn resource((resource_type, meta): &'static Kind, number: Node) -> Option<Resource> {
+/// A resource with its profile and identifiers, under the first; nothing when that has no system.
+fn resource((resource_type, meta): &'static Kind, numbers: Vec<Node>) -> Option<Resource> {
+    let number = numbers.first()?;
     let (system, value) = (number.at(name!("system"))?.as_text()?, number.at(name!("value"))?.as_text()?);
     let id = id(resource_type, system, value);
     let mut elements = Object::with_capacity(6);
-    elements.push(name!("meta"), Some(Node::Object(Object::clone(meta))));
-    elements.push(name!("identifier"), Some(vec![number].into()));
+    elements.push(name!("meta"), Some(Node::clone(meta)));
+    elements.push(name!("identifier"), Some(numbers.into()));
     Some(Resource { resource_type: SmolStr::new_static(resource_type), id, elements })
-}
-
-/// Whether the person known so far has no number of this system yet.
-fn other_kind(known: &Named, number: &Node) -> bool {
-    let Some(Node::Array(numbers)) =
-        known.resources.last().and_then(|one| one.elements.at(name!("identifier")))
-    else {
-        return false;
-    };
-    numbers.iter().all(|one| one.at(name!("system")) != number.at(name!("system")))
-}
-
-fn add_number(known: &mut Named, number: Node) {
-    let numbers = known.resources.last_mut().and_then(|one| one.elements.at_mut(name!("identifier")));
-    if let Some(Node::Array(numbers)) = numbers {
-        numbers.push(number);
-    }
 }
 
 #[cfg(test)]
@@ -246,6 +216,18 @@ mod tests {
         assert_eq!(key(&found[0].resources[0]), "urn:tie:authority:RXX:EPICID|17");
         assert_eq!(key(&found[1].resources[0]), "https://fhir.hl7.org.uk/Id/gmc-number|C9999994");
         assert_eq!(found[0].display.as_deref(), Some("MARY SEACOLE"));
+    }
+
+    #[test]
+    fn a_facility_is_known_in_all_the_world_too() {
+        let found = name_all("HD", "St. Elsewhere^00000000-0000-0000-0000-00000000000A^UUID");
+        assert_eq!(key(&found[0].resources[0]), "urn:tie:facility|St. Elsewhere");
+        let global =
+            r#"{"system":"urn:ietf:rfc:3986","value":"urn:uuid:00000000-0000-0000-0000-00000000000a"}"#;
+        let Some(Node::Array(numbers)) = found[0].resources[0].elements.get("identifier") else {
+            panic!("a list")
+        };
+        assert_eq!(numbers.get(1), Some(&Node::of_json(global)));
     }
 
     #[test]

@@ -2,10 +2,13 @@
 //!
 //! Sources: the v2-to-FHIR map OBX[Observation]; HL7 v2.5.1 chapter 7.4.2.
 //! Promise:  what is not of the type that it says it is stays text; nothing is rounded, and no line is lost.
-//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6. The lines of a text are
-//!           one text. Documents (ED, RP) are not values: the caller makes resources of them.
+//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6; a text has it behind, for
+//!           FHIR has no other place and a value without its unit is dangerous. The lines of a text are one text.
+//!           Documents (ED, RP) are not values: the caller makes resources of them.
 
 use std::borrow::Cow;
+
+use smol_str::format_smolstr;
 
 use super::{
     Cx, code,
@@ -27,7 +30,7 @@ pub fn put_value(obx: Segment<'_>, cx: &Cx<'_>, observation: &mut Object) {
         "ED" | "RP" => {}
         "ST" | "" | "TX" | "FT" => {
             let text = lines(obx.repetitions(5), if kind == "ST" { Part::text } else { Part::whole });
-            observation.put(name!("valueString"), Node::text(text).some());
+            observation.put(name!("valueString"), Node::text(text).some().map(|text| in_unit(text, obx, cx)));
         }
         kind => put_values(obx, kind, cx, observation),
     }
@@ -58,54 +61,51 @@ fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Objec
 
 /// One value, and the shape of `value[x]` that it has.
 fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&'static Name, Node)> {
-    let measured = |node| with_unit(node, unit_of(obx, cx));
+    let measured = |name, node: Option<Node>| Some((name, in_unit(node?, obx, cx)));
+    let plain = |name, node: Option<Node>| Some((name, node?));
     let typed = match kind {
-        "NM" => quantity::nm(part, cx).map(|node| (name!("valueQuantity"), measured(node))),
-        "CQ" => quantity::cq(part, cx).map(|node| (name!("valueQuantity"), node)),
-        "SN" => quantity::sn(part, cx)
-            .map(|node| (name!("valueQuantity"), measured(node)))
-            .or_else(|| quantity::sn_ratio(part, cx).map(|node| (name!("valueRatio"), node)))
-            .or_else(|| Some((name!("valueRange"), bounds_with_unit(quantity::sn_range(part, cx)?, obx, cx))))
-            .or_else(|| quantity::sn_text(part, cx).map(|node| (name!("valueString"), node))),
-        "CE" | "CWE" | "CNE" | "CF" | "IS" => {
-            code::concept(part, cx).map(|node| (name!("valueCodeableConcept"), node))
-        }
-        "DT" | "TS" | "DTM" => time::date_time(part, cx).map(|node| (name!("valueDateTime"), node)),
-        "TM" => time::time_of_day(part, cx).map(|node| (name!("valueTime"), node)),
-        "DR" => time::period(part, cx).map(|node| (name!("valuePeriod"), node)),
-        "NR" => quantity::nr(part, cx).map(|node| (name!("valueRange"), node)),
+        "NM" => measured(name!("valueQuantity"), quantity::nm(part, cx)),
+        "CQ" => plain(name!("valueQuantity"), quantity::cq(part, cx)),
+        "SN" => measured(name!("valueQuantity"), quantity::sn(part, cx))
+            .or_else(|| measured(name!("valueRatio"), quantity::sn_ratio(part, cx)))
+            .or_else(|| measured(name!("valueRange"), quantity::sn_range(part, cx)))
+            .or_else(|| measured(name!("valueString"), quantity::sn_text(part, cx))),
+        "CE" | "CWE" | "CNE" | "CF" | "IS" => plain(name!("valueCodeableConcept"), code::concept(part, cx)),
+        "DT" | "TS" | "DTM" => plain(name!("valueDateTime"), time::date_time(part, cx)),
+        "TM" => plain(name!("valueTime"), time::time_of_day(part, cx)),
+        "DR" => plain(name!("valuePeriod"), time::period(part, cx)),
+        "NR" => measured(name!("valueRange"), quantity::nr(part, cx)),
         _ => None,
     };
-    typed.or_else(|| text::whole(part, cx).map(|node| (name!("valueString"), node)))
+    typed.or_else(|| measured(name!("valueString"), text::whole(part, cx)))
 }
 
 /// OBX-7 as `Observation.referenceRange`, its bounds in the unit of OBX-6.
 pub fn reference_range(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let range = quantity::reference_range(part, cx)?;
     match cx.segment.filter(|segment| segment.name() == "OBX") {
-        Some(obx) => Some(bounds_with_unit(range, obx, cx)),
+        Some(obx) => Some(in_unit(range, obx, cx)),
         None => Some(range),
     }
 }
 
-fn bounds_with_unit(mut range: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
-    if let (Node::Object(bounds), Some(unit)) = (&mut range, unit_of(obx, cx)) {
-        for name in [name!("low"), name!("high")] {
-            if let Some(Node::Object(bound)) = bounds.at_mut(name) {
-                unit.put(bound);
+/// A value with the unit of OBX-6: beside its number, or the numbers that it is made of; behind a text, which has no other
+/// place for it.
+fn in_unit(mut value: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
+    let Some(unit) = obx.field(6).part().map(|part| Unit::of(part, cx)) else { return value };
+    match (&mut value, &unit.name) {
+        (Node::Object(quantity), _) if quantity.at(name!("value")).is_some() => unit.put(quantity),
+        (Node::Object(object), _) => {
+            for name in [name!("low"), name!("high"), name!("numerator"), name!("denominator")] {
+                if let Some(part) = object.at_mut(name).and_then(Node::as_object_mut) {
+                    unit.put(part);
+                }
             }
         }
+        (Node::Text(text), Some(name)) if !text.contains('\n') && !text.ends_with(name.as_str()) => {
+            *text = format_smolstr!("{text} {name}");
+        }
+        _ => {}
     }
-    range
-}
-
-fn unit_of(obx: Segment<'_>, cx: &Cx<'_>) -> Option<Unit> {
-    obx.field(6).part().map(|part| Unit::of(part, cx))
-}
-
-fn with_unit(mut quantity: Node, unit: Option<Unit>) -> Node {
-    if let (Node::Object(quantity), Some(unit)) = (&mut quantity, unit) {
-        unit.put(quantity);
-    }
-    quantity
+    value
 }

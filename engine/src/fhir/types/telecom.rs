@@ -38,9 +38,16 @@ pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         Some(system) => system.clone(),
         None => SmolStr::new_static("phone"),
     };
-    let equipment_use = row.and_then(|(table, row)| table.cell(row, "use"));
+    let by_table = |code: &str| {
+        let table = cx.tables.get("telecom-use")?;
+        cx.look_up(table, &upper(code))?.code().cloned()
+    };
+    let used_as = match (row.and_then(|(table, row)| table.cell(row, "use")), trimmed(part.component(2))) {
+        (Some(by_equipment), _) => Some(by_equipment.clone()),
+        (None, Some(code)) => by_table(&code),
+        (None, None) => (system == "phone" && is_mobile(&value)).then_some(SmolStr::new_static("mobile")),
+    };
     let rank = trimmed(part.component(18)).and_then(|rank| rank.parse().ok()).filter(|rank| *rank > 0);
-    let used_as = used_as(part, equipment_use, &system, &value, cx);
     Some(Node::object([
         (name!("system"), Some(Node::Text(system))),
         (name!("value"), Some(Node::text(value))),
@@ -50,36 +57,14 @@ pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     ]))
 }
 
-fn used_as(
-    part: Part<'_>,
-    equipment_use: Option<&SmolStr>,
-    system: &str,
-    value: &str,
-    cx: &Cx<'_>,
-) -> Option<SmolStr> {
-    if equipment_use.is_some() {
-        return equipment_use.cloned();
-    }
-    let code = trimmed(part.component(2));
-    if let Some(code) = code {
-        let table = cx.tables.get("telecom-use")?;
-        return cx.look_up(table, &upper(&code))?.code().cloned();
-    }
-    (system == "phone" && is_mobile(value)).then_some(SmolStr::new_static("mobile"))
-}
-
 /// XTN.5 to XTN.8 as the guide joins them.
 fn pieces(part: Part<'_>) -> Option<String> {
-    let local = trimmed(part.component(7))?;
-    let country = trimmed(part.component(5)).map(|country| format!("+{} ", country.trim_start_matches('+')));
-    let area = trimmed(part.component(6)).map(|area| format!("{area} "));
-    let extension = trimmed(part.component(8)).map(|extension| format!(" X{extension}"));
-    Some(format!(
-        "{}{}{local}{}",
-        country.unwrap_or_default(),
-        area.unwrap_or_default(),
-        extension.unwrap_or_default()
-    ))
+    let [country, area, local, extension] = [5, 6, 7, 8].map(|number| trimmed(part.component(number)));
+    let country = country.map(|country| format!("+{} ", country.trim_start_matches('+')));
+    let area = area.map(|area| format!("{area} "));
+    let extension = extension.map(|extension| format!(" X{extension}"));
+    let [country, area, extension] = [country, area, extension].map(Option::unwrap_or_default);
+    Some(format!("{country}{area}{}{extension}", local?))
 }
 
 /// Whether the digits of a number are those of a mobile, however they are spaced.
@@ -96,47 +81,22 @@ fn listed(equipment: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check;
+    use super::super::testing::check_all;
 
     #[test]
     fn telephones_and_mail() {
-        check(
-            "XTN",
-            "ContactPoint",
-            "01653555123^PRN^PH",
-            r#"{"system":"phone","value":"01653555123","use":"home"}"#,
+        check_all(
+            r#"
+            XTN ContactPoint
+                01653555123^PRN^PH => {"system":"phone","value":"01653555123","use":"home"}
+                07700900123^PRN^CP => {"system":"phone","value":"07700900123","use":"mobile"}
+                ^NET^Internet^freda@example.org => {"system":"email","value":"freda@example.org"}
+                07700900777 => {"system":"phone","value":"07700900777","use":"mobile"}
+                +441234567890 => {"system":"phone","value":"+441234567890"}
+                freda@example.org => {"system":"email","value":"freda@example.org"}
+                ^WPN^PH^^44^1653^555199^12 => {"system":"phone","value":"+44 1653 555199 X12","use":"work"}
+                ^PRN^PH =>
+            "#,
         );
-        check(
-            "XTN",
-            "ContactPoint",
-            "07700900123^PRN^CP",
-            r#"{"system":"phone","value":"07700900123","use":"mobile"}"#,
-        );
-        check(
-            "XTN",
-            "ContactPoint",
-            "^NET^Internet^freda@example.org",
-            r#"{"system":"email","value":"freda@example.org"}"#,
-        );
-        check(
-            "XTN",
-            "ContactPoint",
-            "07700900777",
-            r#"{"system":"phone","value":"07700900777","use":"mobile"}"#,
-        );
-        check("XTN", "ContactPoint", "+441234567890", r#"{"system":"phone","value":"+441234567890"}"#);
-        check(
-            "XTN",
-            "ContactPoint",
-            "freda@example.org",
-            r#"{"system":"email","value":"freda@example.org"}"#,
-        );
-        check(
-            "XTN",
-            "ContactPoint",
-            "^WPN^PH^^44^1653^555199^12",
-            r#"{"system":"phone","value":"+44 1653 555199 X12","use":"work"}"#,
-        );
-        check("XTN", "ContactPoint", "^PRN^PH", "");
     }
 }

@@ -1,6 +1,6 @@
 //! What the tests of the converters share: a converter by name, on one field of a message of the trust RXX.
 
-use std::{cell::RefCell, path::Path};
+use std::{cell::RefCell, ffi::OsStr, sync::LazyLock};
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
@@ -11,45 +11,40 @@ use crate::{
     hl7::{Message, Part},
 };
 
+/// The header of the messages, from the sending facility to the time that it was made.
+const HEADER: &str = "RXX|ROUTE|ROUTE|20260115093000|";
+
 /// The converter gives this JSON for the field; nothing where `expected` is empty. Any target where `to` is empty.
 pub fn check(name: &str, to: &str, raw: &str, expected: &str) {
     assert_eq!(run(None, name, to, raw).0, expected, "{name} of {raw}");
 }
 
-/// The same with a table named for the field.
-pub fn check_with(table: &str, name: &str, to: &str, raw: &str, expected: &str) {
-    assert_eq!(run(Some(table), name, to, raw).0, expected, "{name} of {raw}");
+/// The same of many fields, a line each: the field, ` => `, the JSON. A line without an arrow says of those below it which
+/// converter it is, what it gives and which table is named for the field; or from whom the message is, and of what time.
+pub fn check_all(lines: &str) {
+    let (mut header, mut heading) = (HEADER, Vec::new());
+    for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        match (line.split_once(" =>"), heading.as_slice()) {
+            (None, _) if line.contains('|') => header = line,
+            (None, _) => heading = line.split(' ').collect(),
+            (Some((raw, expected)), [name, to, table @ ..]) => {
+                let given = run_from(header, table.first().copied(), name, to, raw).0;
+                assert_eq!(given, expected.trim(), "{name} of {raw}");
+            }
+            (Some(_), _) => panic!("no converter stands above {line}"),
+        }
+    }
 }
 
-/// The same in a message of another sending facility.
-pub fn check_from(facility: &str, name: &str, raw: &str, expected: &str) {
-    assert_eq!(
-        run_from(&format!("{facility}|ROUTE|ROUTE|20260115093000|"), None, name, "", raw).0,
-        expected,
-        "{name} of {raw} from {facility}"
-    );
-}
-
-/// The same in a message that was made at another time (MSH-7).
-pub fn check_sent_at(sent: &str, name: &str, raw: &str, expected: &str) {
-    let header = format!("RXX|ROUTE|ROUTE|{sent}|");
-    assert_eq!(run_from(&header, None, name, "", raw).0, expected, "{name} of {raw} sent at {sent}");
-}
-
-/// What the converter reports.
-pub fn findings_of(name: &str, to: &str, raw: &str) -> Vec<String> {
-    run(None, name, to, raw).1
-}
-
-/// What the converter reports with a table named for the field.
-pub fn findings(table: &str, name: &str, to: &str, raw: &str) -> Vec<String> {
-    run(Some(table), name, to, raw).1
+/// What the converter reports, with a table named for the field where there is one.
+pub fn findings(table: Option<&str>, name: &str, to: &str, raw: &str) -> Vec<String> {
+    run(table, name, to, raw).1
 }
 
 /// The document that the pieces make.
 pub fn join(pieces: &[&str]) -> String {
     let segments: String = pieces.iter().map(|piece| format!("OBX||ED|||{piece}\r")).collect();
-    on("RXX|ROUTE|ROUTE|20260115093000|", &segments, |message, cx| {
+    on(HEADER, &segments, |message, cx| {
         let parts: Vec<Part<'_>> =
             message.segments_named("OBX").filter_map(|obx| obx.field(5).part()).collect();
         json(document::joined(&parts, cx))
@@ -60,7 +55,7 @@ pub fn join(pieces: &[&str]) -> String {
 /// What the repetitions of the field name.
 pub fn name_all(data_type: &str, raw: &str) -> Vec<resources::Named> {
     let mut found = Vec::new();
-    on("RXX|ROUTE|ROUTE|20260115093000|", &format!("ZZZ|{raw}\r"), |message, cx| {
+    on(HEADER, &format!("ZZZ|{raw}\r"), |message, cx| {
         let parts: Vec<_> = message.segment("ZZZ").into_iter().flat_map(|zzz| zzz.repetitions(1)).collect();
         let parts: Vec<_> = parts.into_iter().filter_map(crate::hl7::Value::part).collect();
         found = resources::named(data_type, &parts, cx).expect("there is such a data type");
@@ -70,7 +65,7 @@ pub fn name_all(data_type: &str, raw: &str) -> Vec<resources::Named> {
 }
 
 fn run(table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
-    run_from("RXX|ROUTE|ROUTE|20260115093000|", table, name, to, raw)
+    run_from(HEADER, table, name, to, raw)
 }
 
 fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) -> (String, Vec<String>) {
@@ -79,8 +74,7 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
     let convert = found.expect("there is such a converter").convert;
     on(header, &format!("ZZZ|{raw}\r"), |message, cx| {
         let table = table.map(|table| cx.tables.get(table).expect("there is such a table"));
-        let cx =
-            Cx { message, zone: cx.zone, tables: cx.tables, table, segment: None, findings: cx.findings };
+        let cx = Cx { table, ..*cx };
         let part = message.segment("ZZZ").and_then(|segment| segment.field(1).part());
         json(part.and_then(|part| convert(part, &cx)))
     })
@@ -89,12 +83,12 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
 fn on(header: &str, segments: &str, work: impl FnOnce(&Message, &Cx<'_>) -> String) -> (String, Vec<String>) {
     let raw = format!("MSH|^~\\&|PAS|{header}|ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}");
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
-    let (zone, tables) = (TimeZone::get("Europe/London").expect("the zone is known"), tables());
+    let zone = TimeZone::get("Europe/London").expect("the zone is known");
     let findings = RefCell::default();
     let cx = Cx {
         message: &message,
         zone: &zone,
-        tables: &tables,
+        tables: &TABLES,
         table: None,
         segment: None,
         findings: &findings,
@@ -115,31 +109,15 @@ fn json(node: Option<Node>) -> String {
     node.map(|node| String::from_utf8(node.to_json()).expect("JSON is UTF-8")).unwrap_or_default()
 }
 
-/// The shipped tables that converters use.
-fn tables() -> Tables {
+/// The shipped tables.
+static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     let mut tables = Tables::default();
-    macro_rules! take {
-        ($($name:literal),*) => {$(
-            let text = include_str!(concat!("../../../../mappings/tables/", $name, ".csv"));
-            tables.insert(Table::parse($name, Path::new($name), text).expect("the shipped table parses"));
-        )*};
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../mappings/tables");
+    for entry in std::fs::read_dir(folder).expect("the folder of the shipped tables is there") {
+        let file = entry.expect("the folder can be read").path();
+        let name = file.file_stem().and_then(OsStr::to_str).expect("the name of a table is plain");
+        let text = std::fs::read_to_string(&file).expect("the shipped table can be read");
+        tables.insert(Table::parse(name, &file, &text).expect("the shipped table parses"));
     }
-    take!(
-        "address-use",
-        "administrative-sex",
-        "assigning-authorities",
-        "coding-systems",
-        "ethnic-category",
-        "identifier-type",
-        "interpretation",
-        "marital-status",
-        "name-use",
-        "nhs-number-status",
-        "relationship",
-        "telecom-system",
-        "telecom-use",
-        "units",
-        "yes-no"
-    );
     tables
-}
+});

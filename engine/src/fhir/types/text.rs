@@ -64,12 +64,7 @@ mod tests {
 
     #[test]
     fn text_is_unescaped_and_clean() {
-        check(
-            "TX",
-            "string",
-            r"Sample clotted\.br\please repeat R\T\D ^x",
-            r#""Sample clotted\nplease repeat R&D ^x""#,
-        );
+        check("TX", "string", r"Clotted\.br\please repeat R\T\D ^x", r#""Clotted\nplease repeat R&D ^x""#);
         check("ST", "string", "Escherichia coli^x", r#""Escherichia coli""#);
         check("FT", "string", "a\u{1}b  ", r#""ab""#);
         check("ST", "string", "   ", "");

@@ -69,6 +69,12 @@ pub fn period_of(start: Value<'_>, end: Value<'_>, cx: &Cx<'_>) -> Option<Node> 
     Node::object([(name!("start"), at(start)), (name!("end"), at(end))]).some()
 }
 
+/// From when to when a name or an address holds: its start and end, else the range of old versions (DR).
+pub(super) fn validity(start: Value<'_>, end: Value<'_>, range: Value<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let of_range = || period_of(range.subcomponent(1), range.subcomponent(2), cx);
+    period_of(start, end, cx).or_else(of_range)
+}
+
 /// DTM as the extension patient-birthTime: when a time of day was sent and is not midnight to the second, which
 /// stands for no time at all in the feeds that send it.
 pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
@@ -78,8 +84,7 @@ pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     if clock.len() < 2 || clock.bytes().all(|digit| matches!(digit, b'0' | b'.')) {
         return None;
     }
-    let time = date_time(part, cx)?;
-    Some(Node::object([(name!("url"), Some(BIRTH_TIME.into())), (name!("valueDateTime"), Some(time))]))
+    Some(Node::extension(BIRTH_TIME, name!("valueDateTime"), date_time(part, cx)?))
 }
 
 fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
@@ -114,34 +119,62 @@ fn unreadable<T>(cx: &Cx<'_>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check, check_sent_at, findings_of};
+    use super::super::testing::{check_all, findings};
 
     #[test]
     fn times_have_the_offset_of_the_zone_and_the_precision_that_was_sent() {
-        check("DTM", "dateTime", "20260115093000", r#""2026-01-15T09:30:00+00:00""#);
-        check("DTM", "dateTime", "202607150930", r#""2026-07-15T09:30:00+01:00""#);
-        check("DTM", "dateTime", "20260715093000+0200", r#""2026-07-15T09:30:00+02:00""#);
-        check("DTM", "dateTime", "20260115", r#""2026-01-15""#);
-        check("TS", "dateTime", "202601", r#""2026-01""#);
-        check("DT", "date", "20260115", r#""2026-01-15""#);
-        check("DTM", "date", "196512130415", r#""1965-12-13""#);
-        check("DTM", "instant", "20260115", "");
-        check("DTM", "instant", "20260115093000", r#""2026-01-15T09:30:00+00:00""#);
-        check("DR", "Period", "20260115^20260116", r#"{"start":"2026-01-15","end":"2026-01-16"}"#);
+        check_all(
+            r#"
+            DTM dateTime
+                20260115093000 => "2026-01-15T09:30:00+00:00"
+                202607150930 => "2026-07-15T09:30:00+01:00"
+                20260715093000+0200 => "2026-07-15T09:30:00+02:00"
+                20260115 => "2026-01-15"
+            TS dateTime
+                202601 => "2026-01"
+            DT date
+                20260115 => "2026-01-15"
+            DTM date
+                196512130415 => "1965-12-13"
+            DTM instant
+                20260115 =>
+                20260115093000 => "2026-01-15T09:30:00+00:00"
+            DR Period
+                20260115^20260116 => {"start":"2026-01-15","end":"2026-01-16"}
+            TM time
+                0930 => "09:30:00"
+                093015.5 => "09:30:15.5"
+                2530 =>
+            birth-time Extension
+                196512130415 => {"url":"http://hl7.org/fhir/StructureDefinition/patient-birthTime","valueDateTime":"1965-12-13T04:15:00+00:00"}
+                19651213 =>
+                19870624000000 =>
+                19760121+^D =>
+            "#,
+        );
     }
 
     #[test]
     fn the_offset_of_the_header_holds_for_the_message() {
-        check_sent_at("20260115093000-0500", "DTM", "202601150900", r#""2026-01-15T09:00:00-05:00""#);
-        check_sent_at("20260115093000-0500", "DTM", "20260115090000+0000", r#""2026-01-15T09:00:00+00:00""#);
-        // A sender in London in summer, and a time in winter.
-        check_sent_at("20260715093000+0100", "DTM", "202601150900", r#""2026-01-15T09:00:00+00:00""#);
+        check_all(
+            r#"
+            DTM dateTime
+            RXX|ROUTE|ROUTE|20260115093000-0500|
+                202601150900 => "2026-01-15T09:00:00-05:00"
+                20260115090000+0000 => "2026-01-15T09:00:00+00:00"
+            RXX|A sender in London in summer, and a time in winter.|ROUTE|20260715093000+0100|
+                202601150900 => "2026-01-15T09:00:00+00:00"
+            "#,
+        );
     }
 
     #[test]
     fn a_time_that_cannot_be_read_is_left_out_and_reported() {
-        check("DTM", "dateTime", "yesterday", "");
-        assert_eq!(findings_of("DTM", "dateTime", "20261315"), ["a time could not be read and was left out"]);
+        assert_eq!(
+            findings(None, "DTM", "dateTime", "20261315"),
+            ["a time could not be read and was left out"]
+        );
+        check_all("DTM dateTime\nyesterday =>");
     }
 
     #[test]
@@ -151,25 +184,5 @@ mod tests {
         assert_eq!(later("2026-07-03T10:00:00.5+01:00", -60).as_deref(), Some("2026-07-03T09:00:00.5+01:00"));
         assert_eq!(later("2026-02-03", 20), None);
         assert_eq!(later("9999-12-31T23:50:00+00:00", 20), None);
-    }
-
-    #[test]
-    fn times_of_day() {
-        check("TM", "time", "0930", r#""09:30:00""#);
-        check("TM", "time", "093015.5", r#""09:30:15.5""#);
-        check("TM", "time", "2530", "");
-    }
-
-    #[test]
-    fn the_time_of_birth_is_an_extension() {
-        check(
-            "birth-time",
-            "Extension",
-            "196512130415",
-            r#"{"url":"http://hl7.org/fhir/StructureDefinition/patient-birthTime","valueDateTime":"1965-12-13T04:15:00+00:00"}"#,
-        );
-        check("birth-time", "Extension", "19651213", "");
-        check("birth-time", "Extension", "19870624000000", "");
-        check("birth-time", "Extension", "19760121+^D", "");
     }
 }

@@ -10,6 +10,7 @@
 pub mod body;
 mod changes;
 mod committer;
+mod company;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod counters;

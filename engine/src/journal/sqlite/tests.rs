@@ -151,7 +151,7 @@ async fn the_database_is_as_durable_as_promised() {
     };
     assert_eq!(pragma("PRAGMA journal_mode").await, "wal");
     assert_eq!(pragma("PRAGMA synchronous").await, "2");
-    assert_eq!(pragma("PRAGMA page_size").await, "8192");
+    assert_eq!(pragma("PRAGMA page_size").await, "4096");
     assert_eq!(pragma("PRAGMA wal_autocheckpoint").await, "0");
     assert_eq!(pragma("PRAGMA auto_vacuum").await, "2");
     assert_eq!(pragma("PRAGMA application_id").await, "1414087985");

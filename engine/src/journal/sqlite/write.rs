@@ -11,11 +11,11 @@ use std::{
 use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteArguments};
 
 use super::{
-    CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SEARCH_FEW, SEARCH_MANY, SEARCH_STEP, SqliteStore,
+    CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SqliteStore, column, counters::Moves, decide, keys,
+    number, state,
 };
-use super::{column, counters::Moves, decide, number, state};
 use crate::journal::{
-    DeliveryId, Disposition, Sequence, State,
+    DeliveryId, Disposition, Keys, Sequence, State,
     rows::{json, write_orders},
     store::{Append, Change, Committed, Record, StoreError},
 };
@@ -85,9 +85,15 @@ pub(super) async fn commit(
         batch.take(change).await?;
     }
     batch.flush().await?;
-    let Batch { last, answers, moves, .. } = batch;
+    let Batch { last, answers, moves, keys, .. } = batch;
+    // What is taken out of memory here is not put back when the commit fails: the journal is closed then.
+    let slice = store.unwritten.lock().slice(keys.iter().map(|(_, keys)| 5 + keys.orders.len()).sum());
+    if let Some(slice) = slice {
+        keys::write(&mut transaction, slice).await?;
+    }
     transaction.commit().await?;
     store.last.store(last, Ordering::Release);
+    store.remember(keys);
     store.counters.lock().apply(moves);
     store.unlooked_bytes.fetch_add(weight as u64, Ordering::AcqRel);
     Ok(answers)
@@ -101,6 +107,7 @@ struct Batch<'t> {
     answers: Vec<Committed>,
     moves: Moves,
     appends: Vec<(i64, Append)>,
+    keys: Vec<(i64, Keys)>,
     records: Vec<(usize, Record)>,
     named: HashSet<DeliveryId>,
 }
@@ -113,6 +120,7 @@ impl<'t> Batch<'t> {
             answers: Vec::new(),
             moves: Moves::default(),
             appends: Vec::new(),
+            keys: Vec::new(),
             records: Vec::new(),
             named: HashSet::new(),
         }
@@ -123,6 +131,7 @@ impl<'t> Batch<'t> {
             Change::Append(append) => {
                 self.last += 1;
                 self.answers.push(Committed::Appended(Sequence(self.last)));
+                self.keys.push((self.last, append.keys.clone()));
                 self.appends.push((self.last, append));
             }
             Change::Record(record) => {
@@ -250,12 +259,8 @@ impl<'t> Batch<'t> {
     }
 }
 
-/// Checkpoints and search keys: after the answers, so that nobody waits for them who has been served.
-pub(super) async fn maintain(
-    store: &SqliteStore,
-    writer: &mut SqliteConnection,
-    idle: bool,
-) -> Result<(), StoreError> {
+/// Checkpoints: after the answers, so that nobody waits for them who has been served.
+pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection) -> Result<(), StoreError> {
     if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
         store.unlooked_bytes.store(0, Ordering::Release);
         let pages = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
@@ -269,40 +274,11 @@ pub(super) async fn maintain(
             checkpoint(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
         }
     }
-    let searched = store.searched.load(Ordering::Acquire);
-    let behind = store.last.load(Ordering::Acquire) - searched;
-    if behind >= if idle { SEARCH_FEW } else { SEARCH_MANY } {
-        let upto = searched + behind.min(SEARCH_STEP);
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(SEARCH).bind(searched).bind(upto).execute(&mut *transaction).await?;
-        sqlx::query("UPDATE mark SET value = ? WHERE name = 'searched'")
-            .bind(upto)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        store.searched.store(upto, Ordering::Release);
-    }
     Ok(())
 }
 
 const HASTY: &str = "PRAGMA busy_timeout = 20";
 const PATIENT: &str = "PRAGMA busy_timeout = 10000";
-
-// Sorted, so that keys that lie together are written together.
-const SEARCH: &str = "INSERT OR IGNORE INTO search (kind, value, sequence)
-    SELECT 1, control_id, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND control_id <> ''
-    UNION ALL
-    SELECT 2, patient, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND patient <> ''
-    UNION ALL
-    SELECT 3, nhs_number, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND nhs_number <> ''
-    UNION ALL
-    SELECT 4, local_number, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND local_number <> ''
-    UNION ALL
-    SELECT 5, visit, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND visit <> ''
-    UNION ALL
-    SELECT 6, o.value, m.sequence FROM message m CROSS JOIN json_each(m.orders) o
-    WHERE m.sequence > ?1 AND m.sequence <= ?2 AND m.orders <> ''
-    ORDER BY 1, 2, 3";
 
 /// The length of the log in pages.
 async fn checkpoint(writer: &mut SqliteConnection, sql: &'static str) -> Result<i64, StoreError> {
@@ -388,7 +364,7 @@ pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
 }
 
 #[cfg(test)]
-pub(super) const SMALL_ROWS: &[&str] = &[OWED, PENDING_OF, PENDING_EACH, ENDED, FAILED, SEARCH];
+pub(super) const SMALL_ROWS: &[&str] = &[OWED, PENDING_OF, PENDING_EACH, ENDED, FAILED, keys::WRITE];
 
 #[cfg(test)]
 pub(super) fn delivery_rows() -> Arc<str> {

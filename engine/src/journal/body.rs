@@ -398,7 +398,10 @@ mod tests {
     #[test]
     fn the_dictionary_is_the_one_that_bodies_were_packed_with() {
         let hash: String = hash(DICTIONARY).iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hash, "a7877f02b17db1656df9572f9135ed4466e7be44feb7f043043fb1cddb521e45", "bodies in the field cannot be unpacked with another");
+        assert_eq!(
+            hash, "a7877f02b17db1656df9572f9135ed4466e7be44feb7f043043fb1cddb521e45",
+            "bodies in the field cannot be unpacked with another"
+        );
     }
 
     #[test]

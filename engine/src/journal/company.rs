@@ -120,6 +120,10 @@ mod tests {
         assert!(waits > 0);
         company.taken_along();
         company.time_over(1, 1);
-        assert_eq!((company.wanted(1), company.wanted(1)), (None, Some(2)), "one vain wait is soon forgotten");
+        assert_eq!(
+            (company.wanted(1), company.wanted(1)),
+            (None, Some(2)),
+            "one vain wait is soon forgotten"
+        );
     }
 }

@@ -14,12 +14,11 @@ use std::{mem, vec};
 
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::column;
-use crate::journal::{
-    Keys,
-    rows::{json, read_orders},
-    store::StoreError,
+use super::{
+    column,
+    rows::{Query, Rows},
 };
+use crate::journal::{Keys, rows::read_orders, store::StoreError};
 
 /// Messages whose keys make a block. A search reads so many messages one by one, at most, which no block has yet.
 const BLOCK: i64 = 16 * 1024;
@@ -31,6 +30,8 @@ const KINDS: usize = 6;
 
 /// A value and the message that has it.
 type Found = (String, i64);
+/// Of the table.
+type Row = (i64, i64, String, i64);
 
 /// Keys that are not in the table yet.
 pub(super) struct Unwritten {
@@ -47,7 +48,7 @@ pub(super) struct Unwritten {
 /// Up to which message, and the kinds that are still to be written; the first of them is sorted.
 struct Block {
     upto: i64,
-    kind: usize,
+    kind: i64,
     sorted: vec::IntoIter<Found>,
     rest: vec::IntoIter<Vec<Found>>,
 }
@@ -55,7 +56,7 @@ struct Block {
 /// Some rows of a block, and whether they are its last.
 pub(super) struct Slice {
     block: i64,
-    rows: Vec<(usize, String, i64)>,
+    rows: Vec<Row>,
     ends: bool,
 }
 
@@ -69,7 +70,8 @@ impl Unwritten {
     pub(super) fn add(&mut self, sequence: i64, keys: Keys) {
         let Keys { control_id, patient, nhs_number, local_number, visit, orders, .. } = keys;
         self.last = sequence;
-        let [by_control_id, by_patient, by_nhs_number, by_local_number, by_visit, by_order] = &mut self.waiting;
+        let [by_control_id, by_patient, by_nhs_number, by_local_number, by_visit, by_order] =
+            &mut self.waiting;
         let ones = [
             (by_control_id, control_id),
             (by_patient, patient),
@@ -120,7 +122,7 @@ impl Unwritten {
 }
 
 impl Block {
-    fn take(&mut self, rows: usize) -> Vec<(usize, String, i64)> {
+    fn take(&mut self, rows: usize) -> Vec<Row> {
         // One kind at a time: to sort them all would hold up a commit.
         while self.sorted.len() == 0
             && let Some(mut next) = self.rest.next()
@@ -131,8 +133,8 @@ impl Block {
             self.kind += 1;
             self.sorted = next.into_iter();
         }
-        let kind = self.kind;
-        self.sorted.by_ref().take(rows).map(|(value, sequence)| (kind, value, sequence)).collect()
+        let (block, kind) = (self.upto, self.kind);
+        self.sorted.by_ref().take(rows).map(|(value, sequence)| (block, kind, value, sequence)).collect()
     }
 
     fn is_written(&self) -> bool {
@@ -145,20 +147,21 @@ fn weight(value: &str) -> usize {
     value.len() + size_of::<Found>()
 }
 
-pub(super) const WRITE: &str = "INSERT INTO search (block, kind, value, sequence)
-    SELECT ?, value ->> 0, value ->> 1, value ->> 2 FROM json_each(?)";
+static WRITE: Rows = Rows::new("INSERT INTO search (block, kind, value, sequence) VALUES ", 4, "");
 const WHOLE: &str = "UPDATE mark SET value = ? WHERE name = 'searched'";
 
 /// Writes rows within the transaction of a commit.
 pub(super) async fn write(connection: &mut SqliteConnection, slice: Slice) -> Result<(), StoreError> {
     let Slice { block, rows, ends } = slice;
-    if !rows.is_empty() {
-        sqlx::query(WRITE).bind(block).bind(json(&rows)?).execute(&mut *connection).await?;
-    }
+    WRITE.run(connection, rows, bind).await?;
     if ends {
         sqlx::query(WHOLE).bind(block).execute(connection).await?;
     }
     Ok(())
+}
+
+fn bind(query: Query<'_>, (block, kind, value, sequence): Row) -> Query<'_> {
+    query.bind(block).bind(kind).bind(value).bind(sequence)
 }
 
 /// What a start finds: rows of a block that was not finished are taken out again, and what the table has not is read
@@ -174,11 +177,14 @@ pub(super) async fn unwritten(
     sqlx::query(UNFINISHED).bind(searched).execute(&mut *connection).await?;
     let mut unwritten = Unwritten::new(searched);
     if let Ok(rows) = sqlx::query(BEYOND).bind(searched).bind(last).fetch_all(&mut *connection).await {
-        rows.iter().filter_map(|row| keys(row).ok()).for_each(|(sequence, keys)| unwritten.add(sequence, keys));
+        rows.iter()
+            .filter_map(|row| keys(row).ok())
+            .for_each(|(sequence, keys)| unwritten.add(sequence, keys));
         return Ok(unwritten);
     }
     for sequence in searched + 1..=last {
-        let row = sqlx::query(BEYOND).bind(sequence - 1).bind(sequence).fetch_optional(&mut *connection).await;
+        let row =
+            sqlx::query(BEYOND).bind(sequence - 1).bind(sequence).fetch_optional(&mut *connection).await;
         if let Ok(Some(row)) = row
             && let Ok((sequence, keys)) = keys(&row)
         {
@@ -199,4 +205,55 @@ fn keys(row: &SqliteRow) -> Result<(i64, Keys), StoreError> {
         ..Keys::default()
     };
     Ok((column(row, 0)?, keys))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(number: i64) -> Keys {
+        let patient = format!("rxx|{}", number * 7919 % 10_000);
+        Keys {
+            control_id: number.to_string(),
+            patient,
+            orders: vec!["a".into(), "a".into()],
+            ..Keys::default()
+        }
+    }
+
+    #[test]
+    fn a_block_comes_out_sorted_in_slices_and_whole() {
+        let mut unwritten = Unwritten::new(5);
+        for sequence in 6..6 + BLOCK + 100 {
+            assert!(sequence >= 6 + BLOCK || unwritten.slice(1).is_none(), "nothing is due before");
+            unwritten.add(sequence, of(sequence));
+        }
+        let mut rows = Vec::new();
+        let mut ends = false;
+        while !ends {
+            let slice = unwritten.slice(0).unwrap();
+            assert!(slice.rows.len() <= SLICE && slice.block == 5 + BLOCK);
+            rows.extend(slice.rows);
+            ends = slice.ends;
+        }
+        assert!(rows.is_sorted(), "each page is written once");
+        assert_eq!(rows.len() as i64, 3 * BLOCK, "a value counts once for each message");
+        assert!(rows.iter().all(|row| row.3 <= 5 + BLOCK));
+        assert!(unwritten.slice(0).is_none());
+        assert_eq!(unwritten.waiting.map(|kind| kind.len()), [100, 100, 0, 0, 0, 200]);
+    }
+
+    #[test]
+    fn p6_many_bytes_make_a_block_of_few_messages() {
+        let mut unwritten = Unwritten::new(0);
+        let mut most = 0;
+        for sequence in 1..=400 {
+            unwritten.add(sequence, Keys { visit: "v".repeat(1 << 20), ..Keys::default() });
+            while let Some(slice) = unwritten.slice(1) {
+                assert_eq!(slice.block % 16, 0);
+            }
+            most = most.max(unwritten.waiting_bytes);
+        }
+        assert!(most <= BLOCK_BYTES + (1 << 20) + 100, "{most}");
+    }
 }

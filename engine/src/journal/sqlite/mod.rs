@@ -23,6 +23,7 @@ mod place;
 mod prune;
 mod read;
 mod repeats;
+mod rows;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -44,8 +45,8 @@ pub use open::{OpenError, glance};
 pub use verify::{Damaged, Report, verify};
 
 use super::{
-    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Keys, Page, Pending, Predecessors, Query,
-    Sequence, Stats, Summary,
+    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Keys, Page, Pending, Predecessors,
+    Query, Sequence, Stats, Summary,
     counters::{self, Counters},
     rows::{instant, state, state_number as number, unreadable},
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},

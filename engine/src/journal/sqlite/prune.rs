@@ -180,9 +180,12 @@ async fn step(writer: &mut SqliteConnection, sweep: &Sweep) -> Result<Option<Swe
         .fetch_optional(&mut *writer)
         .await?;
     let to = match &row {
-        Some(row) => {
-            (column::<i64>(row, 0)?, column::<i64>(row, 1)?, column::<String>(row, 2)?, column::<i64>(row, 3)?)
-        }
+        Some(row) => (
+            column::<i64>(row, 0)?,
+            column::<i64>(row, 1)?,
+            column::<String>(row, 2)?,
+            column::<i64>(row, 3)?,
+        ),
         None => (i64::MAX, 0, String::new(), 0),
     };
     sqlx::query(SWEEP)

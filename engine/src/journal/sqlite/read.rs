@@ -203,7 +203,10 @@ fn selection(filter: &Filter, place: &str) -> String {
         sql.push_str(" AND d.sequence = ?4");
     }
     if filter.control_id.is_some() {
-        sql.push_str(&format!(" AND d.sequence IN ({})", search::found_by(Key::ControlId(""), "?5", "1", "9223372036854775807")));
+        sql.push_str(&format!(
+            " AND d.sequence IN ({})",
+            search::found_by(Key::ControlId(""), "?5", "1", "9223372036854775807")
+        ));
     }
     sql.push_str(" ORDER BY d.sequence, d.route, d.destination LIMIT ?6");
     sql

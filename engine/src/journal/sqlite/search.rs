@@ -114,19 +114,24 @@ async fn look_from(
 
 /// Everything that a person gives is bound.
 fn found<'q>(query: &Query<'q>, from: i64, before: i64) -> QueryBuilder<Sqlite> {
-    let mut sql =
-        QueryBuilder::new(concat!("WITH RECURSIVE ", read::to_destination!(), ", asked (value, first, before) AS (SELECT "));
+    let mut sql = QueryBuilder::new(concat!(
+        "WITH RECURSIVE ",
+        read::to_destination!(),
+        ", asked (value, first, before) AS (SELECT "
+    ));
     sql.push_bind(query.key.map_or("", Key::value).to_owned());
     sql.push(", ").push_bind(from).push(", ").push_bind(before);
     sql.push(concat!(") SELECT ", read::summary_columns!(), " FROM message m WHERE m.sequence >= "));
     sql.push_bind(from).push(" AND m.sequence < ").push_bind(before);
     if let Some(key) = query.key {
-        sql.push(" AND m.sequence IN (").push(found_by(
-            key,
-            "(SELECT value FROM asked)",
-            "(SELECT first FROM asked)",
-            "(SELECT before FROM asked)",
-        )).push(")");
+        sql.push(" AND m.sequence IN (")
+            .push(found_by(
+                key,
+                "(SELECT value FROM asked)",
+                "(SELECT first FROM asked)",
+                "(SELECT before FROM asked)",
+            ))
+            .push(")");
     }
     if let Some(since) = query.since {
         sql.push(" AND m.received >= ").push_bind(since.as_microsecond());

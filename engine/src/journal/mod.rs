@@ -19,6 +19,7 @@ mod decisions;
 mod handle;
 mod identifiers;
 mod location;
+mod packed;
 pub mod postgres;
 mod readings;
 mod retention;

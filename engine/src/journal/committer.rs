@@ -282,8 +282,7 @@ impl Task {
                 }
             }
         }
-        let idle = self.requests.is_empty();
-        self.store.maintain(idle).await.map_err(|error| {
+        self.store.maintain().await.map_err(|error| {
             self.door.shut(&error.to_string());
             error.to_string()
         })

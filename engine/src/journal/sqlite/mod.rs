@@ -115,7 +115,7 @@ impl Store for SqliteStore {
         Ok(committed)
     }
 
-    async fn maintain(&self, _idle: bool) -> Result<(), StoreError> {
+    async fn maintain(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
         write::maintain(self, writer).await

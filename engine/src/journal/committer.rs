@@ -2,8 +2,9 @@
 //!
 //! In:       changes, each with somebody who waits for its answer.
 //! Out:      one transaction and one sync for all that have gathered, then all the answers.
-//! Promise:  P1, P7. No answer before the commit; no waiting for company when nobody else has come; at most a
-//!           bounded number of changes and bytes in hand. After the first error nothing is tried again: everybody,
+//! Promise:  P1, P7. No answer before the commit; a message, a person's decision, or whatever comes behind them waits
+//!           for nobody; outcomes alone wait for others, two milliseconds at most (company.rs). At most a bounded
+//!           number of changes and bytes in hand. After the first error nothing is tried again: everybody,
 //!           now and later, is told that the journal is closed.
 //! Not here: what a change means to a store (store.rs).
 
@@ -11,11 +12,12 @@ use std::{sync::Arc, time::Instant};
 
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
-    time::timeout,
+    time::{Instant as Moment, timeout, timeout_at},
 };
 
 use super::{
     JournalError, Sequence, Tip,
+    company::{self, Company},
     store::{Change, Committed, Prune, Pruned, Store},
 };
 use crate::metrics::Metrics;
@@ -46,6 +48,16 @@ enum Request {
     Close(oneshot::Sender<()>),
 }
 
+impl Request {
+    /// Whether only a lane waits for it.
+    fn may_wait(&self) -> bool {
+        match self {
+            Self::Change(change, _) => matches!(**change, Change::Record(_)),
+            Self::Chore(_) | Self::Close(_) => false,
+        }
+    }
+}
+
 /// What is done between two transactions, after everybody has been answered.
 enum Chore {
     Prune(Prune, oneshot::Sender<Pruned>),
@@ -63,6 +75,7 @@ struct Task {
     requests: mpsc::Receiver<Request>,
     metrics: Arc<Metrics>,
     tip: watch::Sender<Tip>,
+    company: Company,
     door: Door,
 }
 
@@ -79,7 +92,8 @@ impl Committer {
         let (closed_sender, closed) = watch::channel(None);
         let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
         let door = Door { closed: closed_sender, budget: budget.clone() };
-        tokio::spawn(Task { store, requests: received, metrics, tip: tip_sender, door }.run());
+        let company = Company::new();
+        tokio::spawn(Task { store, requests: received, metrics, tip: tip_sender, company, door }.run());
         Self { requests, budget, closed, tip }
     }
 
@@ -169,11 +183,8 @@ impl Task {
             // Those just answered are about to hand in their next: let them run once, or every second
             // transaction would hold a single change. Costs nothing when nobody else is there.
             tokio::task::yield_now().await;
-            while gathered.len() < GROUP
-                && let Ok(request) = self.requests.try_recv()
-            {
-                gathered.push(request);
-            }
+            self.take_along(&mut gathered);
+            self.wait_for_company(&mut gathered).await;
             let Sorted { changes, waiting, chores, close } = sort(&mut gathered);
             let mut done = self.commit(changes, waiting).await;
             for chore in chores {
@@ -209,6 +220,42 @@ impl Task {
         }
     }
 
+    /// Whoever has come meanwhile.
+    fn take_along(&mut self, gathered: &mut Vec<Request>) {
+        while gathered.len() < GROUP
+            && let Ok(request) = self.requests.try_recv()
+        {
+            gathered.push(request);
+        }
+    }
+
+    /// Outcomes alone may wait a little.
+    async fn wait_for_company(&mut self, gathered: &mut Vec<Request>) {
+        if gathered.is_empty() || !gathered.iter().all(Request::may_wait) {
+            return;
+        }
+        let before = gathered.len();
+        let Some(wanted) = self.company.wanted(before) else { return };
+        let until = Moment::now() + company::LONGEST;
+        while gathered.len() < wanted {
+            match timeout_at(until, self.requests.recv()).await {
+                Ok(Some(request)) => {
+                    let waits = request.may_wait();
+                    gathered.push(request);
+                    if !waits {
+                        self.take_along(gathered);
+                        return self.company.taken_along();
+                    }
+                }
+                // Nobody is left who could come.
+                Ok(None) => return,
+                Err(_) => return self.company.time_over(before, gathered.len()),
+            }
+        }
+        self.company.enough_came();
+        self.take_along(gathered);
+    }
+
     async fn commit(&mut self, changes: Vec<Change>, waiting: Vec<Waiting>) -> Result<(), String> {
         if !changes.is_empty() {
             let together = changes.len();
@@ -235,8 +282,7 @@ impl Task {
                 }
             }
         }
-        let idle = self.requests.is_empty();
-        self.store.maintain(idle).await.map_err(|error| {
+        self.store.maintain().await.map_err(|error| {
             self.door.shut(&error.to_string());
             error.to_string()
         })

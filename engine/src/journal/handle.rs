@@ -22,6 +22,7 @@ use super::{
     changes::{Changes, Watched},
     committer::Committer,
     identifiers::{Identifiers, StartError},
+    packed::Packed,
     store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
 };
 use crate::metrics::Metrics;
@@ -44,6 +45,7 @@ pub struct Journal {
     pub(super) watched: Arc<Watched>,
     pub(super) metrics: Arc<Metrics>,
     identifiers: Identifiers,
+    packed: Arc<Packed>,
     paused: Arc<watch::Sender<Option<String>>>,
 }
 
@@ -61,7 +63,8 @@ impl Journal {
         let tip = Tip { last: store.last().await?, requeued: 0 };
         let paused = Arc::new(watch::Sender::new(store.note(PAUSED).await?));
         let committer = Committer::start(store.clone(), tip, metrics.clone());
-        Ok(Self { store, committer, watched: Arc::default(), metrics, identifiers, paused })
+        let (watched, packed) = Default::default();
+        Ok(Self { store, committer, watched, metrics, identifiers, packed, paused })
     }
 
     /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.
@@ -109,10 +112,7 @@ impl Journal {
     pub async fn record(&self, outcome: Outcome) -> Result<bool, JournalError> {
         let Outcome { id, state, at, attempts, first_attempt, output, revision, reason, class, detail } =
             outcome;
-        let output = match output.as_slice() {
-            [] => None,
-            payloads => Some(Body::pack_async(body::write_payloads(payloads)).await),
-        };
+        let output = self.packed.of(output).await;
         let detail = match detail {
             None => None,
             Some(detail) => Some(Body::pack_async(detail).await),

@@ -10,6 +10,7 @@
 pub mod body;
 mod changes;
 mod committer;
+mod company;
 #[cfg(test)]
 pub(crate) mod conformance;
 mod counters;
@@ -18,6 +19,7 @@ mod decisions;
 mod handle;
 mod identifiers;
 mod location;
+mod packed;
 pub mod postgres;
 mod readings;
 mod retention;

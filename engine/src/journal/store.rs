@@ -200,9 +200,9 @@ pub trait Store: Send + Sync + 'static {
     /// Makes the whole batch durable, or nothing of it. Called by one task, never twice at a time.
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError>;
 
-    /// Called after every commit has been answered, for what need not be in it: checkpoints, search keys.
-    /// `idle` says that nobody is waiting. An error closes the journal, as one of `commit` does.
-    async fn maintain(&self, idle: bool) -> Result<(), StoreError>;
+    /// Called after every commit has been answered, for what need not be in it, such as checkpoints. An error
+    /// closes the journal, as one of `commit` does.
+    async fn maintain(&self) -> Result<(), StoreError>;
 
     /// How long `maintain` may stay away while nothing is handed in: a store that can be lost unseen looks after itself
     /// then. None, as for a file at hand: for ever.

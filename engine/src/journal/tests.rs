@@ -62,13 +62,13 @@ impl Store for Hindered {
         }
     }
 
-    async fn maintain(&self, idle: bool) -> Result<(), StoreError> {
+    async fn maintain(&self) -> Result<(), StoreError> {
         let number = self.maintained.fetch_add(1, Ordering::SeqCst) + 1;
         match self.hindrance {
             Hindrance::MaintainFails(n) | Hindrance::LostWhileQuiet(n) if n == number => {
                 Err(StoreError::new("disk I/O error"))
             }
-            _ => self.inner.maintain(idle).await,
+            _ => self.inner.maintain().await,
         }
     }
 

@@ -79,7 +79,7 @@ impl Store for SimulatedStore {
         Ok(committed)
     }
 
-    async fn maintain(&self, _: bool) -> Result<(), StoreError> {
+    async fn maintain(&self) -> Result<(), StoreError> {
         match &self.world {
             Some(world) if world.fails("maintain", 1) => {
                 world.tell("the upkeep of the store fails");

@@ -185,7 +185,7 @@ impl Store for PostgresStore {
 
     /// Checkpoints and vacuum are PostgreSQL's own, and search keys are written with their messages. But the session must
     /// be known to live: who believes in a lock that the server has dropped delivers beside the engine that has it.
-    async fn maintain(&self, _idle: bool) -> Result<(), StoreError> {
+    async fn maintain(&self) -> Result<(), StoreError> {
         if self.head.lock().looked().elapsed() < self.times.quiet {
             return Ok(());
         }

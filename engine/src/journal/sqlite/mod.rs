@@ -17,11 +17,13 @@ mod damage_tests;
 mod decide;
 #[cfg(test)]
 mod frozen_tests;
+mod keys;
 mod open;
 mod place;
 mod prune;
 mod read;
 mod repeats;
+mod rows;
 mod search;
 #[cfg(test)]
 mod tests;
@@ -43,28 +45,23 @@ pub use open::{OpenError, glance};
 pub use verify::{Damaged, Report, verify};
 
 use super::{
-    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Predecessors, Query,
-    Sequence, Stats, Summary,
+    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Keys, Page, Pending, Predecessors,
+    Query, Sequence, Stats, Summary,
     counters::{self, Counters},
     rows::{instant, state, state_number as number, unreadable},
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
 };
 use place::Place;
 
-/// Log pages (8 kB each) that make a checkpoint worth its time: 64 MB.
-const CHECKPOINT_PAGES: i64 = 8000;
+/// Log pages (4 kB each) that make a checkpoint worth its time: 64 MB.
+const CHECKPOINT_PAGES: i64 = 16_000;
 /// Written bytes between two looks at the length of the log.
 const LOOK_BYTES: u64 = 8 << 20;
-/// Of the database.
-const PAGE_BYTES: i64 = 8192;
+/// Of the database. A commit writes about ten pages which hold little that is new: ends of indexes, the page above each,
+/// the list of pages. So they are small.
+const PAGE_BYTES: u32 = 4096;
 /// What a commit writes besides its bodies, roughly.
 const COMMIT_WEIGHT_BYTES: usize = 128 << 10;
-/// Messages whose search keys are written in one step.
-const SEARCH_STEP: i64 = 1024;
-/// So many are not worth a step even when nobody waits; a search reads them one by one.
-const SEARCH_FEW: i64 = 256;
-/// So many are written even when somebody waits: a search must stay quick.
-const SEARCH_MANY: i64 = 16 * 1024;
 
 /// A journal in a SQLite database.
 pub struct SqliteStore {
@@ -73,7 +70,8 @@ pub struct SqliteStore {
     readers: SqlitePool,
     counters: parking_lot::Mutex<Counters>,
     last: AtomicI64,
-    searched: AtomicI64,
+    /// Search keys that are not in their table yet.
+    unwritten: parking_lot::Mutex<keys::Unwritten>,
     /// Written since the length of the log was last looked at.
     unlooked_bytes: AtomicU64,
     database: PathBuf,
@@ -93,6 +91,14 @@ impl SqliteStore {
         open::open(directory).await
     }
 
+    /// Search keys of messages that are durable now.
+    fn remember(&self, keys: Vec<(i64, Keys)>) {
+        let mut unwritten = self.unwritten.lock();
+        for (sequence, keys) in keys {
+            unwritten.add(sequence, keys);
+        }
+    }
+
     /// So much was written to the log, roughly.
     fn wrote(&self, bytes: usize) {
         self.unlooked_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
@@ -109,10 +115,10 @@ impl Store for SqliteStore {
         Ok(committed)
     }
 
-    async fn maintain(&self, idle: bool) -> Result<(), StoreError> {
+    async fn maintain(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
-        write::maintain(self, writer, idle).await
+        write::maintain(self, writer).await
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {

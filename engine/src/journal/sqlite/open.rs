@@ -16,7 +16,7 @@ use sqlx::{
     },
 };
 
-use super::{Counters, SqliteStore, place::Place, prune::Sweep, read, state};
+use super::{Counters, PAGE_BYTES, SqliteStore, keys, place::Place, prune::Sweep, read, state};
 use crate::journal::{Count, State, Stats, store::StoreError};
 
 /// The name of the database in its directory.
@@ -99,6 +99,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let last = number(&mut writer, LAST).await.map_err(failed_sql)?;
     let searched = number(&mut writer, SEARCHED).await.map_err(failed_sql)?;
     let counters = seed(&mut writer).await.map_err(failed)?;
+    let unwritten = keys::unwritten(&mut writer, searched, last).await.map_err(failed)?;
     // The name of a new file must survive a power cut as well as its content.
     sync_directory(directory)?;
     let place = Place::of(&database).map_err(|error| OpenError::File { path: database.clone(), error })?;
@@ -108,7 +109,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
         readers,
         counters: parking_lot::Mutex::new(counters),
         last: last.into(),
-        searched: searched.into(),
+        unwritten: parking_lot::Mutex::new(unwritten),
         unlooked_bytes: 0.into(),
         // Where a sweep was when the engine stopped is not known: it begins anew.
         sweep: parking_lot::Mutex::new(Some(Sweep::all(last))),
@@ -164,13 +165,13 @@ async fn check(writer: &mut SqliteConnection, directory: &Path) -> Result<(), Op
     number(writer, NEWEST).await.map_err(|error| damaged(error.to_string())).map(drop)
 }
 
-const LAST: &str = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'message'), 0)";
+const LAST: &str = concat!("SELECT ", read::last!());
 const SEARCHED: &str = "SELECT value FROM mark WHERE name = 'searched'";
 
 fn writer_options(database: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(database)
-        .page_size(8192)
+        .page_size(PAGE_BYTES)
         // Cannot be chosen later: pruned space must go back to the disk.
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)

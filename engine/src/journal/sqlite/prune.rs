@@ -6,7 +6,7 @@
 //! until a sweep in the order of the table, a page after the other, takes them out.
 
 use sqlx::{Connection, SqliteConnection, SqlitePool};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::atomic::Ordering};
 
 use super::{SqliteStore, column, counters::Moves, instant, read, state};
 use crate::journal::{
@@ -17,20 +17,20 @@ use crate::journal::{
 /// Search keys that one step of the sweep looks at.
 const SWEPT: i64 = 2000;
 /// Pages that one step gives back: 2 MB.
-const GIVEN_BACK: i64 = 256;
+const GIVEN_BACK: i64 = 512;
 
 /// Where the sweep over the search keys is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sweep {
     /// Everything removed since the sweep began lies up to here.
     upto: i64,
-    at: (i64, String, i64),
+    at: (i64, i64, String, i64),
 }
 
 impl Sweep {
     /// A sweep over everything.
     pub(super) fn all(upto: i64) -> Self {
-        Self { upto, at: (0, String::new(), 0) }
+        Self { upto, at: (0, 0, String::new(), 0) }
     }
 }
 
@@ -56,10 +56,13 @@ const DEAD: &str =
     WHERE d.state = 6 GROUP BY d.destination";
 const REMOVE_DELIVERIES: &str = "DELETE FROM delivery WHERE sequence IN (SELECT value FROM json_each(?))";
 const REMOVE_MESSAGES: &str = "DELETE FROM message WHERE sequence IN (SELECT value FROM json_each(?))";
-const SWEEP_TO: &str = "SELECT kind, value, sequence FROM search WHERE (kind, value, sequence) > (?, ?, ?)
-    ORDER BY kind, value, sequence LIMIT 1 OFFSET ?";
-const SWEEP: &str = "DELETE FROM search WHERE (kind, value, sequence) > (?1, ?2, ?3)
-    AND (kind, value, sequence) <= (?4, ?5, ?6) AND sequence <= ?7
+/// What retention removes is never given again, also when it was the newest.
+const LAST: &str = "UPDATE mark SET value = ? WHERE name = 'last'";
+const SWEEP_TO: &str = "SELECT block, kind, value, sequence FROM search
+    WHERE (block, kind, value, sequence) > (?, ?, ?, ?)
+    ORDER BY block, kind, value, sequence LIMIT 1 OFFSET ?";
+const SWEEP: &str = "DELETE FROM search WHERE (block, kind, value, sequence) > (?1, ?2, ?3, ?4)
+    AND (block, kind, value, sequence) <= (?5, ?6, ?7, ?8) AND sequence <= ?9
     AND NOT EXISTS (SELECT 1 FROM message m WHERE m.sequence = search.sequence)";
 
 pub(super) async fn aged(
@@ -124,6 +127,9 @@ pub(super) async fn prune(
     let mut pruned = Pruned::default();
     sqlx::query(FORGET_EXCHANGES).bind(&bodies).execute(&mut *transaction).await?;
     pruned.bodies = sqlx::query(FORGET_BODIES).bind(bodies).execute(&mut *transaction).await?.rows_affected();
+    if last.is_some() {
+        sqlx::query(LAST).bind(store.last.load(Ordering::Acquire)).execute(&mut *transaction).await?;
+    }
     sqlx::query(REMOVE_DELIVERIES).bind(&messages).execute(&mut *transaction).await?;
     pruned.messages =
         sqlx::query(REMOVE_MESSAGES).bind(messages).execute(&mut *transaction).await?.rows_affected();
@@ -155,7 +161,7 @@ pub(super) async fn reclaim(store: &SqliteStore, writer: &mut SqliteConnection) 
     if free > 0 {
         let give_back = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({GIVEN_BACK})"));
         sqlx::query(give_back).fetch_all(&mut *writer).await?;
-        store.wrote(usize::try_from(GIVEN_BACK * 2 * super::PAGE_BYTES).unwrap_or_default());
+        store.wrote(usize::try_from(GIVEN_BACK * 2 * i64::from(super::PAGE_BYTES)).unwrap_or_default());
     } else {
         // What the log still holds of it is written over, so that the files shrink now and not some day.
         sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_all(&mut *writer).await?;
@@ -164,8 +170,9 @@ pub(super) async fn reclaim(store: &SqliteStore, writer: &mut SqliteConnection) 
 }
 
 async fn step(writer: &mut SqliteConnection, sweep: &Sweep) -> Result<Option<Sweep>, StoreError> {
-    let (kind, value, sequence) = &sweep.at;
+    let (block, kind, value, sequence) = &sweep.at;
     let row = sqlx::query(SWEEP_TO)
+        .bind(block)
         .bind(kind)
         .bind(value)
         .bind(sequence)
@@ -173,16 +180,23 @@ async fn step(writer: &mut SqliteConnection, sweep: &Sweep) -> Result<Option<Swe
         .fetch_optional(&mut *writer)
         .await?;
     let to = match &row {
-        Some(row) => (column::<i64>(row, 0)?, column::<String>(row, 1)?, column::<i64>(row, 2)?),
-        None => (i64::MAX, String::new(), 0),
+        Some(row) => (
+            column::<i64>(row, 0)?,
+            column::<i64>(row, 1)?,
+            column::<String>(row, 2)?,
+            column::<i64>(row, 3)?,
+        ),
+        None => (i64::MAX, 0, String::new(), 0),
     };
     sqlx::query(SWEEP)
+        .bind(block)
         .bind(kind)
         .bind(value)
         .bind(sequence)
         .bind(to.0)
-        .bind(&to.1)
-        .bind(to.2)
+        .bind(to.1)
+        .bind(&to.2)
+        .bind(to.3)
         .bind(sweep.upto)
         .execute(&mut *writer)
         .await?;

@@ -4,6 +4,14 @@ use std::path::Path;
 
 use sqlx::{AssertSqlSafe, SqlitePool};
 
+/// The highest sequence ever given: retention may have removed its message, and has noted it then.
+macro_rules! last {
+    () => {
+        "max(coalesce((SELECT max(sequence) FROM message), 0), (SELECT value FROM mark WHERE name = 'last'))"
+    };
+}
+pub(super) use last;
+
 use super::{PAGE_BYTES, column, counters::Counters, instant, number, search};
 pub(super) use crate::journal::rows::{json, many, summary as one_summary, summary_columns};
 use crate::journal::{
@@ -195,7 +203,10 @@ fn selection(filter: &Filter, place: &str) -> String {
         sql.push_str(" AND d.sequence = ?4");
     }
     if filter.control_id.is_some() {
-        sql.push_str(&format!(" AND d.sequence IN ({})", search::found_by(Key::ControlId(""), "?5")));
+        sql.push_str(&format!(
+            " AND d.sequence IN ({})",
+            search::found_by(Key::ControlId(""), "?5", "1", "9223372036854775807")
+        ));
     }
     sql.push_str(" ORDER BY d.sequence, d.route, d.destination LIMIT ?6");
     sql
@@ -269,17 +280,20 @@ async fn oldest_other(
 }
 
 pub(super) async fn stats(readers: &SqlitePool, database: &Path) -> Result<Stats, StoreError> {
-    const STATS: &str = "SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'message'),
-        (SELECT min(sequence) FROM message), (SELECT count(*) FROM message WHERE quarantine IS NOT NULL),
+    const STATS: &str = concat!(
+        "SELECT ",
+        last!(),
+        ", (SELECT min(sequence) FROM message), (SELECT count(*) FROM message WHERE quarantine IS NOT NULL),
         (SELECT count(*) FROM message), (SELECT value FROM mark WHERE name = 'searched'),
-        (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)";
+        (SELECT page_count FROM pragma_page_count), (SELECT freelist_count FROM pragma_freelist_count)"
+    );
     let row = sqlx::query(STATS).fetch_one(readers).await?;
     let bytes = |suffix: &str| {
         let mut path = database.to_owned().into_os_string();
         path.push(suffix);
         std::fs::metadata(path).map_or(0, |file| file.len())
     };
-    let last = column::<Option<i64>>(&row, 0)?.unwrap_or_default();
+    let last = column::<i64>(&row, 0)?;
     let pages = column::<i64>(&row, 5)? - column::<i64>(&row, 6)?;
     Ok(Stats {
         last: Sequence(last),
@@ -287,7 +301,7 @@ pub(super) async fn stats(readers: &SqlitePool, database: &Path) -> Result<Stats
         quarantined: column::<i64>(&row, 2)?.unsigned_abs(),
         messages: column::<i64>(&row, 3)?.unsigned_abs(),
         disk_bytes: bytes("") + bytes("-wal"),
-        used_bytes: (pages * PAGE_BYTES).unsigned_abs(),
+        used_bytes: (pages * i64::from(PAGE_BYTES)).unsigned_abs(),
         search_behind: (last - column::<i64>(&row, 4)?).unsigned_abs(),
     })
 }

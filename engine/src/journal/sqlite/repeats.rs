@@ -1,11 +1,13 @@
 //! What repeats are recognised by: routed messages, the newest first, and those with one source and control id.
 
 use jiff::Timestamp;
-use sqlx::SqlitePool;
+use std::sync::LazyLock;
 
-use super::column;
+use sqlx::{AssertSqlSafe, SqlitePool};
+
+use super::{column, search::found_by};
 use crate::journal::{
-    Arrival, Predecessors, Sequence,
+    Arrival, Key, Predecessors, Sequence,
     rows::{self, arrival_columns, many},
     store::StoreError,
 };
@@ -30,17 +32,16 @@ pub(super) async fn earlier(
     since: Timestamp,
     before: Sequence,
 ) -> Result<Predecessors, StoreError> {
-    // The second half is for what the search table does not have yet: nothing, where `before` is below its mark.
-    const EARLIER: &str =
-        "SELECT max(m.sequence) FILTER (WHERE m.hash = ?1), count(*) FILTER (WHERE m.hash <> ?1)
-        FROM message m WHERE m.sequence IN (
-            SELECT sequence FROM search WHERE kind = 1 AND value = ?2 AND sequence < ?3
-            UNION ALL
-            SELECT sequence FROM message WHERE control_id = ?2 AND sequence < ?3
-            AND sequence > (SELECT value FROM mark WHERE name = 'searched'))
-        AND m.received >= ?4 AND m.listener = ?5 AND m.sending_application = ?6 AND m.sending_facility = ?7
-        AND m.quarantine IS NULL";
-    let row = sqlx::query(EARLIER)
+    static EARLIER: LazyLock<String> = LazyLock::new(|| {
+        format!(
+            "SELECT max(m.sequence) FILTER (WHERE m.hash = ?1), count(*) FILTER (WHERE m.hash <> ?1)
+            FROM message m WHERE m.sequence IN ({})
+            AND m.received >= ?4 AND m.listener = ?5 AND m.sending_application = ?6 AND m.sending_facility = ?7
+            AND m.quarantine IS NULL",
+            found_by(Key::ControlId(""), "?2", "1", "?3")
+        )
+    });
+    let row = sqlx::query(AssertSqlSafe(EARLIER.as_str()))
         .bind(arrival.hash.as_slice())
         .bind(arrival.control_id.as_str())
         .bind(before.0)

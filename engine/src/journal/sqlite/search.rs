@@ -10,9 +10,9 @@ use crate::journal::{Key, Page, Query, Sequence, Summary, store::StoreError};
 /// Messages that one call looks at: about a tenth of a second.
 const LOOKED_AT: i64 = 50_000;
 
-/// Messages with a key: those in the search table, and those that have come since it was last filled. `parameter`
-/// stands for the value.
-pub(super) fn found_by(key: Key<'_>, parameter: &str) -> String {
+/// Messages with a key from a sequence on and before another: those in the search table, block by block, the newest
+/// first, and those that have come since it was last filled. The last three are expressions of SQL.
+pub(super) fn found_by(key: Key<'_>, parameter: &str, from: &str, before: &str) -> String {
     let (kind, column) = match key {
         Key::ControlId(_) => (1, "control_id"),
         Key::Patient(_) => (2, "patient"),
@@ -26,9 +26,14 @@ pub(super) fn found_by(key: Key<'_>, parameter: &str) -> String {
         _ => format!("{column} = {parameter}"),
     };
     format!(
-        "SELECT sequence FROM search WHERE kind = {kind} AND value = {parameter}
+        "SELECT sequence FROM (WITH RECURSIVE block (id) AS (
+            SELECT max(block) FROM search WHERE block <= (SELECT value FROM mark WHERE name = 'searched')
+            UNION ALL
+            SELECT (SELECT max(block) FROM search WHERE block < id) FROM block WHERE id >= {from})
+            SELECT s.sequence FROM block CROSS JOIN search s ON s.block = id AND s.kind = {kind}
+            AND s.value = {parameter} AND s.sequence >= {from} AND s.sequence < {before})
          UNION ALL
-         SELECT sequence FROM message WHERE {has}
+         SELECT sequence FROM message WHERE {has} AND sequence >= {from} AND sequence < {before}
          AND sequence > (SELECT value FROM mark WHERE name = 'searched')"
     )
 }
@@ -82,7 +87,7 @@ async fn bounds(
     Ok(first.zip(last).map(|(first, last)| (first, last + 1)))
 }
 
-/// Where one call has looked at as many messages as it may.
+/// Where one call has looked at as many messages as it may, or at some more: those of a block that it has begun.
 async fn look_from(
     connection: &mut SqliteConnection,
     query: &Query<'_>,
@@ -90,30 +95,43 @@ async fn look_from(
     before: i64,
 ) -> Result<i64, StoreError> {
     let (candidates, value) = match query.key {
-        Some(key) => (found_by(key, "?3"), key.value()),
+        Some(key) => (found_by(key, "?3", "?1", "?2"), key.value()),
         None if query.quarantined => {
-            ("SELECT sequence FROM message WHERE quarantine IS NOT NULL".to_owned(), "")
+            let quarantined = "SELECT sequence FROM message WHERE quarantine IS NOT NULL
+                AND sequence >= ?1 AND sequence < ?2 ORDER BY sequence DESC";
+            (quarantined.to_owned(), "")
         }
         // All that lie there, row by row.
         None => return Ok(first.max(before - LOOKED_AT)),
     };
     let sql = format!(
-        "SELECT sequence FROM ({candidates}) WHERE sequence >= ?1 AND sequence < ?2
-         ORDER BY sequence DESC LIMIT 1 OFFSET ?4"
+        "SELECT CASE WHEN count(*) < ?4 THEN ?1 ELSE min(sequence) END
+         FROM (SELECT sequence FROM ({candidates}) LIMIT ?4)"
     );
     let query = sqlx::query_scalar(AssertSqlSafe(sql)).bind(first).bind(before).bind(value.to_owned());
-    Ok(query.bind(LOOKED_AT - 1).fetch_optional(connection).await?.unwrap_or(first))
+    Ok(query.bind(LOOKED_AT).fetch_one(connection).await?)
 }
 
 /// Everything that a person gives is bound.
 fn found<'q>(query: &Query<'q>, from: i64, before: i64) -> QueryBuilder<Sqlite> {
-    let mut sql =
-        QueryBuilder::new(concat!("WITH RECURSIVE ", read::to_destination!(), ", asked (value) AS (SELECT "));
+    let mut sql = QueryBuilder::new(concat!(
+        "WITH RECURSIVE ",
+        read::to_destination!(),
+        ", asked (value, first, before) AS (SELECT "
+    ));
     sql.push_bind(query.key.map_or("", Key::value).to_owned());
+    sql.push(", ").push_bind(from).push(", ").push_bind(before);
     sql.push(concat!(") SELECT ", read::summary_columns!(), " FROM message m WHERE m.sequence >= "));
     sql.push_bind(from).push(" AND m.sequence < ").push_bind(before);
     if let Some(key) = query.key {
-        sql.push(" AND m.sequence IN (").push(found_by(key, "(SELECT value FROM asked)")).push(")");
+        sql.push(" AND m.sequence IN (")
+            .push(found_by(
+                key,
+                "(SELECT value FROM asked)",
+                "(SELECT first FROM asked)",
+                "(SELECT before FROM asked)",
+            ))
+            .push(")");
     }
     if let Some(since) = query.since {
         sql.push(" AND m.received >= ").push_bind(since.as_microsecond());

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::journal::{
-    State,
+    Key, State,
     conformance::{self, Home, conforms, id, message, outcome},
 };
 
@@ -151,7 +151,7 @@ async fn the_database_is_as_durable_as_promised() {
     };
     assert_eq!(pragma("PRAGMA journal_mode").await, "wal");
     assert_eq!(pragma("PRAGMA synchronous").await, "2");
-    assert_eq!(pragma("PRAGMA page_size").await, "8192");
+    assert_eq!(pragma("PRAGMA page_size").await, "4096");
     assert_eq!(pragma("PRAGMA wal_autocheckpoint").await, "0");
     assert_eq!(pragma("PRAGMA auto_vacuum").await, "2");
     assert_eq!(pragma("PRAGMA application_id").await, "1414087985");
@@ -262,4 +262,30 @@ async fn p6_no_change_reads_more_than_it_changes() {
             assert!(!whole && !part, "{step}\n{sql}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn keys_are_found_before_their_block_is_written_and_while_it_is_and_afterwards() {
+    let directory = Directory::new();
+    let more = async |from: i64, to: i64| {
+        let journal = conformance::journal_of(&directory.path()).await;
+        for step in (from..to).step_by(500) {
+            let messages = (step..step + 500).map(|number| message(number, &[]));
+            journal.append_all(messages.collect()).await.unwrap();
+        }
+        for number in [0, 1, 15_000, 16_383, 16_384, to - 1] {
+            let found = journal.find(Key::ControlId(&number.to_string()), 9).await.unwrap();
+            let expected = (number < to).then_some(Sequence(number + 1));
+            assert_eq!(found.iter().map(|one| one.sequence).collect::<Vec<_>>(), Vec::from_iter(expected));
+        }
+        let behind = journal.stats().await.unwrap().search_behind;
+        journal.close().await;
+        behind
+    };
+    assert_eq!(more(0, 16_000).await, 16_000);
+    // A restart finds what waits in the messages, and takes out what was written of a block that was not finished.
+    assert_eq!(more(16_000, 17_000).await, 17_000);
+    assert_eq!(more(17_000, 17_500).await, 17_500);
+    let behind = more(17_500, 30_000).await;
+    assert!(behind < 16_384, "{behind}");
 }

@@ -1,65 +1,57 @@
 //! What changes the database: one transaction a batch, a few large statements in it.
 //!
-//! Rows with bodies go in by `VALUES` lists of 1, 2, 4 … 256 rows, so that the statements stay prepared; small
-//! rows go in, move and go out by one JSON parameter, whatever their number.
+//! New rows go in by `VALUES` lists (rows.rs); small rows move and go out by one JSON parameter, whatever their number.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, OnceLock, atomic::Ordering},
-};
+use std::{collections::HashSet, sync::atomic::Ordering};
 
-use sqlx::{AssertSqlSafe, Connection, SqliteConnection, sqlite::SqliteArguments};
+use sqlx::{Connection, SqliteConnection};
 
 use super::{
-    CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SEARCH_FEW, SEARCH_MANY, SEARCH_STEP, SqliteStore,
+    CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SqliteStore, column,
+    counters::Moves,
+    decide, keys, number,
+    rows::{Query, Rows},
+    state,
 };
-use super::{column, counters::Moves, decide, number, state};
 use crate::journal::{
-    DeliveryId, Disposition, Sequence, State,
+    DeliveryId, Disposition, Keys, NewDelivery, Sequence, State,
     rows::{json, write_orders},
     store::{Append, Change, Committed, Record, StoreError},
 };
 
-type Query<'q> = sqlx::query::Query<'q, sqlx::Sqlite, SqliteArguments>;
+static MESSAGES: Rows = Rows::new(
+    "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
+    sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec, size_bytes,
+    hash, body) VALUES ",
+    19,
+    "",
+);
 
-/// A statement over a list of rows, for every power of two of them.
-struct Rows {
-    head: &'static str,
-    columns: usize,
-    tail: &'static str,
-    sizes: [OnceLock<Arc<str>>; 9],
-}
-
-static MESSAGES: Rows = Rows {
-    head: "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
-           sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec, size_bytes,
-           hash, body) VALUES ",
-    columns: 19,
-    tail: "",
-    sizes: [const { OnceLock::new() }; 9],
-};
+static OWED: Rows = Rows::new(
+    "WITH v (destination, sequence, route, lanes, received) AS (VALUES ",
+    5,
+    ") INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+    SELECT destination, sequence, route, lanes, received, 0, 0 FROM v",
+);
 
 // The join gives each delivery its lanes and leaves out those that are not pending.
-static DELIVERIES: Rows = Rows {
-    head: "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
-           detail) AS (VALUES ",
-    columns: 12,
-    tail: ") INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
-           class, lanes, output, detail)
-           SELECT v.sequence, v.route, v.destination, v.state, v.at, v.attempts, v.first_attempt, v.revision, v.reason,
-           v.class, p.lanes, v.output, v.detail
-           FROM v CROSS JOIN pending p
-           ON p.destination = v.destination AND p.sequence = v.sequence AND p.route = v.route
-           WHERE true
-           ON CONFLICT (sequence, route, destination) DO UPDATE SET state = excluded.state, at = excluded.at,
-           attempts = excluded.attempts, first_attempt = excluded.first_attempt, revision = excluded.revision,
-           reason = excluded.reason, class = excluded.class, lanes = excluded.lanes, output = excluded.output,
-           detail = excluded.detail",
-    sizes: [const { OnceLock::new() }; 9],
-};
+static DELIVERIES: Rows = Rows::new(
+    "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
+    detail) AS (VALUES ",
+    12,
+    ") INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
+    class, lanes, output, detail)
+    SELECT v.sequence, v.route, v.destination, v.state, v.at, v.attempts, v.first_attempt, v.revision, v.reason,
+    v.class, p.lanes, v.output, v.detail
+    FROM v CROSS JOIN pending p
+    ON p.destination = v.destination AND p.sequence = v.sequence AND p.route = v.route
+    WHERE true
+    ON CONFLICT (sequence, route, destination) DO UPDATE SET state = excluded.state, at = excluded.at,
+    attempts = excluded.attempts, first_attempt = excluded.first_attempt, revision = excluded.revision,
+    reason = excluded.reason, class = excluded.class, lanes = excluded.lanes, output = excluded.output,
+    detail = excluded.detail",
+);
 
-const OWED: &str = "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value -> 3, value ->> 4, 0, 0 FROM json_each(?)";
 const PENDING_OF: &str = "SELECT p.destination, p.state, count(*) FROM json_each(?) j CROSS JOIN pending p
     ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2
     GROUP BY p.destination, p.state";
@@ -85,9 +77,15 @@ pub(super) async fn commit(
         batch.take(change).await?;
     }
     batch.flush().await?;
-    let Batch { last, answers, moves, .. } = batch;
+    let Batch { last, answers, moves, keys, .. } = batch;
+    // What is taken out of memory here is not put back when the commit fails: the journal is closed then.
+    let slice = store.unwritten.lock().slice(keys.iter().map(|(_, keys)| 5 + keys.orders.len()).sum());
+    if let Some(slice) = slice {
+        keys::write(&mut transaction, slice).await?;
+    }
     transaction.commit().await?;
     store.last.store(last, Ordering::Release);
+    store.remember(keys);
     store.counters.lock().apply(moves);
     store.unlooked_bytes.fetch_add(weight as u64, Ordering::AcqRel);
     Ok(answers)
@@ -101,6 +99,7 @@ struct Batch<'t> {
     answers: Vec<Committed>,
     moves: Moves,
     appends: Vec<(i64, Append)>,
+    keys: Vec<(i64, Keys)>,
     records: Vec<(usize, Record)>,
     named: HashSet<DeliveryId>,
 }
@@ -113,6 +112,7 @@ impl<'t> Batch<'t> {
             answers: Vec::new(),
             moves: Moves::default(),
             appends: Vec::new(),
+            keys: Vec::new(),
             records: Vec::new(),
             named: HashSet::new(),
         }
@@ -123,6 +123,7 @@ impl<'t> Batch<'t> {
             Change::Append(append) => {
                 self.last += 1;
                 self.answers.push(Committed::Appended(Sequence(self.last)));
+                self.keys.push((self.last, append.keys.clone()));
                 self.appends.push((self.last, append));
             }
             Change::Record(record) => {
@@ -164,23 +165,19 @@ impl<'t> Batch<'t> {
     }
 
     async fn append(&mut self) -> Result<(), StoreError> {
-        let appends = std::mem::take(&mut self.appends);
-        let mut owed = Vec::new();
-        for (sequence, append) in &appends {
-            if let Disposition::Routed(deliveries) = &append.disposition {
-                for delivery in deliveries {
-                    let received = append.received.as_microsecond();
-                    owed.push((&delivery.destination, sequence, &delivery.route, &delivery.lanes, received));
-                    self.moves.add(&delivery.destination, State::Ready, 1);
+        let mut appends = std::mem::take(&mut self.appends);
+        let mut owed = Vec::with_capacity(appends.len());
+        for (sequence, append) in &mut appends {
+            if let Disposition::Routed(deliveries) = &mut append.disposition {
+                for NewDelivery { route, destination, lanes } in std::mem::take(deliveries) {
+                    self.moves.add(&destination, State::Ready, 1);
+                    let (lanes, received) = (json(&lanes)?, append.received.as_microsecond());
+                    owed.push(Owed { destination, sequence: *sequence, route, lanes, received });
                 }
             }
         }
-        let owed = if owed.is_empty() { None } else { Some(json(&owed)?) };
-        MESSAGES.insert(self.connection, appends, bind_message).await?;
-        if let Some(owed) = owed {
-            sqlx::query(OWED).bind(owed).execute(&mut *self.connection).await?;
-        }
-        Ok(())
+        MESSAGES.run(self.connection, appends, bind_message).await?;
+        OWED.run(self.connection, owed, bind_owed).await
     }
 
     async fn record(&mut self) -> Result<(), StoreError> {
@@ -218,7 +215,7 @@ impl<'t> Batch<'t> {
         let ended = if ended.is_empty() { None } else { Some(json(&ended)?) };
         let failed = if failed.is_empty() { None } else { Some(json(&failed)?) };
         let records = records.into_iter().map(|(_, record)| record).collect();
-        DELIVERIES.insert(self.connection, records, bind_delivery).await?;
+        DELIVERIES.run(self.connection, records, bind_delivery).await?;
         for (sql, rows) in [(ENDED, ended), (FAILED, failed)] {
             if let Some(rows) = rows {
                 sqlx::query(sql).bind(rows).execute(&mut *self.connection).await?;
@@ -250,12 +247,8 @@ impl<'t> Batch<'t> {
     }
 }
 
-/// Checkpoints and search keys: after the answers, so that nobody waits for them who has been served.
-pub(super) async fn maintain(
-    store: &SqliteStore,
-    writer: &mut SqliteConnection,
-    idle: bool,
-) -> Result<(), StoreError> {
+/// Checkpoints: after the answers, so that nobody waits for them who has been served.
+pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection) -> Result<(), StoreError> {
     if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
         store.unlooked_bytes.store(0, Ordering::Release);
         let pages = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
@@ -269,74 +262,28 @@ pub(super) async fn maintain(
             checkpoint(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
         }
     }
-    let searched = store.searched.load(Ordering::Acquire);
-    let behind = store.last.load(Ordering::Acquire) - searched;
-    if behind >= if idle { SEARCH_FEW } else { SEARCH_MANY } {
-        let upto = searched + behind.min(SEARCH_STEP);
-        let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-        sqlx::query(SEARCH).bind(searched).bind(upto).execute(&mut *transaction).await?;
-        sqlx::query("UPDATE mark SET value = ? WHERE name = 'searched'")
-            .bind(upto)
-            .execute(&mut *transaction)
-            .await?;
-        transaction.commit().await?;
-        store.searched.store(upto, Ordering::Release);
-    }
     Ok(())
 }
 
 const HASTY: &str = "PRAGMA busy_timeout = 20";
 const PATIENT: &str = "PRAGMA busy_timeout = 10000";
 
-// Sorted, so that keys that lie together are written together.
-const SEARCH: &str = "INSERT OR IGNORE INTO search (kind, value, sequence)
-    SELECT 1, control_id, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND control_id <> ''
-    UNION ALL
-    SELECT 2, patient, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND patient <> ''
-    UNION ALL
-    SELECT 3, nhs_number, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND nhs_number <> ''
-    UNION ALL
-    SELECT 4, local_number, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND local_number <> ''
-    UNION ALL
-    SELECT 5, visit, sequence FROM message WHERE sequence > ?1 AND sequence <= ?2 AND visit <> ''
-    UNION ALL
-    SELECT 6, o.value, m.sequence FROM message m CROSS JOIN json_each(m.orders) o
-    WHERE m.sequence > ?1 AND m.sequence <= ?2 AND m.orders <> ''
-    ORDER BY 1, 2, 3";
-
 /// The length of the log in pages.
 async fn checkpoint(writer: &mut SqliteConnection, sql: &'static str) -> Result<i64, StoreError> {
     column(&sqlx::query(sql).fetch_one(writer).await?, 1)
 }
 
-impl Rows {
-    /// Inserts all rows by as few statements as powers of two allow.
-    async fn insert<T>(
-        &self,
-        connection: &mut SqliteConnection,
-        rows: Vec<T>,
-        bind: fn(Query<'_>, T) -> Query<'_>,
-    ) -> Result<(), StoreError> {
-        let mut rows = rows.into_iter();
-        while rows.len() > 0 {
-            let power = rows.len().ilog2().min(self.sizes.len() as u32 - 1);
-            let mut query = sqlx::query(AssertSqlSafe(self.sql(power)));
-            for row in rows.by_ref().take(1 << power) {
-                query = bind(query, row);
-            }
-            query.execute(&mut *connection).await?;
-        }
-        Ok(())
-    }
+/// What a message owes one destination.
+struct Owed {
+    destination: String,
+    sequence: i64,
+    route: String,
+    lanes: String,
+    received: i64,
+}
 
-    /// Made once for each power of two.
-    fn sql(&self, power: u32) -> Arc<str> {
-        let make = || {
-            let row = format!("({})", vec!["?"; self.columns].join(","));
-            [self.head, &vec![row.as_str(); 1 << power].join(","), self.tail].concat().into()
-        };
-        self.sizes.get(power as usize).map_or_else(make, |sql| sql.get_or_init(make).clone())
-    }
+fn bind_owed(query: Query<'_>, owed: Owed) -> Query<'_> {
+    query.bind(owed.destination).bind(owed.sequence).bind(owed.route).bind(owed.lanes).bind(owed.received)
 }
 
 fn bind_message(query: Query<'_>, (sequence, append): (i64, Append)) -> Query<'_> {
@@ -388,9 +335,9 @@ pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
 }
 
 #[cfg(test)]
-pub(super) const SMALL_ROWS: &[&str] = &[OWED, PENDING_OF, PENDING_EACH, ENDED, FAILED, SEARCH];
+pub(super) const SMALL_ROWS: &[&str] = &[PENDING_OF, PENDING_EACH, ENDED, FAILED];
 
 #[cfg(test)]
-pub(super) fn delivery_rows() -> Arc<str> {
+pub(super) fn delivery_rows() -> std::sync::Arc<str> {
     DELIVERIES.sql(1)
 }

@@ -44,7 +44,7 @@ CREATE TABLE message (
   orders              text     COLLATE "C" NOT NULL, -- a JSON list; empty for none
   flag                text     COLLATE "C",  -- a remark for a person
   quarantine          text     COLLATE "C",  -- why no route or parser could take it
-  codec               bigint   NOT NULL,     -- 0 plain, 1 zstd
+  codec               bigint   NOT NULL,     -- 0 plain, 1 zstd, 2 zstd with the first dictionary
   size_bytes          bigint   NOT NULL,     -- unpacked
   hash                bytea    NOT NULL,     -- SHA-256 of the unpacked bytes
   body                bytea              -- none once retention has removed it

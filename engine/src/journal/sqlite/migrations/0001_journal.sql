@@ -2,9 +2,10 @@
 PRAGMA application_id = 1414087985;
 
 -- One row a message, never changed until retention removes its body and later all of it. Times are microseconds since 1970 in UTC. The keys stand before the body, so that
--- reading them never touches the pages that a long body overflows into. AUTOINCREMENT: a sequence is never used twice.
+-- reading them never touches the pages that a long body overflows into. A sequence is never used twice: `mark` remembers the
+-- last one when retention removes messages.
 CREATE TABLE message (
-  sequence            INTEGER PRIMARY KEY AUTOINCREMENT,
+  sequence            INTEGER PRIMARY KEY,
   received            INTEGER NOT NULL,
   listener            TEXT    NOT NULL,
   peer                TEXT    NOT NULL,
@@ -19,7 +20,7 @@ CREATE TABLE message (
   orders              TEXT    NOT NULL, -- a JSON list; empty for none
   flag                TEXT,             -- a remark for a person
   quarantine          TEXT,             -- why no route or parser could take it
-  codec               INTEGER NOT NULL, -- 0 plain, 1 zstd
+  codec               INTEGER NOT NULL, -- 0 plain, 1 zstd, 2 zstd with the first dictionary
   size_bytes          INTEGER NOT NULL, -- unpacked
   hash                BLOB    NOT NULL, -- SHA-256 of the unpacked bytes
   body                BLOB              -- none once retention has removed it
@@ -65,18 +66,19 @@ CREATE UNIQUE INDEX delivery_of_message ON delivery (sequence, route, destinatio
 CREATE INDEX delivery_for_a_person ON delivery (state, sequence, destination) WHERE state IN (1, 2, 3, 6);
 
 -- What messages are found by: 1 control id, 2 patient, 3 NHS number, 4 local number, 5 visit, 6 order. Filled in sorted
--- steps behind the intake, up to `mark`.
+-- blocks behind the intake, up to `mark`: each has the messages after the block before it up to the one it is named by.
 CREATE TABLE search (
+  block    INTEGER NOT NULL,
   kind     INTEGER NOT NULL,
   value    TEXT    NOT NULL,
   sequence INTEGER NOT NULL,
-  PRIMARY KEY (kind, value, sequence)
+  PRIMARY KEY (block, kind, value, sequence)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE mark (
   name  TEXT    PRIMARY KEY,
   value INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
-INSERT INTO mark VALUES ('searched', 0);
+INSERT INTO mark VALUES ('searched', 0), ('last', 0);
 
 -- What holds for the whole journal: `paused` why nothing is delivered, `retained` when retention last removed something.
 CREATE TABLE note (

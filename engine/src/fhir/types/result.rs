@@ -2,8 +2,8 @@
 //!
 //! Sources: the v2-to-FHIR map OBX[Observation]; HL7 v2.5.1 chapter 7.4.2.
 //! Promise:  what is not of the type that it says it is stays text; nothing is rounded, and no line is lost.
-//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6; a text has it behind, for
-//!           FHIR has no other place and a value without its unit is dangerous. The lines of a text are one text.
+//! Decided:  several values of one OBX are components of it. Numbers get their unit from OBX-6; a text that is like one has it behind,
+//!           for FHIR has no other place and a value without its unit is dangerous. The lines of a text are one text.
 //!           Documents (ED, RP) are not values: the caller makes resources of them.
 
 use std::borrow::Cow;
@@ -89,8 +89,14 @@ pub fn reference_range(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     }
 }
 
-/// A value with the unit of OBX-6: beside its number, or the numbers that it is made of; behind a text, which has no other
-/// place for it.
+/// Whether a text is a number that is written in its own way (`1,000`, `<>3`): of words a unit says nothing.
+fn begins_like_a_number(text: &str) -> bool {
+    let first = text.trim_start_matches(['<', '>', '=', '~', '+', '-', '.', ' ']).bytes().next();
+    first.is_some_and(|byte| byte.is_ascii_digit()) && !text.contains('\n')
+}
+
+/// A value with the unit of OBX-6: beside its number, or the numbers that it is made of; behind a text that is like one,
+/// which has no other place for it.
 fn in_unit(mut value: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
     let Some(unit) = obx.field(6).part().map(|part| Unit::of(part, cx)) else { return value };
     match (&mut value, &unit.name) {
@@ -102,7 +108,7 @@ fn in_unit(mut value: Node, obx: Segment<'_>, cx: &Cx<'_>) -> Node {
                 }
             }
         }
-        (Node::Text(text), Some(name)) if !text.contains('\n') && !text.ends_with(name.as_str()) => {
+        (Node::Text(text), Some(name)) if begins_like_a_number(text) && !text.ends_with(name.as_str()) => {
             *text = format_smolstr!("{text} {name}");
         }
         _ => {}

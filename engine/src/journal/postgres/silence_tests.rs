@@ -51,7 +51,7 @@ async fn p2_readers_of_another_server_than_the_writers_are_refused() {
     store.pending("record", Sequence(0), 1).await.unwrap();
     relay.lead_from(relay.connections(), other.socket());
     let readers = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'tie'
-        AND pid <> (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)";
+        AND datname = current_database() AND pid NOT IN (SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted)";
     sqlx::raw_sql(readers).execute(&mut here.connect().await).await.unwrap();
     let refused = store.pending("record", Sequence(0), 1).await.unwrap_err().to_string();
     assert!(refused.contains("with another server than the one that is written to"), "{refused}");

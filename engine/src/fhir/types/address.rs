@@ -53,7 +53,7 @@ fn text(value: Value<'_>) -> Option<Node> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check_all;
+    use super::super::converter_tests::check_all;
 
     #[test]
     fn addresses() {

@@ -235,7 +235,7 @@ fn second_coding(table: &Table, row: &Row) -> Option<Node> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check_all, findings};
+    use super::super::converter_tests::{check_all, findings};
 
     #[test]
     fn codings_stand_beside_each_other_with_systems_of_their_own() {

@@ -142,7 +142,7 @@ fn sniff(bytes: &[u8]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check_all, findings, join};
+    use super::super::converter_tests::{check_all, findings, join};
 
     #[test]
     fn a_document_with_its_type() {

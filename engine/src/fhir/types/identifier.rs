@@ -410,7 +410,7 @@ pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr 
 #[cfg(test)]
 mod tests {
     use super::{
-        super::testing::{check, check_all},
+        super::converter_tests::{check, check_all},
         *,
     };
 

@@ -175,4 +175,4 @@ pub const CONVERTERS: &[Converter] = converters! {
 };
 
 #[cfg(test)]
-pub(crate) mod testing;
+pub(crate) mod converter_tests;

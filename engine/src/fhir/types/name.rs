@@ -146,7 +146,7 @@ fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Nod
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check_all;
+    use super::super::converter_tests::check_all;
 
     #[test]
     fn names_of_patients_and_practitioners() {

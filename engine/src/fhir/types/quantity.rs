@@ -239,7 +239,7 @@ fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::check_all, *};
+    use super::{super::converter_tests::check_all, *};
 
     #[test]
     fn digits_stay_as_they_were_sent() {

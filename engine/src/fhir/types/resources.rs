@@ -197,7 +197,7 @@ fn resource((resource_type, meta): &'static Kind, numbers: Vec<Node>) -> Option<
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::name_all, *};
+    use super::{super::converter_tests::name_all, *};
 
     /// Its first identifier.
     fn key(found: &Resource) -> String {

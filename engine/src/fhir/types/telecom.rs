@@ -81,7 +81,7 @@ fn listed(equipment: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::check_all;
+    use super::super::converter_tests::check_all;
 
     #[test]
     fn telephones_and_mail() {

@@ -60,7 +60,7 @@ pub(super) fn upper(text: &str) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::testing::check, *};
+    use super::{super::converter_tests::check, *};
 
     #[test]
     fn text_is_unescaped_and_clean() {

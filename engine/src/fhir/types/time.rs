@@ -119,7 +119,7 @@ fn unreadable<T>(cx: &Cx<'_>) -> Option<T> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{check_all, findings};
+    use super::super::converter_tests::{check_all, findings};
 
     #[test]
     fn times_have_the_offset_of_the_zone_and_the_precision_that_was_sent() {

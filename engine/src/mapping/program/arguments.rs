@@ -17,20 +17,16 @@ type Result<T> = std::result::Result<T, Flow>;
 impl Machine<'_> {
     pub(super) fn native(&mut self, call: &NativeCall) -> Result<Datum> {
         let mark = self.mark();
-        // The others first: they may change the variable that the function works on.
+        // In their order; but a variable that the function works on comes last, for the others may change it.
+        let is_kept = call.object.is_some() || matches!(call.arguments.first(), Some(Node::Local(_)));
         for (number, node) in call.arguments.iter().enumerate() {
-            let value = if number == 0 { Datum::Unit } else { self.value(node)? };
+            let value = if number == 0 && is_kept { Datum::Unit } else { self.value(node)? };
             self.places.push(value);
         }
         let done = match (call.arguments.first(), &call.object) {
             (Some(_), Some(place)) => self.native_of_part(call, place, mark),
             (Some(Node::Local(place)), None) => self.native_of_local(call, *place, mark),
-            (Some(node), None) => {
-                let object = self.value(node)?;
-                self.put(mark, object);
-                self.chosen(call, mark)
-            }
-            (None, _) => self.chosen(call, mark),
+            _ => self.chosen(call, mark),
         };
         self.forget(mark);
         done

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 49] = [
+const SCRIPTS: [&str; 50] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",

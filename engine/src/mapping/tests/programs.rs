@@ -34,7 +34,7 @@ const SCRIPTS: [&str; 50] = [
     "let t = \"ab\"; t += \"c\"; t += 1; t.trim(); say([t, t.len, t.to_upper(), t.sub_string(1), t[0], t[-1], t.starts_with(\"a\"), t.contains(\"bc\"), t.split(\"b\")])",
     "let a = [1, 2]; let b = a; b.push(3); say([a, b])",
     "let m = #{ p: \" x \", s: [msg], r: [\"b\"] }; m.p.trim(); m.r[0].replace(\"b\", \"c\"); let t = msg[\"PID-5\"].text.trim(); m.s[0][\"PID-5\"].text.trim(); msg[\"PID-5\"].text.trim(); say([m.p, m.r, t])",
-    "say([nth(\"x\").max(nth(\"x\") * 10), `${nth(\"y\")}`.contains(`${nth(\"y\")}`)])",
+    "say([max(nth(\"x\"), nth(\"x\") * 10), [nth(\"y\"), nth(\"y\")]])",
     // Closures.
     "say([1, 2, 3, 4].filter(|n| n % 2 == 0).map(|n| n * 10))",
     "let more = 5; say([1, 2].map(|n| n + more))",

@@ -156,13 +156,16 @@ pub fn blocks_of(bytes: usize) -> usize {
 
 /// A message with the blocks of the memory budget that it takes: they are free again when the last of it is dropped.
 pub fn counted(raw: Bytes, blocks: OwnedSemaphorePermit) -> Bytes {
-    struct Counted(Bytes, #[allow(dead_code)] OwnedSemaphorePermit); // held for its drop alone
+    struct Counted {
+        raw: Bytes,
+        _blocks: OwnedSemaphorePermit, // held for its drop alone
+    }
     impl AsRef<[u8]> for Counted {
         fn as_ref(&self) -> &[u8] {
-            &self.0
+            &self.raw
         }
     }
-    Bytes::from_owner(Counted(raw, blocks))
+    Bytes::from_owner(Counted { raw, _blocks: blocks })
 }
 
 pub fn default_longest_message() -> ByteSize {

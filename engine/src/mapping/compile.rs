@@ -142,8 +142,16 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
     if problems.iter().any(|problem| problem.severity == Severity::Error) {
         return Err(problems);
     }
+    // A mistake, too, leaves a script without a program: only what is otherwise sound is told so.
+    problems.extend(done.scripts.values().filter(|script| script.entry.is_none()).map(run_by_rhai));
     done.warnings = problems;
     Ok(done)
+}
+
+fn run_by_rhai(script: &Script) -> Problem {
+    let what = "this mapping takes longer than others: something in it is left to Rhai's own evaluator";
+    let help = "do without `try`, `this`, `Fn`, `call`, `reduce` and functions in variables";
+    Problem::warning(what).at(&script.file, 0, 0).help(help)
 }
 
 fn same_line(one: &Problem, other: &Problem) -> bool {
@@ -266,15 +274,6 @@ fn link(
             Ok(call) => {
                 let ignored = ignored.remove(&unit.name).unwrap_or_default();
                 let entry = library.entry(&unit.name, &unit.functions.inside("map"), 1);
-                if entry.is_none() {
-                    let what = "this mapping takes longer than others: something in it is left to Rhai's own evaluator";
-                    let slow = Problem::warning(what).at(unit.parts.file(), 0, 0);
-                    problems.push(
-                        slow.help(
-                            "do without `try`, `this`, `Fn`, `call`, `reduce` and functions in variables",
-                        ),
-                    );
-                }
                 let script = Script { file: unit.parts.file().to_owned(), entry, call, ignored };
                 drop(done.scripts.insert(unit.name.clone(), script));
             }

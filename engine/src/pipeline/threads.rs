@@ -3,8 +3,8 @@
 //! Promise:  P5. A slow script delays no socket, since no socket is served on these threads, and no other mapping, since
 //!           one of them is never given to a slow one. What is known to be slow runs when a processor has nothing else
 //!           to do: to everybody else the processor is idle.
-//!           One mapping after the other on the same few threads: the second finds the first one's code and tables in the
-//!           processor's caches, which makes a mapping several times as fast as on a thread that was just woken.
+//!           One mapping after the other on the same few threads: the second may find the first one's code and tables in
+//!           the processor's caches.
 //! Not here: when a script is ended (mapping).
 
 use std::{

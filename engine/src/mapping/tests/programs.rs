@@ -118,6 +118,12 @@ fn what_has_no_program_is_run_by_rhai() {
 }
 
 #[test]
+fn of_a_script_with_a_mistake_the_mistake_alone_is_told() {
+    let problems = compiled("say(twcie(1))").unwrap_err();
+    assert!(problems.contains("no function `twcie`") && !problems.contains("takes longer"), "{problems}");
+}
+
+#[test]
 fn what_is_nested_as_deep_as_it_may_be_has_room_on_the_stack() {
     let nested = format!("{}endless_deep(n + 1){}", "[".repeat(14), "]".repeat(14));
     let script = format!("fn map(msg) {{ endless_deep(1) }} fn endless_deep(n) {{ {nested} }}");

@@ -140,13 +140,12 @@ async fn drain(journal: &Journal, deliveries: i64) {
     let (mut done, mut after) = (0, Sequence(0));
     while done < deliveries {
         let page = journal.pending("record", after, 512.min((deliveries - done) as usize)).await.unwrap();
-        let ids: Vec<_> = page.into_iter().map(|one| one.id).collect();
-        after = ids.last().unwrap().sequence;
-        done += ids.len() as i64;
-        let loaded = journal.load(&ids).await.unwrap();
-        let records = loaded.into_iter().map(|one| {
-            let output = vec![Payload::FhirBundle(one.work.unwrap().entry.raw)];
-            journal.record(outcome(one.id, output))
+        after = page.last().unwrap().id.sequence;
+        done += page.len() as i64;
+        let loaded = journal.load(&page, usize::MAX).await.unwrap();
+        let records = page.into_iter().zip(loaded).map(|(pending, work)| {
+            let output = vec![Payload::FhirBundle(work.unwrap().entry.raw)];
+            journal.record(outcome(pending.id, output))
         });
         futures::future::try_join_all(records).await.unwrap();
     }

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     circuit::{Failure, Record},
     courier::{Prepare, Prepared},
-    lanes::Key,
+    hand::{Turn, Waiting},
     retry,
 };
 use crate::{
@@ -25,7 +25,7 @@ use crate::{
     connector::{
         DeliveryError, Destination, ErrorClass, GiveUp, Limit, Outbound, Payload, Policy, Receipt, Retry,
     },
-    journal::{BEING_SENT, Damage, Entry, Journal, JournalError, Outcome, Output, Pending, State, Work},
+    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State},
     metrics::Metrics,
 };
 
@@ -47,18 +47,17 @@ pub(super) struct Attempt {
     pub(super) clock: Arc<dyn Clock>,
 }
 
-/// A delivery that is to be attempted, with its bytes if the journal has them.
+/// A delivery that is to be attempted.
 pub(super) struct Owed {
-    pub(super) key: Key,
-    pub(super) pending: Pending,
-    pub(super) work: Option<Result<Work, Damage>>,
+    pub(super) turn: Turn,
+    pub(super) waiting: Waiting,
     /// What speaks against it if it is not taken now.
     pub(super) record: Record,
 }
 
 /// What came of it.
 pub(super) struct Done {
-    pub(super) key: Key,
+    pub(super) turn: Turn,
     pub(super) next: Next,
     /// What the destination answered; none if it was not asked.
     pub(super) asked: Option<Result<(), Failure>>,
@@ -111,22 +110,18 @@ impl Verdict {
 
 impl Attempt {
     pub(super) async fn run(self: Arc<Self>, owed: Owed) -> Result<Done, JournalError> {
-        let Owed { key, pending, work, record } = owed;
+        let Owed { turn, waiting: Waiting { pending, work, .. }, record } = owed;
         let work = match work {
-            Some(Ok(work)) => work,
-            Some(Err(damage)) => {
-                return self.unsent(key, &pending, Verdict::new(State::Held, damage.to_string()), "").await;
-            }
-            None => {
-                let verdict = Verdict::new(State::Held, "the journal does not have the message");
-                return self.unsent(key, &pending, verdict, "").await;
+            Ok(work) => work,
+            Err(damage) => {
+                return self.unsent(turn, &pending, Verdict::new(State::Held, damage.to_string()), "").await;
             }
         };
         if work.being_sent && !self.repeat {
             let reason = "the engine ended while it was sent; it may have been taken";
             let verdict = uncertain(State::Held, reason);
             let Output { payloads, revision } = work.output.unwrap_or_default();
-            return self.unsent_with(key, &pending, verdict, payloads, &revision).await;
+            return self.unsent_with(turn, &pending, verdict, payloads, &revision).await;
         }
         let prepared = match work.output {
             Some(output) => Prepared::Send { payloads: output.payloads, revision: output.revision },
@@ -140,28 +135,28 @@ impl Attempt {
                     }),
                     // It stays as it is in the journal; the courier ends.
                     () = self.hurry.cancelled() => {
-                        return Ok(Done { key, next: Next::Ended, asked: None, requests: 0 });
+                        return Ok(Done { turn, next: Next::Ended, asked: None, requests: 0 });
                     }
                 }
             }
         };
         match prepared {
             Prepared::Send { payloads, revision } if payloads.is_empty() => {
-                self.unsent(key, &pending, Verdict::new(State::Filtered, "nothing to send"), &revision).await
+                self.unsent(turn, &pending, Verdict::new(State::Filtered, "nothing to send"), &revision).await
             }
             Prepared::Send { payloads, revision } => {
                 let made = Made { payloads, revision, record };
-                self.send(key, &pending, &work.entry, made).await
+                self.send(turn, &pending, &work.entry, made).await
             }
             Prepared::Filtered { reason, revision } => {
-                self.unsent(key, &pending, Verdict::new(State::Filtered, reason), &revision).await
+                self.unsent(turn, &pending, Verdict::new(State::Filtered, reason), &revision).await
             }
             Prepared::Held { reason, revision } => {
-                self.unsent(key, &pending, Verdict::new(State::Held, reason), &revision).await
+                self.unsent(turn, &pending, Verdict::new(State::Held, reason), &revision).await
             }
             Prepared::Dead { reason, revision } => {
                 let state = given_up(self.prepare.policy(&pending.id).unmapped);
-                self.unsent(key, &pending, Verdict::new(state, reason), &revision).await
+                self.unsent(turn, &pending, Verdict::new(state, reason), &revision).await
             }
         }
     }
@@ -169,32 +164,33 @@ impl Attempt {
     /// Records what was decided without asking the destination.
     async fn unsent(
         &self,
-        key: Key,
+        turn: Turn,
         pending: &Pending,
         verdict: Verdict,
         revision: &str,
     ) -> Result<Done, JournalError> {
-        self.unsent_with(key, pending, verdict, Vec::new(), revision).await
+        self.unsent_with(turn, pending, verdict, Vec::new(), revision).await
     }
 
     /// The same, with what was made.
     async fn unsent_with(
         &self,
-        key: Key,
+        mut turn: Turn,
         pending: &Pending,
         verdict: Verdict,
         output: Vec<Payload>,
         revision: &str,
     ) -> Result<Done, JournalError> {
+        turn.make_room();
         let next = if verdict.state.is_end() { Next::Ended } else { Next::Waits };
         let (attempts, first) = (pending.attempts, pending.first_attempt);
         let stands = self.record(pending, verdict, attempts, first, output, revision).await?;
-        Ok(Done { key, next: next.if_it(stands), asked: None, requests: 0 })
+        Ok(Done { turn, next: next.if_it(stands), asked: None, requests: 0 })
     }
 
     async fn send(
         &self,
-        key: Key,
+        mut turn: Turn,
         pending: &Pending,
         entry: &Entry,
         made: Made,
@@ -207,7 +203,7 @@ impl Attempt {
             let first = Some(first_attempt);
             let mark = self.outcome(pending, mark, attempts, first, payloads.clone(), &revision);
             if !self.journal.record(mark).await? {
-                return Ok(Done { key, next: Next::Ended, asked: None, requests: 0 });
+                return Ok(Done { turn, next: Next::Ended, asked: None, requests: 0 });
             }
         }
         let mut taken = 0;
@@ -221,9 +217,13 @@ impl Attempt {
                 failed => {
                     let rest: Vec<Payload> = payloads.iter().skip(taken).cloned().collect();
                     let tried = Tried { attempts, first_attempt, rest, taken, revision, record };
-                    return self.failed(key, pending, failed, tried).await;
+                    return self.failed(turn, pending, failed, tried).await;
                 }
             }
+        }
+        // The outcome is written while the next one is asked, unless the next attempt might be a repeat that does harm.
+        if self.repeat {
+            turn.make_room();
         }
         let Receipt { answer, detail } =
             last.unwrap_or_else(|| Receipt { answer: String::new(), detail: None });
@@ -232,7 +232,7 @@ impl Attempt {
         let lag = self.clock.now().duration_since(pending.received);
         self.metrics.delivered_after(&self.name, lag.as_secs_f64().max(0.0));
         let requests = u32::try_from(taken).unwrap_or(u32::MAX);
-        Ok(Done { key, next: Next::Ended, asked: Some(Ok(())), requests })
+        Ok(Done { turn, next: Next::Ended, asked: Some(Ok(())), requests })
     }
 
     async fn deliver(&self, payload: &Payload, entry: &Entry) -> Sent {
@@ -263,7 +263,7 @@ impl Attempt {
 
     async fn failed(
         &self,
-        key: Key,
+        turn: Turn,
         pending: &Pending,
         sent: Sent,
         tried: Tried,
@@ -281,7 +281,7 @@ impl Attempt {
             }
             // As if it had not been tried: it stays as it is in the journal.
             Sent::Cut { .. } if tried.taken == 0 && self.repeat => {
-                return Ok(Done { key, next: tried.again(retry, None), asked: None, requests });
+                return Ok(Done { turn, next: tried.again(retry, None), asked: None, requests });
             }
             Sent::Cut { .. } => (Verdict::new(State::Retrying, "the engine stopped"), None, None),
             Sent::Failed(error) => {
@@ -299,7 +299,7 @@ impl Attempt {
         };
         let Tried { attempts, first_attempt, rest, revision, .. } = tried;
         let stands = self.record(pending, verdict, attempts, Some(first_attempt), rest, &revision).await?;
-        Ok(Done { key, next: next.if_it(stands), asked, requests })
+        Ok(Done { turn, next: next.if_it(stands), asked, requests })
     }
 
     /// Where a delivery stands after the destination did not take it.

@@ -157,6 +157,11 @@ impl Circuit {
         }
     }
 
+    /// Whether as many may be in flight as ever, when it is closed.
+    pub fn is_at_its_best(&self) -> bool {
+        self.ramp >= self.at_most
+    }
+
     /// Whether this delivery may be the probe: in doubt, any but the suspects.
     pub fn may_probe(&self, key: &Key, now: Duration) -> bool {
         self.doubt.is_none() || now >= self.next_probe || !self.suspects.contains_key(key)

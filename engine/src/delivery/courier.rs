@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     attempt::{Attempt, Done, Next, Owed},
     circuit::{Circuit, Failure, Pauses, Standing},
+    hand::{Hand, Waiting},
     lanes::{Key, Lanes, Limits},
     rate::Bucket,
     retry,
@@ -31,7 +32,7 @@ use super::{
 use crate::{
     clock::Clock,
     connector::{Destination, Payload, Policy, Rate},
-    journal::{DeliveryId, Entry, Journal, JournalError, Loaded, Tip},
+    journal::{DeliveryId, Entry, Journal, JournalError, Pending, State, Tip},
     metrics::Metrics,
 };
 
@@ -136,6 +137,7 @@ pub struct Courier {
     next_token: Option<Duration>,
     shown: watch::Sender<Standing>,
     chance: StdRng,
+    hand: Hand,
     in_flight: JoinSet<Result<Done, JournalError>>,
     /// The last reading of the journal failed: not before this again.
     read_again: Option<Instant>,
@@ -157,6 +159,9 @@ impl Courier {
         let name = name.into();
         let repeat = settings.repeat.unwrap_or_else(|| destination.repeats_are_safe());
         let at_once = settings.concurrency.min(destination.at_once()).max(1);
+        // A rate counts what is sent, and what may not be repeated waits for a person when the engine ends: of those no
+        // more are under way than are sent.
+        let hand = Hand::new(at_once, repeat && settings.rate.is_none());
         let attempt = Arc::new(Attempt {
             name: name.clone(),
             destination,
@@ -181,6 +186,7 @@ impl Courier {
             settings,
             shown: watch::Sender::new(Standing::Closed),
             chance: StdRng::from_os_rng(),
+            hand,
             in_flight: JoinSet::new(),
             read_again: None,
             tip: Tip::default(),
@@ -232,6 +238,7 @@ impl Courier {
                         self.apply(done)?;
                     }
                 }
+                () = self.hand.freed() => {}
                 changed = watch.changed() => if changed.is_err() {
                     return Err(JournalError::Closed("its last handle is gone".to_owned()));
                 },
@@ -254,6 +261,7 @@ impl Courier {
     fn look(&mut self, watch: &mut watch::Receiver<Tip>) {
         let tip = *watch.borrow_and_update();
         if tip.requeued != self.tip.requeued {
+            self.turn_back();
             self.lanes.forget(self.elapsed());
         }
         self.tip = tip;
@@ -277,54 +285,103 @@ impl Courier {
         }
     }
 
-    /// Starts what may run now, loading its bytes in one go, until nothing is free or runnable.
+    /// Starts what may run now, and loads what is next, until nothing is free or runnable.
     async fn start(&mut self) -> Result<(), JournalError> {
         if self.read_again.is_some() {
             return Ok(());
         }
         self.lanes.wake(self.elapsed());
+        if !self.is_closed() || self.closed_until().is_some() {
+            self.turn_back();
+        }
+        loop {
+            self.send();
+            if !self.load().await? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Sends what is loaded, as far as there is room for it.
+    fn send(&mut self) {
+        for _ in 0..self.free() {
+            let Some((waiting, turn)) = self.hand.send() else { return };
+            self.circuit.started();
+            let record = self.circuit.record(&turn.key);
+            self.in_flight.spawn(self.attempt.clone().run(Owed { turn, waiting, record }));
+        }
+    }
+
+    /// Nothing that waits is sent for now: another may be the one to send.
+    fn turn_back(&mut self) {
+        for key in self.hand.let_go() {
+            self.lanes.put_back(&key);
+            self.settle(0);
+        }
+    }
+
+    /// Loads what is next, in one go; says whether there was anything.
+    async fn load(&mut self) -> Result<bool, JournalError> {
+        let owed = self.pick();
+        if owed.is_empty() {
+            return Ok(false);
+        }
+        let (keys, pending): (Vec<Key>, Vec<Pending>) = owed.into_iter().unzip();
+        let loaded = match self.journal.load(&pending, self.hand.room_bytes()).await {
+            Ok(loaded) => loaded,
+            Err(error) => {
+                let due = self.elapsed() + READ_AGAIN;
+                for (key, pending) in keys.iter().zip(&pending) {
+                    self.lanes.pause(key, due, pending.attempts, pending.first_attempt);
+                    self.settle(0);
+                }
+                return self.unread(error).map(|()| false);
+            }
+        };
+        // What there was no room for is loaded another time.
+        for key in keys.iter().skip(loaded.len()) {
+            self.lanes.put_back(key);
+            self.settle(0);
+        }
+        for ((key, pending), work) in keys.into_iter().zip(pending).zip(loaded) {
+            self.hand.take(Waiting { key, pending, work });
+        }
+        Ok(true)
+    }
+
+    /// Takes what is to be loaded out of the lanes: what can go at once, and ahead of its time what was never sent.
+    fn pick(&mut self) -> Vec<(Key, Pending)> {
+        let free = self.free();
+        // A destination that recovers is not counted on.
+        let steady = self.is_closed() && self.circuit.is_at_its_best();
+        let (wanted, waiting) = (self.hand.wanted(free, steady), self.hand.waiting());
         let mut owed = Vec::new();
-        while owed.len() < self.free() {
+        while owed.len() < wanted {
             let Some(key) = self.next() else { break };
+            let ahead = waiting + owed.len() >= free;
+            if ahead && self.lanes.pending(&key).is_none_or(|pending| pending.state != State::Ready) {
+                break;
+            }
             if !self.has_token() {
                 break;
             }
             let Some(pending) = self.lanes.start(&key) else { break };
             owed.push((key, pending.clone()));
         }
-        if owed.is_empty() {
-            return Ok(());
-        }
-        let ids: Vec<DeliveryId> = owed.iter().map(|(_, pending)| pending.id.clone()).collect();
-        let loaded = match self.journal.load(&ids).await {
-            Ok(loaded) => loaded,
-            Err(error) => {
-                let due = self.elapsed() + READ_AGAIN;
-                for (key, pending) in &owed {
-                    self.lanes.pause(key, due, pending.attempts, pending.first_attempt);
-                    self.settle(0);
-                }
-                return self.unread(error);
-            }
-        };
-        let mut loaded = loaded.into_iter().peekable();
-        for (key, pending) in owed {
-            let work: Option<Loaded> = loaded.next_if(|next| next.id == pending.id);
-            self.circuit.started();
-            let record = self.circuit.record(&key);
-            let owed = Owed { key, pending, work: work.map(|loaded| loaded.work), record };
-            self.in_flight.spawn(self.attempt.clone().run(owed));
-        }
-        Ok(())
+        owed
     }
 
     /// What may run now: when the circuit is not closed, what may be its probe.
     fn next(&self) -> Option<Key> {
-        if self.circuit.standing() == Standing::Closed {
+        if self.is_closed() {
             return self.lanes.next();
         }
         let now = self.elapsed();
         self.lanes.probe(|key| self.circuit.may_probe(key, now))
+    }
+
+    fn is_closed(&self) -> bool {
+        self.circuit.standing() == Standing::Closed
     }
 
     fn has_token(&mut self) -> bool {
@@ -352,30 +409,31 @@ impl Courier {
 
     /// What came of an attempt; its outcome is already in the journal.
     fn apply(&mut self, done: Result<Result<Done, JournalError>, JoinError>) -> Result<(), JournalError> {
-        let Done { key, next, asked, requests } = match done {
+        let Done { turn, next, asked, requests } = match done {
             Ok(done) => done?,
             // A panic in a connector or mapping that got through: the engine cannot tell what state it is in.
             Err(error) => return Err(JournalError::Closed(format!("a delivery ended by a fault: {error}"))),
         };
-        let now = self.elapsed();
+        let (now, key) = (self.elapsed(), &turn.key);
+        self.hand.done(&turn);
         self.settle(requests);
         match &asked {
             None => self.circuit.unused(),
             Some(Ok(())) => self.circuit.answered(),
-            Some(Err(failure)) => self.note(&key, *failure, now),
+            Some(Err(failure)) => self.note(key, *failure, now),
         }
         match next {
             Next::Ended => {
-                self.circuit.forget(&key);
-                self.lanes.finish(&key);
+                self.circuit.forget(key);
+                self.lanes.finish(key);
             }
             Next::Waits => {
-                self.circuit.forget(&key);
-                self.lanes.stick(&key);
+                self.circuit.forget(key);
+                self.lanes.stick(key);
             }
             Next::Again { retry, attempts, first_attempt, wish } => {
                 let pause = retry::pause(&retry, attempts, wish, &mut self.chance);
-                self.lanes.pause(&key, now + pause, attempts, Some(first_attempt));
+                self.lanes.pause(key, now + pause, attempts, Some(first_attempt));
             }
         }
         Ok(())
@@ -407,8 +465,7 @@ impl Courier {
         }
         let allowed = self.circuit.allowance(self.elapsed());
         // A probe is sent beside what was already under way when the circuit opened.
-        let busy = if self.circuit.standing() == Standing::Closed { self.in_flight.len() } else { 0 };
-        allowed.saturating_sub(busy)
+        if self.is_closed() { self.hand.free(allowed) } else { allowed }
     }
 
     /// If the destination is to be left alone by configuration: how it stands, and when to look again.

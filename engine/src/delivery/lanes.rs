@@ -165,6 +165,11 @@ impl Lanes {
         fresh.find(never_failed).or_else(|| self.runnable.iter().find(|key| may(key))).cloned()
     }
 
+    /// What is known of a delivery in the window.
+    pub fn pending(&self, key: &Key) -> Option<&Pending> {
+        Some(&self.slots.get(key)?.pending)
+    }
+
     /// Marks a delivery as in flight and says what is known of it.
     pub fn start(&mut self, key: &Key) -> Option<&Pending> {
         if !self.runnable.remove(key) {
@@ -178,6 +183,21 @@ impl Lanes {
             }
         }
         Some(&slot.pending)
+    }
+
+    /// A delivery that was started does not run after all: it is as if it had not been started.
+    pub fn put_back(&mut self, key: &Key) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.doubtful {
+            return self.read_again(key);
+        }
+        slot.phase = Phase::Ready;
+        let names = slot.lanes.clone();
+        for name in &names {
+            self.update_lane(name, |lane| lane.running = false);
+        }
+        // What was put back by a person meanwhile may stand before it.
+        self.refresh_firsts(&names);
     }
 
     /// A delivery in flight has ended: its lanes go on.

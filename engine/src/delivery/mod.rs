@@ -8,6 +8,7 @@
 mod attempt;
 pub mod circuit;
 mod courier;
+mod hand;
 pub mod lanes;
 pub mod rate;
 pub mod retry;

@@ -66,6 +66,9 @@ pub enum Flaw {
     /// They are not there any more, on purpose.
     #[error("the stored bytes were removed by retention")]
     Removed,
+    /// There is no such message.
+    #[error("the message is not there")]
+    Missing,
 }
 
 impl Codec {

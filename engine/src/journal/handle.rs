@@ -16,8 +16,8 @@ use tokio::sync::watch;
 
 use super::{
     Arrival, Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter,
-    JournalError, Key, Loaded, NewMessage, Outcome, Output, Page, Pending, Predecessors, Query, Sequence,
-    State, Stats, Summary, Tip, Work,
+    JournalError, Key, NewMessage, Outcome, Output, Page, Pending, Predecessors, Query, Sequence, State,
+    Stats, Summary, Tip, Work,
     body::{self, Body, Flaw},
     changes::{Changes, Watched},
     committer::Committer,
@@ -150,28 +150,42 @@ impl Journal {
         Ok(self.store.pending(destination, after, limit).await?)
     }
 
-    /// The bytes of deliveries, in the order asked for; one whose message does not exist is left out.
+    /// The bytes of unfinished deliveries, which are given in the order of their messages: of the first ones, as many as
+    /// come with messages of so many bytes together, but of one at least.
     ///
     /// # Errors
     /// `Read`. Damage is told for each delivery.
-    pub async fn load(&self, ids: &[DeliveryId]) -> Result<Vec<Loaded>, JournalError> {
-        let mut sequences: Vec<_> = ids.iter().map(|id| id.sequence).collect();
-        sequences.sort_unstable();
+    pub async fn load(
+        &self,
+        pending: &[Pending],
+        most_bytes: usize,
+    ) -> Result<Vec<Result<Work, Damage>>, JournalError> {
+        let mut sequences: Vec<_> = pending.iter().map(|pending| pending.id.sequence).collect();
         sequences.dedup();
-        let (entries, outputs) = tokio::try_join!(self.entries(&sequences), async {
-            self.store.outputs(ids).await.map_err(JournalError::from)
-        })?;
+        // What was never tried has no output yet.
+        let tried = pending.iter().filter(|pending| pending.state == State::Retrying);
+        let tried: Vec<DeliveryId> = tried.map(|pending| pending.id.clone()).collect();
+        let (entries, outputs) =
+            tokio::try_join!(self.entries(&sequences, most_bytes), self.outputs(&tried))?;
         let mut outputs: BTreeMap<DeliveryId, StoredDelivery> =
             outputs.into_iter().map(|output| (output.id.clone(), output)).collect();
-        let load = |id: &DeliveryId| {
-            let entry = entries.get(&id.sequence)?.clone();
-            let output = outputs.remove(id).filter(|output| output.state == State::Retrying);
+        let load = |pending: &Pending| {
+            let entry = entries.get(&pending.id.sequence)?.clone();
+            let output = outputs.remove(&pending.id).filter(|output| output.state == State::Retrying);
             let being_sent = output.as_ref().is_some_and(|output| output.reason == BEING_SENT);
-            let work = entry
-                .and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)?, being_sent }));
-            Some(Loaded { id: id.clone(), work })
+            Some(
+                entry
+                    .and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)?, being_sent })),
+            )
         };
-        Ok(ids.iter().filter_map(load).collect())
+        Ok(pending.iter().map_while(load).collect())
+    }
+
+    async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, JournalError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.store.outputs(ids).await?)
     }
 
     /// Messages by their sequence. When they cannot be read together they are read one by one: one that cannot be read
@@ -179,17 +193,23 @@ impl Journal {
     async fn entries(
         &self,
         sequences: &[Sequence],
+        most_bytes: usize,
     ) -> Result<BTreeMap<Sequence, Result<Entry, Damage>>, JournalError> {
-        let together = match self.store.messages(sequences).await {
-            Ok(stored) => {
-                return Ok(stored.into_iter().map(|one| (one.summary.sequence, entry(one))).collect());
-            }
+        let together = match self.store.messages(sequences, most_bytes).await {
+            Ok(stored) => return Ok(of_all(sequences, stored, most_bytes)),
             Err(error) => error,
         };
         let mut entries = BTreeMap::new();
+        let mut bytes = 0;
         for sequence in sequences {
-            match self.store.messages(&[*sequence]).await {
-                Ok(stored) => entries.extend(stored.into_iter().map(|one| (*sequence, entry(one)))),
+            if bytes > most_bytes {
+                break;
+            }
+            match self.store.messages(&[*sequence], most_bytes).await {
+                Ok(stored) => {
+                    bytes += stored.iter().map(|one| one.summary.size_bytes).sum::<usize>();
+                    entries.extend(of_all(&[*sequence], stored, most_bytes));
+                }
                 Err(error) if error.is_of_the_data() => {
                     let damage = Damage { sequence: *sequence, flaw: Flaw::Unreadable };
                     entries.insert(*sequence, Err(damage));
@@ -214,7 +234,7 @@ impl Journal {
     /// # Errors
     /// `Read`, `Damaged`.
     pub async fn body(&self, sequence: Sequence) -> Result<Option<Bytes>, JournalError> {
-        let stored = self.store.messages(&[sequence]).await?.into_iter().next();
+        let stored = self.store.messages(&[sequence], usize::MAX).await?.into_iter().next();
         stored.map(|stored| Ok(entry(stored)?.raw)).transpose()
     }
 
@@ -466,6 +486,22 @@ fn sound(disposition: Disposition) -> Disposition {
         }
         quarantined => quarantined,
     }
+}
+
+/// What the store gave of messages that it was asked for; what it had no room for is left out.
+fn of_all(
+    asked: &[Sequence],
+    stored: Vec<Stored>,
+    most_bytes: usize,
+) -> BTreeMap<Sequence, Result<Entry, Damage>> {
+    let bytes: usize = stored.iter().map(|one| one.summary.size_bytes).sum();
+    let mut all: BTreeMap<_, _> = stored.into_iter().map(|one| (one.summary.sequence, entry(one))).collect();
+    let last = all.last_key_value().map(|(last, _)| *last).filter(|_| bytes > most_bytes);
+    for sequence in asked.iter().filter(|sequence| last.is_none_or(|last| **sequence < last)) {
+        let missing = Err(Damage { sequence: *sequence, flaw: Flaw::Missing });
+        all.entry(*sequence).or_insert(missing);
+    }
+    all
 }
 
 fn entry(stored: Stored) -> Result<Entry, Damage> {

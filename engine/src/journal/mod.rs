@@ -37,8 +37,8 @@ pub use handle::{BEING_SENT, Journal, NEWEST, PAUSED};
 pub use identifiers::{Identifiers, StartError};
 pub use location::{Location, OpenError};
 pub use readings::{
-    Aged, Arrival, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Loaded, Output,
-    Page, Predecessors, Query, Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,
+    Aged, Arrival, Audit, Count, Damage, Decision, DeliveryRecord, Exchange, Filter, Key, Output, Page,
+    Predecessors, Query, Requeue, Requeued, Stats, Summary, Tip, Waiting, WaitingList, Work,
 };
 
 pub use retention::{Ages, Retention};

@@ -20,15 +20,6 @@ pub struct Tip {
     pub requeued: u64,
 }
 
-/// A delivery with what it needs to be attempted.
-#[derive(Debug, Clone)]
-pub struct Loaded {
-    /// Which delivery.
-    pub id: DeliveryId,
-    /// The bytes, or what is damaged of them. Damage is for a person: nothing will heal it.
-    pub work: Result<Work, Damage>,
-}
-
 /// The bytes of a delivery.
 #[derive(Debug, Clone)]
 pub struct Work {
@@ -62,6 +53,7 @@ pub struct Damage {
 fn told(flaw: Flaw) -> String {
     match flaw {
         Flaw::Removed => " has no bytes any more: retention has removed them".to_owned(),
+        Flaw::Missing => " is not in the journal".to_owned(),
         Flaw::Unreadable | Flaw::Altered => format!(" in the journal is damaged: {flaw}"),
     }
 }

@@ -233,8 +233,9 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Pending>, StoreError>;
 
-    /// Messages with their bytes, in any order; one that does not exist is left out.
-    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError>;
+    /// Messages with their bytes, in any order; one that does not exist is left out. Of the lowest sequences, as many as
+    /// have so many bytes together and the one with which they are more.
+    async fn messages(&self, sequences: &[Sequence], most_bytes: usize) -> Result<Vec<Stored>, StoreError>;
 
     /// What is known of deliveries that have ended or failed, in any order; others are left out.
     async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError>;

@@ -42,6 +42,12 @@ pub(crate) enum Hindrance {
     Gate(Arc<Semaphore>),
 }
 
+impl Hindered {
+    pub fn commits(&self) -> usize {
+        self.commits.load(Ordering::SeqCst)
+    }
+}
+
 #[async_trait]
 impl Store for Hindered {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
@@ -113,8 +119,8 @@ impl Store for Hindered {
         self.inner.pending(to, after, limit).await
     }
 
-    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError> {
-        self.inner.messages(sequences).await
+    async fn messages(&self, sequences: &[Sequence], most_bytes: usize) -> Result<Vec<Stored>, StoreError> {
+        self.inner.messages(sequences, most_bytes).await
     }
 
     async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError> {

@@ -207,12 +207,19 @@ impl Disk {
             .filter(move |(id, one)| id.destination == destination && !one.record.state.is_end())
     }
 
-    pub fn messages(&self, sequences: &[Sequence]) -> Vec<Stored> {
+    pub fn messages(&self, sequences: &[Sequence], most_bytes: usize) -> Vec<Stored> {
         let stored = |message: &Message| Stored {
             summary: message.summary.clone(),
             body: message.body.clone().ok_or(Flaw::Removed),
         };
-        sequences.iter().filter_map(|sequence| self.messages.get(sequence).map(stored)).collect()
+        let mut bytes = 0;
+        let found = sequences.iter().filter_map(|sequence| self.messages.get(sequence).map(stored));
+        let within = |one: &Stored| {
+            let before = bytes;
+            bytes += one.summary.size_bytes;
+            before <= most_bytes
+        };
+        found.take_while(within).collect()
     }
 
     pub fn outputs(&self, ids: &[DeliveryId]) -> Vec<StoredDelivery> {

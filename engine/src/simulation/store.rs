@@ -107,8 +107,9 @@ impl Store for SimulatedStore {
         self.read(format!("what {to} is owed"), |disk| disk.pending(to, after, limit)).await
     }
 
-    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError> {
-        Ok(self.disk.lock().messages(sequences))
+    async fn messages(&self, sequences: &[Sequence], most_bytes: usize) -> Result<Vec<Stored>, StoreError> {
+        let first = sequences.first().map_or(0, |sequence| sequence.0);
+        self.read(format!("messages from {first}"), |disk| disk.messages(sequences, most_bytes)).await
     }
 
     async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError> {

@@ -16,7 +16,11 @@ use std::{
 use bytes::Bytes;
 use jiff::Timestamp;
 use rand::Rng;
-use tokio::{sync::watch, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use super::*;
 use crate::{
@@ -56,6 +60,9 @@ struct Receiver {
     seen: Mutex<HashMap<String, u32>>,
     taken: watch::Sender<Vec<String>>,
     safe: bool,
+    /// How many it is asked for now, and the most that it ever was.
+    asked: AtomicUsize,
+    most: AtomicUsize,
 }
 
 impl Receiver {
@@ -65,6 +72,8 @@ impl Receiver {
             seen: Mutex::default(),
             taken: watch::Sender::default(),
             safe,
+            asked: AtomicUsize::new(0),
+            most: AtomicUsize::new(0),
         })
     }
 
@@ -89,6 +98,15 @@ impl Receiver {
     }
 }
 
+/// A request, until it is answered or cut off.
+struct Asked<'a>(&'a AtomicUsize);
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 #[async_trait]
 impl Destination for Receiver {
     async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError> {
@@ -100,6 +118,8 @@ impl Destination for Receiver {
             *count
         };
         let decide = self.decide.lock().unwrap().clone();
+        self.most.fetch_max(self.asked.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
+        let _asked = Asked(&self.asked);
         match decide(&id, attempt) {
             Take => {
                 // Others get their turn in between, as over a network.

@@ -47,6 +47,32 @@ async fn p5_one_poisoned_patient_does_not_hold_up_the_others() {
     assert_eq!(receiver.seen.lock().unwrap().keys().filter(|id| id.starts_with("poison")).count(), 1);
 }
 
+/// While the disk takes its time over one outcome, others are asked for: all their outcomes are written together.
+#[tokio::test]
+async fn outcomes_are_written_together_while_no_more_are_asked_for_than_may_be() {
+    let (directory, gate) = (tempfile::tempdir().unwrap(), Arc::new(Semaphore::new(1000)));
+    let (journal, store) = hindered(&directory, Hindrance::Gate(gate.clone())).await;
+    let mut world = World { journal, ..World::new(QUICK).await };
+    world.settings.concurrency = 3;
+    for n in 0..100 {
+        world.append("record", &format!("m{n}"), &[&format!("p{n}")]).await;
+    }
+    let second = world.append("record", "p0-second", &["p0"]).await;
+    gate.forget_permits(usize::MAX);
+    let before = store.commits();
+    let receiver = Receiver::new(true, |_, _| Take);
+    let running = world.start("record", &receiver);
+    receiver.taken(100).await;
+    assert_eq!(receiver.attempts("p0-second"), 0, "its lane waits for the outcome before it");
+    gate.add_permits(1000);
+    world.stands(second, State::Delivered).await;
+    assert_eq!(receiver.taken(101).await.last().unwrap(), "p0-second");
+    assert_eq!(receiver.most.load(Ordering::Relaxed), 3);
+    let commits = store.commits() - before;
+    assert!(commits <= 4, "{commits} commits for 101 outcomes");
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn in_a_maintenance_window_everything_waits_quietly_and_goes_on_in_order() {
     let mut world = World::new(QUICK).await;

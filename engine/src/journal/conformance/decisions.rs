@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::{Home, at, id, journal, message, outcome, over, replay};
+use super::{Home, at, id, journal, load, message, outcome, over, replay};
 use crate::{
     connector::ErrorClass,
     journal::{
@@ -42,9 +42,9 @@ pub(crate) async fn a_release_sends_on_what_was_made_and_touches_nothing_else(ho
     let states: Vec<_> = pending.iter().map(|one| (one.state, one.attempts)).collect();
     use State::{Ready, Retrying};
     assert_eq!(states, [(Ready, 0), (Retrying, 3), (Retrying, 0), (Retrying, 0)]);
-    let loaded = journal.load(&ids[2..4]).await.unwrap();
+    let loaded = load(&journal, &ids[2..4]).await.unwrap();
     for (loaded, id) in loaded.into_iter().zip(&ids[2..4]) {
-        let output = loaded.work.unwrap().output.expect("what was made is sent again");
+        let output = loaded.unwrap().output.expect("what was made is sent again");
         assert_eq!(output.payloads, outcome(id, State::Parked, 3).output);
     }
     let audit = journal.audit(9).await.unwrap();
@@ -197,7 +197,7 @@ pub(crate) async fn h4_what_is_being_sent_is_known_as_such(home: &dyn Home) {
     let id = id(sequence, "adt", "record");
     let mark = Outcome { reason: BEING_SENT.to_owned(), ..outcome(&id, State::Retrying, 1) };
     let being_sent = async |journal: &Journal| {
-        let work = journal.load(std::slice::from_ref(&id)).await.unwrap().remove(0).work.unwrap();
+        let work = load(journal, std::slice::from_ref(&id)).await.unwrap().remove(0).unwrap();
         (work.being_sent, work.output.is_some())
     };
     assert_eq!(being_sent(&journal).await, (false, false));

@@ -35,8 +35,8 @@ pub(crate) use searching::{
 };
 
 use super::{
-    Count, DeliveryId, Disposition, Filter, Identifiers, Journal, JournalError, Keys, NewDelivery,
-    NewMessage, Outcome, Pending, Requeue, Sequence, State, store::Store,
+    Count, Damage, DeliveryId, Disposition, Filter, Identifiers, Journal, JournalError, Keys, NewDelivery,
+    NewMessage, Outcome, Pending, Requeue, Sequence, State, Work, body::Flaw, store::Store,
 };
 use crate::{
     connector::{ErrorClass, Payload},
@@ -159,8 +159,8 @@ pub(crate) async fn p1_what_was_appended_is_there_after_a_reopen(home: &dyn Home
     );
     assert_eq!(journal.pending("archive", Sequence(0), 10).await.unwrap().len(), 1);
     assert_eq!(journal.pending("nobody", Sequence(0), 10).await.unwrap(), []);
-    let loaded = journal.load(&[pending[0].id.clone()]).await.unwrap();
-    let work = loaded[0].work.clone().unwrap();
+    let loaded = load(&journal, &[pending[0].id.clone()]).await.unwrap();
+    let work = loaded[0].clone().unwrap();
     assert_eq!((work.entry.raw, work.entry.control_id.as_str()), (new.raw.clone(), "7"));
     assert_eq!((work.entry.received, work.entry.listener.as_str()), (new.received, "hospital"));
     assert_eq!(work.output, None);
@@ -173,6 +173,43 @@ pub(crate) async fn p1_what_was_appended_is_there_after_a_reopen(home: &dyn Home
     assert_eq!(journal.body(second).await.unwrap().unwrap(), Bytes::from_static(b"\0junk\xff"));
     assert!(journal.body(Sequence(99)).await.unwrap().is_none());
     assert_eq!(journal.stats().await.unwrap().quarantined, 1);
+}
+
+/// The bytes of deliveries that were tried before.
+pub(crate) async fn load(
+    journal: &Journal,
+    ids: &[DeliveryId],
+) -> Result<Vec<Result<Work, Damage>>, JournalError> {
+    let tried = ids.iter().map(|id| Pending {
+        id: id.clone(),
+        lanes: Vec::new(),
+        received: at(0),
+        state: State::Retrying,
+        attempts: 1,
+        first_attempt: None,
+    });
+    journal.load(&tried.collect::<Vec<_>>(), usize::MAX).await
+}
+
+pub(crate) async fn p6_so_much_is_loaded_as_there_is_room_for(home: &dyn Home) {
+    let journal = journal(home).await;
+    for number in 0..6 {
+        journal.append(message(number, &[("adt", "record")])).await.unwrap();
+    }
+    let mut pending = journal.pending("record", Sequence(0), 10).await.unwrap();
+    let size = journal.message(pending[0].id.sequence).await.unwrap().unwrap().size_bytes;
+    let loaded = async |pending: &[Pending], bytes| {
+        let loaded = journal.load(pending, bytes).await.unwrap();
+        loaded.into_iter().map(|one| one.map(|work| work.entry.sequence.0)).collect::<Vec<_>>()
+    };
+    assert_eq!(loaded(&pending, 0).await, [Ok(1)], "one at least");
+    assert_eq!(loaded(&pending, 2 * size).await, [Ok(1), Ok(2), Ok(3)], "and the one with which it is more");
+    assert_eq!(loaded(&pending, 6 * size).await.len(), 6);
+    pending[1].id.sequence = Sequence(1);
+    pending[5].id.sequence = Sequence(99);
+    let missing = Err(Damage { sequence: Sequence(99), flaw: Flaw::Missing });
+    let all = loaded(&pending, 6 * size).await;
+    assert_eq!(all, [Ok(1), Ok(1), Ok(3), Ok(4), Ok(5), missing]);
 }
 
 pub(crate) async fn sequences_rise_in_the_order_of_arrival_and_go_on_after_a_reopen(home: &dyn Home) {
@@ -209,8 +246,8 @@ pub(crate) async fn a_group_answers_everybody_who_waits(home: &dyn Home) {
         let journal = journal.clone();
         tokio::spawn(async move {
             let sequence = journal.append(message(number, &[("adt", "record")])).await.unwrap();
-            let entry = journal.load(&[id(sequence, "adt", "record")]).await.unwrap();
-            assert_eq!(entry[0].work.as_ref().unwrap().entry.control_id, number.to_string());
+            let entry = load(&journal, &[id(sequence, "adt", "record")]).await.unwrap();
+            assert_eq!(entry[0].as_ref().unwrap().entry.control_id, number.to_string());
             if number % 2 == 0 {
                 let outcome = outcome(&id(sequence, "adt", "record"), State::Delivered, 1);
                 journal.record(outcome).await.unwrap();
@@ -238,10 +275,9 @@ pub(crate) async fn an_outcome_takes_the_place_of_what_was_pending(home: &dyn Ho
     let pending = journal.pending("record", Sequence(0), 10).await.unwrap();
     assert_eq!((pending[0].state, pending[1].state), (State::Retrying, State::Held));
     assert_eq!((pending[0].attempts, pending[0].first_attempt), (1, Some(at(1000))));
-    let loaded = journal.load(&[audit.clone(), adt.clone()]).await.unwrap();
-    assert_eq!(loaded[0].id, audit, "in the order asked for");
-    assert_eq!(loaded[0].work.as_ref().unwrap().output, None, "what is held is mapped anew");
-    let output = loaded[1].work.as_ref().unwrap().output.clone().unwrap();
+    let loaded = load(&journal, &[audit.clone(), adt.clone()]).await.unwrap();
+    assert_eq!(loaded[0].as_ref().unwrap().output, None, "what is held is mapped anew");
+    let output = loaded[1].as_ref().unwrap().output.clone().unwrap();
     assert_eq!((output.payloads, output.revision.as_str()), (outcome(&adt, State::Retrying, 1).output, "r1"));
 
     journal.record(outcome(&adt, State::Delivered, 2)).await.unwrap();
@@ -416,9 +452,9 @@ pub(crate) async fn p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other
     home.damage(ids[1].sequence).await;
 
     let journal = self::journal(home).await;
-    let loaded = journal.load(&ids).await.unwrap();
-    assert!(loaded[0].work.is_ok() && loaded[2].work.is_ok());
-    let damage = loaded[1].work.as_ref().unwrap_err();
+    let loaded = load(&journal, &ids).await.unwrap();
+    assert!(loaded[0].is_ok() && loaded[2].is_ok());
+    let damage = loaded[1].as_ref().unwrap_err();
     assert_eq!(damage.sequence, ids[1].sequence);
     assert!(damage.to_string().starts_with("message 2 in the journal is damaged: "), "{damage}");
     let read = journal.body(ids[1].sequence).await;
@@ -476,6 +512,7 @@ macro_rules! conforms {
         test!(a_paused_journal_stays_so_until_a_person_resumes_it);
         test!(counts_follow_every_change_and_survive_a_reopen);
         test!(p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other);
+        test!(p6_so_much_is_loaded_as_there_is_room_for);
         test!(a_closed_journal_says_so);
 
         proptest::proptest! {

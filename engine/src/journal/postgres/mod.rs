@@ -235,8 +235,8 @@ impl Store for PostgresStore {
         read!(self.road, read::pending, destination, after, limit)
     }
 
-    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError> {
-        read!(self.road, read::messages, sequences)
+    async fn messages(&self, sequences: &[Sequence], most_bytes: usize) -> Result<Vec<Stored>, StoreError> {
+        read!(self.road, read::messages, sequences, most_bytes)
     }
 
     async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError> {

@@ -45,12 +45,19 @@ pub(super) async fn pending(
 pub(super) async fn messages(
     connection: &mut PgConnection,
     sequences: &[Sequence],
+    most_bytes: usize,
 ) -> Result<Vec<Stored>, StoreError> {
-    const MESSAGES: &str =
-        concat!("SELECT ", stored_columns!(), " FROM message m WHERE m.sequence = ANY($1)");
+    const MESSAGES: &str = concat!(
+        "WITH wanted AS MATERIALIZED (
+            SELECT sequence, sum(size_bytes) OVER (ORDER BY sequence) - size_bytes AS before
+            FROM message WHERE sequence = ANY($1))
+        SELECT ",
+        stored_columns!(),
+        " FROM wanted w JOIN message m ON m.sequence = w.sequence WHERE w.before <= $2"
+    );
     let sequences: Vec<i64> = sequences.iter().map(|sequence| sequence.0).collect();
-    let rows = sqlx::query(MESSAGES).bind(sequences).fetch_all(connection).await?;
-    rows.iter().map(rows::stored).collect()
+    let query = sqlx::query(MESSAGES).bind(sequences).bind(many(most_bytes));
+    query.fetch_all(connection).await?.iter().map(rows::stored).collect()
 }
 
 pub(super) async fn outputs(

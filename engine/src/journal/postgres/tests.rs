@@ -7,7 +7,7 @@ use sqlx::{ConnectOptions, Row, postgres::PgConnectOptions};
 use super::*;
 use crate::journal::{
     Journal, JournalError, State,
-    conformance::{self, Home, conforms, id, message, outcome},
+    conformance::{self, Home, conforms, id, load, message, outcome},
     store::Record,
 };
 
@@ -400,11 +400,11 @@ async fn p1_only_what_the_server_calls_damaged_is() {
         );
         sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut database.connect().await).await.unwrap();
         let loaded =
-            journal.load(&[id(Sequence(1), "adt", "record"), id(Sequence(2), "adt", "record")]).await;
+            load(&journal, &[id(Sequence(1), "adt", "record"), id(Sequence(2), "adt", "record")]).await;
         match loaded {
             Ok(loaded) => {
                 assert!(damaged, "{code} is no fault of the message");
-                assert_eq!(loaded.iter().map(|one| one.work.is_ok()).collect::<Vec<_>>(), [false, true]);
+                assert_eq!(loaded.iter().map(|one| one.is_ok()).collect::<Vec<_>>(), [false, true]);
             }
             Err(error) => assert!(!damaged && error.to_string().contains(code), "{code}: {error}"),
         }

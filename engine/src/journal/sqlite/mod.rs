@@ -157,8 +157,8 @@ impl Store for SqliteStore {
         read::pending(&self.readers, destination, after, limit).await
     }
 
-    async fn messages(&self, sequences: &[Sequence]) -> Result<Vec<Stored>, StoreError> {
-        read::messages(&self.readers, sequences).await
+    async fn messages(&self, sequences: &[Sequence], most_bytes: usize) -> Result<Vec<Stored>, StoreError> {
+        read::messages(&self.readers, sequences, most_bytes).await
     }
 
     async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, StoreError> {

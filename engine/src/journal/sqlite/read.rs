@@ -74,14 +74,18 @@ pub(super) async fn pending(
 pub(super) async fn messages(
     readers: &SqlitePool,
     sequences: &[Sequence],
+    most_bytes: usize,
 ) -> Result<Vec<Stored>, StoreError> {
     const MESSAGES: &str = concat!(
-        "SELECT ",
+        "WITH wanted AS MATERIALIZED (
+            SELECT m.sequence, sum(m.size_bytes) OVER (ORDER BY m.sequence) - m.size_bytes AS before
+            FROM json_each(?) j CROSS JOIN message m ON m.sequence = j.value)
+        SELECT ",
         stored_columns!(),
-        " FROM json_each(?) j CROSS JOIN message m ON m.sequence = j.value"
+        " FROM wanted w CROSS JOIN message m ON m.sequence = w.sequence WHERE w.before <= ?"
     );
-    let rows = sqlx::query(MESSAGES).bind(json(sequences)?).fetch_all(readers).await?;
-    rows.iter().map(rows::stored).collect()
+    let query = sqlx::query(MESSAGES).bind(json(sequences)?).bind(many(most_bytes));
+    query.fetch_all(readers).await?.iter().map(rows::stored).collect()
 }
 
 pub(super) async fn outputs(

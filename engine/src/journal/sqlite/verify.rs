@@ -113,12 +113,12 @@ async fn places(readers: &SqlitePool, after: (i64, i64)) -> Result<Vec<(i64, i64
 /// Together if that goes well, one by one if not.
 async fn look_at_messages(readers: &SqlitePool, sequences: &[Sequence], report: &mut Report) {
     report.messages += sequences.len() as u64;
-    let found = match read::messages(readers, sequences).await {
+    let found = match read::messages(readers, sequences, usize::MAX).await {
         Ok(found) => found,
         Err(_) => {
             let mut found = Vec::new();
             for sequence in sequences {
-                match read::messages(readers, &[*sequence]).await {
+                match read::messages(readers, &[*sequence], usize::MAX).await {
                     Ok(one) => found.extend(one),
                     Err(error) => report.message(*sequence, error.to_string()),
                 }

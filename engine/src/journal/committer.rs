@@ -16,8 +16,9 @@ use tokio::{
 };
 
 use super::{
-    JournalError, Sequence, Tip,
+    Entry, JournalError, Sequence, Tip,
     company::{self, Company},
+    recent::Recent,
     store::{Change, Committed, Prune, Pruned, Store},
 };
 use crate::metrics::Metrics;
@@ -67,6 +68,8 @@ enum Chore {
 /// Somebody who wants to know, and the bytes that are theirs until then.
 struct Waiting {
     answer: Answer,
+    /// The message, if it is to be delivered when it is durable.
+    arrived: Option<Entry>,
     _bytes: OwnedSemaphorePermit,
 }
 
@@ -74,6 +77,7 @@ struct Task {
     store: Arc<dyn Store>,
     requests: mpsc::Receiver<Request>,
     metrics: Arc<Metrics>,
+    recent: Arc<Recent>,
     tip: watch::Sender<Tip>,
     company: Company,
     door: Door,
@@ -86,31 +90,38 @@ struct Door {
 }
 
 impl Committer {
-    pub(super) fn start(store: Arc<dyn Store>, tip: Tip, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn start(store: Arc<dyn Store>, tip: Tip, recent: Arc<Recent>, metrics: Arc<Metrics>) -> Self {
         let (requests, received) = mpsc::channel(QUEUE);
         let (tip_sender, tip) = watch::channel(tip);
         let (closed_sender, closed) = watch::channel(None);
         let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
         let door = Door { closed: closed_sender, budget: budget.clone() };
         let company = Company::new();
-        tokio::spawn(Task { store, requests: received, metrics, tip: tip_sender, company, door }.run());
+        tokio::spawn(
+            Task { store, requests: received, metrics, recent, tip: tip_sender, company, door }.run(),
+        );
         Self { requests, budget, closed, tip }
     }
 
     /// Waits until the change is durable.
     pub(super) async fn commit(&self, change: Change) -> Result<Committed, JournalError> {
-        self.answer(self.submit(change).await?).await
+        self.answer(self.submit(change, None).await?).await
     }
 
     /// Hands a change in and returns when it has its place in the order, with the way to its answer.
-    pub(super) async fn submit(&self, change: Change) -> Result<Answered, JournalError> {
+    pub(super) async fn submit(
+        &self,
+        change: Change,
+        arrived: Option<Entry>,
+    ) -> Result<Answered, JournalError> {
         let kib = u32::try_from(change.bytes() / 1024 + 1).unwrap_or(BUDGET_KIB).min(BUDGET_KIB);
         let _bytes = match self.budget.clone().acquire_many_owned(kib).await {
             Ok(permit) => permit,
             Err(_) => return Err(self.why_closed()),
         };
         let (answer, answered) = oneshot::channel();
-        let sent = self.requests.send(Request::Change(Box::new(change), Waiting { answer, _bytes })).await;
+        let sent =
+            self.requests.send(Request::Change(Box::new(change), Waiting { answer, arrived, _bytes })).await;
         match sent {
             Ok(()) => Ok(answered),
             Err(_) => Err(self.why_closed()),
@@ -256,13 +267,14 @@ impl Task {
         self.take_along(gathered);
     }
 
-    async fn commit(&mut self, changes: Vec<Change>, waiting: Vec<Waiting>) -> Result<(), String> {
+    async fn commit(&mut self, changes: Vec<Change>, mut waiting: Vec<Waiting>) -> Result<(), String> {
         if !changes.is_empty() {
             let together = changes.len();
             let began = Instant::now();
             match self.store.commit(changes).await {
                 Ok(committed) if committed.len() == waiting.len() => {
                     self.metrics.committed(together, began.elapsed().as_secs_f64());
+                    self.keep(&committed, &mut waiting);
                     self.advance(&committed);
                     for (waiting, committed) in waiting.into_iter().zip(committed) {
                         // Whoever asked may have given up; the change is durable all the same.
@@ -302,6 +314,15 @@ impl Task {
             self.door.shut(&error.to_string());
             error.to_string()
         })
+    }
+
+    /// Before anybody hears of them: what is to be delivered is at hand then.
+    fn keep(&self, committed: &[Committed], waiting: &mut [Waiting]) {
+        let arrived = committed.iter().zip(waiting).filter_map(|(committed, waiting)| match committed {
+            Committed::Appended(sequence) => Some(Entry { sequence: *sequence, ..waiting.arrived.take()? }),
+            Committed::Recorded(_) | Committed::Requeued(_) | Committed::Noted => None,
+        });
+        self.recent.keep(arrived);
     }
 
     fn advance(&self, committed: &[Committed]) {

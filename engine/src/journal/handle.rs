@@ -4,26 +4,21 @@
 //!           verified on the way out, the same for every store.
 //! Not here: what a person decides (decisions.rs), grouping (committer.rs), storing (store.rs and the stores).
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
-use bytes::Bytes;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::{
-    Arrival, Audit, Count, Damage, DeliveryId, DeliveryRecord, Disposition, Entry, Exchange, Filter,
-    JournalError, Key, NewMessage, Outcome, Output, Page, Pending, Predecessors, Query, Sequence, State,
-    Stats, Summary, Tip, Work,
-    body::{self, Body, Flaw},
+    Arrival, Audit, Count, Damage, DeliveryRecord, Disposition, Entry, Filter, JournalError, Key, NewMessage,
+    Outcome, Page, Pending, Predecessors, Query, Sequence, State, Stats, Summary, Tip,
+    body::Body,
     changes::{Changes, Watched},
     committer::Committer,
     identifiers::{Identifiers, StartError},
     packed::Packed,
-    store::{Append, Change, Committed, Record, Store, StoreError, Stored, StoredDelivery},
+    recent::Recent,
+    store::{Append, Change, Committed, Record, Store, StoreError},
 };
 use crate::metrics::Metrics;
 
@@ -44,6 +39,7 @@ pub struct Journal {
     pub(super) committer: Committer,
     pub(super) watched: Arc<Watched>,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) recent: Arc<Recent>,
     identifiers: Identifiers,
     packed: Arc<Packed>,
     paused: Arc<watch::Sender<Option<String>>>,
@@ -62,9 +58,10 @@ impl Journal {
         identifiers.settle(&store).await?;
         let tip = Tip { last: store.last().await?, requeued: 0 };
         let paused = Arc::new(watch::Sender::new(store.note(PAUSED).await?));
-        let committer = Committer::start(store.clone(), tip, metrics.clone());
         let (watched, packed) = Default::default();
-        Ok(Self { store, committer, watched, metrics, identifiers, packed, paused })
+        let recent = Arc::new(Recent::default());
+        let committer = Committer::start(store.clone(), tip, recent.clone(), metrics.clone());
+        Ok(Self { store, committer, watched, metrics, recent, identifiers, packed, paused })
     }
 
     /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.
@@ -73,9 +70,11 @@ impl Journal {
     /// `Closed`: the message must not be acknowledged.
     pub async fn append(&self, message: NewMessage) -> Result<Sequence, JournalError> {
         let began = Instant::now();
-        let committed = self.committer.commit(self.to_append(message).await).await?;
+        let (append, arrived) = self.to_append(message).await;
+        let answered = self.committer.submit(append, arrived).await?;
+        let sequence = sequence(self.committer.answer(answered).await?)?;
         self.metrics.append_seconds(began.elapsed().as_secs_f64());
-        sequence(committed)
+        Ok(sequence)
     }
 
     /// Makes several messages durable, in their order.
@@ -86,7 +85,8 @@ impl Journal {
         let began = Instant::now();
         let mut answers = Vec::with_capacity(messages.len());
         for message in messages {
-            answers.push(self.committer.submit(self.to_append(message).await).await?);
+            let (append, arrived) = self.to_append(message).await;
+            answers.push(self.committer.submit(append, arrived).await?);
         }
         let mut sequences = Vec::with_capacity(answers.len());
         for answer in answers {
@@ -96,12 +96,20 @@ impl Journal {
         Ok(sequences)
     }
 
-    async fn to_append(&self, message: NewMessage) -> Change {
+    /// What is to be stored, and what is wanted of it at once.
+    async fn to_append(&self, message: NewMessage) -> (Change, Option<Entry>) {
         let NewMessage { received, listener, peer, raw, keys, flag, disposition } = message;
-        let body = Body::pack_async(raw).await;
         let keys = self.identifiers.of_message(keys);
+        let arrived = matches!(disposition, Disposition::Routed(_)).then(|| Entry {
+            sequence: Sequence::default(),
+            received,
+            listener: listener.clone(),
+            control_id: keys.control_id.clone(),
+            raw: raw.clone(),
+        });
+        let body = Body::pack_async(raw).await;
         let disposition = self.identifiers.of_lanes(sound(disposition));
-        Change::Append(Append { received, listener, peer, keys, flag, disposition, body })
+        (Change::Append(Append { received, listener, peer, keys, flag, disposition, body }), arrived)
     }
 
     /// Makes an outcome durable, and says whether the delivery was pending. One that is not has had its outcome, or a
@@ -148,106 +156,6 @@ impl Journal {
         limit: usize,
     ) -> Result<Vec<Pending>, JournalError> {
         Ok(self.store.pending(destination, after, limit).await?)
-    }
-
-    /// The bytes of unfinished deliveries, which are given in the order of their messages: of the first ones, as many as
-    /// come with messages of so many bytes together, but of one at least.
-    ///
-    /// # Errors
-    /// `Read`. Damage is told for each delivery.
-    pub async fn load(
-        &self,
-        pending: &[Pending],
-        most_bytes: usize,
-    ) -> Result<Vec<Result<Work, Damage>>, JournalError> {
-        let mut sequences: Vec<_> = pending.iter().map(|pending| pending.id.sequence).collect();
-        sequences.dedup();
-        // What was never tried has no output yet.
-        let tried = pending.iter().filter(|pending| pending.state == State::Retrying);
-        let tried: Vec<DeliveryId> = tried.map(|pending| pending.id.clone()).collect();
-        let (entries, outputs) =
-            tokio::try_join!(self.entries(&sequences, most_bytes), self.outputs(&tried))?;
-        let mut outputs: BTreeMap<DeliveryId, StoredDelivery> =
-            outputs.into_iter().map(|output| (output.id.clone(), output)).collect();
-        let load = |pending: &Pending| {
-            let entry = entries.get(&pending.id.sequence)?.clone();
-            let output = outputs.remove(&pending.id).filter(|output| output.state == State::Retrying);
-            let being_sent = output.as_ref().is_some_and(|output| output.reason == BEING_SENT);
-            Some(
-                entry
-                    .and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)?, being_sent })),
-            )
-        };
-        Ok(pending.iter().map_while(load).collect())
-    }
-
-    async fn outputs(&self, ids: &[DeliveryId]) -> Result<Vec<StoredDelivery>, JournalError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        Ok(self.store.outputs(ids).await?)
-    }
-
-    /// Messages by their sequence. When they cannot be read together they are read one by one: one that cannot be read
-    /// though others can is damaged, and must not hold up the others. A store that was late or away says nothing about it.
-    async fn entries(
-        &self,
-        sequences: &[Sequence],
-        most_bytes: usize,
-    ) -> Result<BTreeMap<Sequence, Result<Entry, Damage>>, JournalError> {
-        let together = match self.store.messages(sequences, most_bytes).await {
-            Ok(stored) => return Ok(of_all(sequences, stored, most_bytes)),
-            Err(error) => error,
-        };
-        let mut entries = BTreeMap::new();
-        let mut bytes = 0;
-        for sequence in sequences {
-            if bytes > most_bytes {
-                break;
-            }
-            match self.store.messages(&[*sequence], most_bytes).await {
-                Ok(stored) => {
-                    bytes += stored.iter().map(|one| one.summary.size_bytes).sum::<usize>();
-                    entries.extend(of_all(&[*sequence], stored, most_bytes));
-                }
-                Err(error) if error.is_of_the_data() => {
-                    let damage = Damage { sequence: *sequence, flaw: Flaw::Unreadable };
-                    entries.insert(*sequence, Err(damage));
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        match entries.values().any(Result::is_ok) || self.can_read(sequences).await {
-            true => Ok(entries),
-            false => Err(together.into()),
-        }
-    }
-
-    /// Whether the store can be read elsewhere: what cannot be read then is damaged, not out of reach.
-    async fn can_read(&self, sequences: &[Sequence]) -> bool {
-        let last = sequences.iter().max().copied().unwrap_or_default();
-        self.store.audit(1).await.is_ok() && self.store.summary(Sequence(last.0 + 1)).await.is_ok()
-    }
-
-    /// The exact bytes of a message.
-    ///
-    /// # Errors
-    /// `Read`, `Damaged`.
-    pub async fn body(&self, sequence: Sequence) -> Result<Option<Bytes>, JournalError> {
-        let stored = self.store.messages(&[sequence], usize::MAX).await?.into_iter().next();
-        stored.map(|stored| Ok(entry(stored)?.raw)).transpose()
-    }
-
-    /// What was sent in a delivery, and answered.
-    ///
-    /// # Errors
-    /// `Read`, `Damaged`.
-    pub async fn exchange(&self, id: &DeliveryId) -> Result<Option<Exchange>, JournalError> {
-        let found = self.store.outputs(std::slice::from_ref(id)).await?.into_iter().next();
-        let Some(mut delivery) = found else { return Ok(None) };
-        let detail = delivery.detail.take().map(|blob| unpack(&blob, id.sequence)).transpose()?;
-        let output = sent(delivery)?.map_or_else(Vec::new, |output| output.payloads);
-        Ok(Some(Exchange { output, detail }))
     }
 
     /// One message without its bytes.
@@ -486,39 +394,6 @@ fn sound(disposition: Disposition) -> Disposition {
         }
         quarantined => quarantined,
     }
-}
-
-/// What the store gave of messages that it was asked for; what it had no room for is left out.
-fn of_all(
-    asked: &[Sequence],
-    stored: Vec<Stored>,
-    most_bytes: usize,
-) -> BTreeMap<Sequence, Result<Entry, Damage>> {
-    let bytes: usize = stored.iter().map(|one| one.summary.size_bytes).sum();
-    let mut all: BTreeMap<_, _> = stored.into_iter().map(|one| (one.summary.sequence, entry(one))).collect();
-    let last = all.last_key_value().map(|(last, _)| *last).filter(|_| bytes > most_bytes);
-    for sequence in asked.iter().filter(|sequence| last.is_none_or(|last| **sequence < last)) {
-        let missing = Err(Damage { sequence: *sequence, flaw: Flaw::Missing });
-        all.entry(*sequence).or_insert(missing);
-    }
-    all
-}
-
-fn entry(stored: Stored) -> Result<Entry, Damage> {
-    let Summary { sequence, received, listener, keys, .. } = stored.summary;
-    let raw = stored.body.and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })?;
-    Ok(Entry { sequence, received, listener, control_id: keys.control_id, raw })
-}
-
-fn sent(delivery: StoredDelivery) -> Result<Option<Output>, Damage> {
-    let Some(blob) = delivery.output else { return Ok(None) };
-    let sequence = delivery.id.sequence;
-    let payloads = body::read_payloads(unpack(&blob, sequence)?).map_err(|flaw| Damage { sequence, flaw })?;
-    Ok(Some(Output { payloads, revision: delivery.revision }))
-}
-
-fn unpack(blob: &[u8], sequence: Sequence) -> Result<Bytes, Damage> {
-    Body::from_blob(blob).and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })
 }
 
 pub(super) fn mixed_up(committed: Committed) -> JournalError {

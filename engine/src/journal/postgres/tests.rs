@@ -385,10 +385,13 @@ async fn p1_only_what_the_server_calls_damaged_is() {
     let database = Database::new();
     database.execute("CREATE ROLE strict LOGIN; CREATE SCHEMA tie AUTHORIZATION strict").await;
     let strict = Settings { user: "strict".to_owned(), ..database.settings() };
-    let journal = conformance::over(Arc::new(PostgresStore::open(&strict).await.unwrap())).await;
+    let store: Arc<dyn Store> = Arc::new(PostgresStore::open(&strict).await.unwrap());
+    let journal = conformance::over(store.clone()).await;
     for number in 1..=2 {
         journal.append(message(number, &[("adt", "record")])).await.unwrap();
     }
+    // One that must read them back.
+    let journal = conformance::over(store).await;
     // The server fails as soon as the first message is looked at, and no other.
     for (code, damaged) in [("57014", false), ("53200", false), ("XX001", true), ("58030", true)] {
         let sql = format!(

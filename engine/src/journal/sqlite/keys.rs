@@ -16,7 +16,7 @@ use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     column,
-    rows::{Query, Rows},
+    script::{Rows, Script, Values},
 };
 use crate::journal::{Keys, rows::read_orders, store::StoreError};
 
@@ -147,21 +147,21 @@ fn weight(value: &str) -> usize {
     value.len() + size_of::<Found>()
 }
 
-static WRITE: Rows = Rows::new("INSERT INTO search (block, kind, value, sequence) VALUES ", 4, "");
+const WRITE: Rows = Rows { head: "INSERT INTO search (block, kind, value, sequence)", tail: "" };
 const WHOLE: &str = "UPDATE mark SET value = ? WHERE name = 'searched'";
 
 /// Writes rows within the transaction of a commit.
-pub(super) async fn write(connection: &mut SqliteConnection, slice: Slice) -> Result<(), StoreError> {
+pub(super) async fn write(script: &mut Script<'_>, slice: Slice) -> Result<(), StoreError> {
     let Slice { block, rows, ends } = slice;
-    WRITE.run(connection, rows, bind).await?;
+    script.add_rows(&WRITE, rows, bind).await?;
     if ends {
-        sqlx::query(WHOLE).bind(block).execute(connection).await?;
+        script.add_with(WHOLE, block);
     }
     Ok(())
 }
 
-fn bind(query: Query<'_>, (block, kind, value, sequence): Row) -> Query<'_> {
-    query.bind(block).bind(kind).bind(value).bind(sequence)
+fn bind(values: &mut Values<'_>, (block, kind, value, sequence): Row) {
+    values.push_bind(block).push_bind(kind).push_bind(value).push_bind(sequence);
 }
 
 /// What a start finds: rows of a block that was not finished are taken out again, and what the table has not is read

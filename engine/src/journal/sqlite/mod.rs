@@ -23,7 +23,7 @@ mod place;
 mod prune;
 mod read;
 mod repeats;
-mod rows;
+mod script;
 mod search;
 #[cfg(test)]
 mod tests;

@@ -93,6 +93,8 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     check(&mut writer, directory).await?;
     let readers = SqlitePoolOptions::new()
         .max_connections(READERS)
+        // A connection to a file is as good as it was.
+        .test_before_acquire(false)
         .connect_with(reader_options(&database))
         .await
         .map_err(failed_sql)?;
@@ -177,7 +179,7 @@ fn writer_options(database: &Path) -> SqliteConnectOptions {
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
         .busy_timeout(Duration::from_secs(10))
-        .statement_cache_capacity(256)
+        .statement_cache_capacity(512)
         .pragma("wal_autocheckpoint", "0")
         .pragma("journal_size_limit", "134217728")
         .pragma("cache_size", "-32768")

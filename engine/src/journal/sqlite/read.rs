@@ -49,22 +49,13 @@ pub(super) async fn pending(
         pending_columns!(),
         " FROM pending WHERE destination = ? AND sequence = ? AND route > ? ORDER BY route"
     );
-    let mut transaction = readers.begin().await?;
-    let page = sqlx::query(PAGE)
-        .bind(destination)
-        .bind(after.0)
-        .bind(many(limit))
-        .fetch_all(&mut *transaction)
-        .await?;
+    let page = sqlx::query(PAGE).bind(destination).bind(after.0).bind(many(limit));
+    let page = page.fetch_all(readers).await?;
     let mut found = page.iter().map(rows::pending).collect::<Result<Vec<_>, _>>()?;
+    // In a reading of its own: whatever has been put back meanwhile is read again.
     if let Some(last) = found.last().filter(|_| found.len() == limit) {
-        let rest = sqlx::query(REST)
-            .bind(destination)
-            .bind(last.id.sequence.0)
-            .bind(last.id.route.clone())
-            .fetch_all(&mut *transaction)
-            .await?;
-        for row in &rest {
+        let rest = sqlx::query(REST).bind(destination).bind(last.id.sequence.0).bind(last.id.route.clone());
+        for row in &rest.fetch_all(readers).await? {
             found.push(rows::pending(row)?);
         }
     }

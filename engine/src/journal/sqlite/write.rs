@@ -1,16 +1,17 @@
 //! What changes the database: one transaction a batch, a few large statements in it.
 //!
-//! New rows go in by `VALUES` lists (rows.rs); small rows move and go out by one JSON parameter, whatever their number.
+//! Messages and outcomes go in by `VALUES` lists (script.rs); small rows go in, move and go out by one JSON parameter,
+//! whatever their number.
 
 use std::{collections::HashSet, sync::atomic::Ordering};
 
-use sqlx::{Connection, SqliteConnection};
+use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
     CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SqliteStore, column,
     counters::Moves,
     decide, keys, number,
-    rows::{Query, Rows},
+    script::{Rows, Script, Values},
     state,
 };
 use crate::journal::{
@@ -19,27 +20,18 @@ use crate::journal::{
     store::{Append, Change, Committed, Record, StoreError},
 };
 
-static MESSAGES: Rows = Rows::new(
-    "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
+const MESSAGES: Rows = Rows {
+    head: "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
     sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec, size_bytes,
-    hash, body) VALUES ",
-    19,
-    "",
-);
-
-static OWED: Rows = Rows::new(
-    "WITH v (destination, sequence, route, lanes, received) AS (VALUES ",
-    5,
-    ") INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
-    SELECT destination, sequence, route, lanes, received, 0, 0 FROM v",
-);
+    hash, body)",
+    tail: "",
+};
 
 // The join gives each delivery its lanes and leaves out those that are not pending.
-static DELIVERIES: Rows = Rows::new(
-    "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
-    detail) AS (VALUES ",
-    12,
-    ") INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
+const DELIVERIES: Rows = Rows {
+    head: "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
+    detail) AS (",
+    tail: ") INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
     class, lanes, output, detail)
     SELECT v.sequence, v.route, v.destination, v.state, v.at, v.attempts, v.first_attempt, v.revision, v.reason,
     v.class, p.lanes, v.output, v.detail
@@ -50,12 +42,11 @@ static DELIVERIES: Rows = Rows::new(
     attempts = excluded.attempts, first_attempt = excluded.first_attempt, revision = excluded.revision,
     reason = excluded.reason, class = excluded.class, lanes = excluded.lanes, output = excluded.output,
     detail = excluded.detail",
-);
+};
 
-const PENDING_OF: &str = "SELECT p.destination, p.state, count(*) FROM json_each(?) j CROSS JOIN pending p
-    ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2
-    GROUP BY p.destination, p.state";
-const PENDING_EACH: &str = "SELECT j.key FROM json_each(?) j CROSS JOIN pending p
+const OWED: &str = "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 0, 0 FROM json_each(?)";
+const PENDING: &str = "SELECT j.value ->> 3, p.state FROM json_each(?) j CROSS JOIN pending p
     ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2";
 // The casts let every version's planner use the whole key: without them SQLite 3.40 reads all that a destination owes.
 const ENDED: &str = "DELETE FROM pending WHERE (destination, sequence, route) IN
@@ -70,20 +61,34 @@ pub(super) async fn commit(
     writer: &mut SqliteConnection,
     changes: Vec<Change>,
 ) -> Result<Vec<Committed>, StoreError> {
+    let committed = try_commit(store, writer, changes).await;
+    if committed.is_err() {
+        // It is rolled back in any case, at the latest when the file is opened again.
+        drop(sqlx::query("ROLLBACK").execute(writer).await);
+    }
+    committed
+}
+
+async fn try_commit(
+    store: &SqliteStore,
+    writer: &mut SqliteConnection,
+    changes: Vec<Change>,
+) -> Result<Vec<Committed>, StoreError> {
     let weight = changes.iter().map(Change::bytes).sum::<usize>() + COMMIT_WEIGHT_BYTES;
-    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let mut batch = Batch::new(&mut transaction, store.last.load(Ordering::Acquire));
+    let mut batch = Batch::begin(writer, store.last.load(Ordering::Acquire));
     for change in changes {
         batch.take(change).await?;
     }
     batch.flush().await?;
-    let Batch { last, answers, moves, keys, .. } = batch;
+    let Batch { mut script, last, mut answers, mut moves, keys, outcomes, .. } = batch;
     // What is taken out of memory here is not put back when the commit fails: the journal is closed then.
     let slice = store.unwritten.lock().slice(keys.iter().map(|(_, keys)| 5 + keys.orders.len()).sum());
     if let Some(slice) = slice {
-        keys::write(&mut transaction, slice).await?;
+        keys::write(&mut script, slice).await?;
     }
-    transaction.commit().await?;
+    script.add("COMMIT");
+    let pending = script.finish().await?;
+    settle(outcomes, &pending, &mut answers, &mut moves)?;
     store.last.store(last, Ordering::Release);
     store.remember(keys);
     store.counters.lock().apply(moves);
@@ -91,69 +96,99 @@ pub(super) async fn commit(
     Ok(answers)
 }
 
+/// Tells which of the outcomes were for deliveries that were pending: by where these stood.
+fn settle(
+    outcomes: Vec<Option<(String, State)>>,
+    pending: &[SqliteRow],
+    answers: &mut [Committed],
+    moves: &mut Moves,
+) -> Result<(), StoreError> {
+    for row in pending {
+        let place = usize::try_from(column::<i64>(row, 0)?).unwrap_or(usize::MAX);
+        let before = state(column(row, 1)?)?;
+        if let (Some(Some((destination, now))), Some(answer)) = (outcomes.get(place), answers.get_mut(place))
+        {
+            moves.add(destination, before, -1);
+            moves.add(destination, *now, 1);
+            *answer = Committed::Recorded(true);
+        }
+    }
+    Ok(())
+}
+
 /// One transaction in the making. Changes of one kind are gathered; a second outcome of the same delivery, or a
 /// person's decision, writes out what was gathered before it, so that the order of the changes is kept.
 struct Batch<'t> {
-    connection: &'t mut SqliteConnection,
+    script: Script<'t>,
     last: i64,
     answers: Vec<Committed>,
     moves: Moves,
     appends: Vec<(i64, Append)>,
     keys: Vec<(i64, Keys)>,
     records: Vec<(usize, Record)>,
+    /// For each answer that is to an outcome: where its delivery stands if it was pending.
+    outcomes: Vec<Option<(String, State)>>,
     named: HashSet<DeliveryId>,
 }
 
 impl<'t> Batch<'t> {
-    fn new(connection: &'t mut SqliteConnection, last: i64) -> Self {
+    fn begin(connection: &'t mut SqliteConnection, last: i64) -> Self {
+        let mut script = Script::new(connection);
+        script.add("BEGIN IMMEDIATE");
         Self {
-            connection,
+            script,
             last,
             answers: Vec::new(),
             moves: Moves::default(),
             appends: Vec::new(),
             keys: Vec::new(),
             records: Vec::new(),
+            outcomes: Vec::new(),
             named: HashSet::new(),
         }
     }
 
     async fn take(&mut self, change: Change) -> Result<(), StoreError> {
-        match change {
+        let mut outcome = None;
+        let answer = match change {
             Change::Append(append) => {
                 self.last += 1;
-                self.answers.push(Committed::Appended(Sequence(self.last)));
                 self.keys.push((self.last, append.keys.clone()));
                 self.appends.push((self.last, append));
+                Committed::Appended(Sequence(self.last))
             }
             Change::Record(record) => {
                 if self.named.contains(&record.id) {
                     self.flush().await?;
                 }
                 self.named.insert(record.id.clone());
+                outcome = Some((record.id.destination.clone(), record.state));
                 self.records.push((self.answers.len(), record));
-                self.answers.push(Committed::Recorded(true));
+                // Until it is found among those that are pending.
+                Committed::Recorded(false)
             }
             Change::Requeue(chosen) => {
                 self.flush().await?;
-                let changed = decide::requeue(self.connection, &mut self.moves, chosen).await?;
-                self.answers.push(Committed::Requeued(changed));
+                let alone = self.script.alone().await?;
+                Committed::Requeued(decide::requeue(alone, &mut self.moves, chosen).await?)
             }
             Change::Release(chosen) => {
                 self.flush().await?;
-                let changed = decide::release(self.connection, &mut self.moves, chosen).await?;
-                self.answers.push(Committed::Requeued(changed));
+                let alone = self.script.alone().await?;
+                Committed::Requeued(decide::release(alone, &mut self.moves, chosen).await?)
             }
             Change::Skip(chosen) => {
                 self.flush().await?;
-                let changed = decide::skip(self.connection, &mut self.moves, chosen).await?;
-                self.answers.push(Committed::Requeued(changed));
+                let alone = self.script.alone().await?;
+                Committed::Requeued(decide::skip(alone, &mut self.moves, chosen).await?)
             }
             Change::Note(name, value, audit) => {
-                decide::note(self.connection, name, value, audit).await?;
-                self.answers.push(Committed::Noted);
+                decide::note(self.script.alone().await?, name, value, audit).await?;
+                Committed::Noted
             }
-        }
+        };
+        self.answers.push(answer);
+        self.outcomes.push(outcome);
         Ok(())
     }
 
@@ -172,78 +207,44 @@ impl<'t> Batch<'t> {
                 for NewDelivery { route, destination, lanes } in std::mem::take(deliveries) {
                     self.moves.add(&destination, State::Ready, 1);
                     let (lanes, received) = (json(&lanes)?, append.received.as_microsecond());
-                    owed.push(Owed { destination, sequence: *sequence, route, lanes, received });
+                    owed.push((destination, *sequence, route, lanes, received));
                 }
             }
         }
-        MESSAGES.run(self.connection, appends, bind_message).await?;
-        OWED.run(self.connection, owed, bind_owed).await
+        self.script.add_rows(&MESSAGES, appends, bind_message).await?;
+        if !owed.is_empty() {
+            self.script.add_with(OWED, json(&owed)?);
+        }
+        Ok(())
     }
 
+    /// Outcomes of deliveries that are not pending change nothing; [`settle`] tells which they were.
     async fn record(&mut self) -> Result<(), StoreError> {
         let records = std::mem::take(&mut self.records);
         if records.is_empty() {
             return Ok(());
         }
-        let pending = self.pending(&records).await?;
-        let mut ended = Vec::new();
+        let mut ids = Vec::with_capacity(records.len());
+        let mut ended = Vec::with_capacity(records.len());
         let mut failed = Vec::new();
-        for ((place, record), pending) in records.iter().zip(&pending) {
-            let id = &record.id;
-            if !pending {
-                if let Some(answer) = self.answers.get_mut(*place) {
-                    *answer = Committed::Recorded(false);
-                }
-                continue;
-            }
-            self.moves.add(&id.destination, record.state, 1);
+        for (place, record) in &records {
+            let (destination, sequence, route) = key(&record.id);
+            ids.push((destination, sequence, route, place));
             if record.state.is_end() {
-                ended.push(key(id));
+                ended.push((destination, sequence, route));
             } else {
                 let first_attempt = record.first_attempt.map(|at| at.as_microsecond());
-                let (destination, sequence, route) = key(id);
-                failed.push((
-                    destination,
-                    sequence,
-                    route,
-                    number(record.state),
-                    record.attempts,
-                    first_attempt,
-                ));
+                let state = number(record.state);
+                failed.push((destination, sequence, route, state, record.attempts, first_attempt));
             }
         }
-        let ended = if ended.is_empty() { None } else { Some(json(&ended)?) };
-        let failed = if failed.is_empty() { None } else { Some(json(&failed)?) };
+        let (ids, ended, failed) = (json(&ids)?, json(&ended)?, json(&failed)?);
+        self.script.add_with(PENDING, ids);
         let records = records.into_iter().map(|(_, record)| record).collect();
-        DELIVERIES.run(self.connection, records, bind_delivery).await?;
-        for (sql, rows) in [(ENDED, ended), (FAILED, failed)] {
-            if let Some(rows) = rows {
-                sqlx::query(sql).bind(rows).execute(&mut *self.connection).await?;
-            }
-        }
+        self.script.add_rows(&DELIVERIES, records, bind_delivery).await?;
+        self.script.add_with(ENDED, ended);
+        self.script.add_with(FAILED, failed);
         Ok(())
-    }
-
-    /// Which of the outcomes are for deliveries that are pending; these leave their state.
-    async fn pending(&mut self, records: &[(usize, Record)]) -> Result<Vec<bool>, StoreError> {
-        let ids = json(&records.iter().map(|(_, record)| key(&record.id)).collect::<Vec<_>>())?;
-        let mut found = 0;
-        for row in sqlx::query(PENDING_OF).bind(&ids).fetch_all(&mut *self.connection).await? {
-            let deliveries: i64 = column(&row, 2)?;
-            self.moves.add(column(&row, 0)?, state(column(&row, 1)?)?, -deliveries);
-            found += deliveries;
-        }
-        if usize::try_from(found) == Ok(records.len()) {
-            return Ok(vec![true; records.len()]);
-        }
-        let mut pending = vec![false; records.len()];
-        for row in sqlx::query(PENDING_EACH).bind(&ids).fetch_all(&mut *self.connection).await? {
-            let place: i64 = column(&row, 0)?;
-            if let Some(one) = usize::try_from(place).ok().and_then(|place| pending.get_mut(place)) {
-                *one = true;
-            }
-        }
-        Ok(pending)
     }
 }
 
@@ -273,60 +274,47 @@ async fn checkpoint(writer: &mut SqliteConnection, sql: &'static str) -> Result<
     column(&sqlx::query(sql).fetch_one(writer).await?, 1)
 }
 
-/// What a message owes one destination.
-struct Owed {
-    destination: String,
-    sequence: i64,
-    route: String,
-    lanes: String,
-    received: i64,
-}
-
-fn bind_owed(query: Query<'_>, owed: Owed) -> Query<'_> {
-    query.bind(owed.destination).bind(owed.sequence).bind(owed.route).bind(owed.lanes).bind(owed.received)
-}
-
-fn bind_message(query: Query<'_>, (sequence, append): (i64, Append)) -> Query<'_> {
+fn bind_message(values: &mut Values<'_>, (sequence, append): (i64, Append)) {
     let quarantine = match append.disposition {
         Disposition::Quarantined { reason } => Some(reason),
         Disposition::Routed(_) => None,
     };
-    query
-        .bind(sequence)
-        .bind(append.received.as_microsecond())
-        .bind(append.listener)
-        .bind(append.peer)
-        .bind(append.keys.control_id)
-        .bind(append.keys.trigger)
-        .bind(append.keys.sending_application)
-        .bind(append.keys.sending_facility)
-        .bind(append.keys.patient)
-        .bind(append.keys.nhs_number)
-        .bind(append.keys.local_number)
-        .bind(append.keys.visit)
-        .bind(write_orders(&append.keys.orders))
-        .bind(append.flag)
-        .bind(quarantine)
-        .bind(i64::from(append.body.codec.number()))
-        .bind(append.body.size_bytes as i64)
-        .bind(append.body.hash.to_vec())
-        .bind(append.body.packed)
+    values
+        .push_bind(sequence)
+        .push_bind(append.received.as_microsecond())
+        .push_bind(append.listener)
+        .push_bind(append.peer)
+        .push_bind(append.keys.control_id)
+        .push_bind(append.keys.trigger)
+        .push_bind(append.keys.sending_application)
+        .push_bind(append.keys.sending_facility)
+        .push_bind(append.keys.patient)
+        .push_bind(append.keys.nhs_number)
+        .push_bind(append.keys.local_number)
+        .push_bind(append.keys.visit)
+        .push_bind(write_orders(&append.keys.orders))
+        .push_bind(append.flag)
+        .push_bind(quarantine)
+        .push_bind(i64::from(append.body.codec.number()))
+        .push_bind(append.body.size_bytes as i64)
+        .push_bind(append.body.hash.to_vec())
+        .push_bind(append.body.packed);
 }
 
-fn bind_delivery(query: Query<'_>, record: Record) -> Query<'_> {
-    query
-        .bind(record.id.sequence.0)
-        .bind(record.id.route)
-        .bind(record.id.destination)
-        .bind(number(record.state))
-        .bind(record.at.as_microsecond())
-        .bind(i64::from(record.attempts))
-        .bind(record.first_attempt.map(|at| at.as_microsecond()))
-        .bind(record.revision)
-        .bind(record.reason)
-        .bind(record.class.map(|class| class.word()))
-        .bind(record.output.map(|body| body.into_blob()))
-        .bind(record.detail.map(|body| body.into_blob()))
+fn bind_delivery(values: &mut Values<'_>, record: Record) {
+    values
+        .push_bind(record.id.sequence.0)
+        .push_bind(record.id.route)
+        .push_bind(record.id.destination)
+        .push_bind(number(record.state))
+        .push_bind(record.at.as_microsecond())
+        .push_bind(i64::from(record.attempts))
+        .push_bind(record.first_attempt.map(|at| at.as_microsecond()))
+        .push_bind(record.revision)
+        .push_bind(record.reason)
+        .push_bind(record.class.map(|class| class.word()))
+        .push_bind(record.output.map(|body| body.into_blob()))
+        .push_bind(record.detail.map(|body| body.into_blob()));
 }
 
 /// In the order of the statements' JSON: destination, sequence, route.
@@ -335,9 +323,10 @@ pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
 }
 
 #[cfg(test)]
-pub(super) const SMALL_ROWS: &[&str] = &[PENDING_OF, PENDING_EACH, ENDED, FAILED];
+pub(super) const SMALL_ROWS: &[&str] = &[OWED, PENDING, ENDED, FAILED];
 
 #[cfg(test)]
-pub(super) fn delivery_rows() -> std::sync::Arc<str> {
-    DELIVERIES.sql(1)
+pub(super) fn delivery_rows() -> String {
+    let row = ["?"; 12].join(",");
+    format!("{} VALUES ({row}){}", DELIVERIES.head, DELIVERIES.tail)
 }

@@ -16,8 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     circuit::{Failure, Record},
-    courier::{Prepare, Prepared},
     hand::{Turn, Waiting},
+    prepare::{Prepare, Prepared},
     retry,
 };
 use crate::{

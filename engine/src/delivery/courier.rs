@@ -11,7 +11,6 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_trait::async_trait;
 use rand::{SeedableRng, rngs::StdRng};
 use tokio::{
     sync::watch,
@@ -25,14 +24,15 @@ use super::{
     circuit::{Circuit, Failure, Pauses, Standing},
     hand::{Hand, Waiting},
     lanes::{Key, Lanes, Limits},
+    prepare::Prepare,
     rate::Bucket,
     retry,
     window::Windows,
 };
 use crate::{
     clock::Clock,
-    connector::{Destination, Payload, Policy, Rate},
-    journal::{DeliveryId, Entry, Journal, JournalError, Pending, State, Tip},
+    connector::{Destination, Rate},
+    journal::{Journal, JournalError, Pending, State, Tip},
     metrics::Metrics,
 };
 
@@ -40,48 +40,6 @@ use crate::{
 const READ_AGAIN: Duration = Duration::from_secs(1);
 /// In a maintenance window the clock is looked at so often: it may be set.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
-
-/// What is sent to a destination: the pipeline answers with the live revision.
-#[async_trait]
-pub trait Prepare: Send + Sync + 'static {
-    /// Makes what is to be sent of a message.
-    async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared;
-    /// When to try again, when to give up and what then.
-    fn policy(&self, id: &DeliveryId) -> Policy;
-}
-
-/// What a mapping decided about a delivery.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Prepared {
-    /// Send these, in this order.
-    Send {
-        /// What to send; if empty, it counts as filtered.
-        payloads: Vec<Payload>,
-        /// The revision that made it.
-        revision: String,
-    },
-    /// Not for this destination.
-    Filtered {
-        /// Why, without patient data.
-        reason: String,
-        /// The revision that decided so.
-        revision: String,
-    },
-    /// A person must decide; the lane waits.
-    Held {
-        /// Why, without patient data.
-        reason: String,
-        /// The revision that decided so.
-        revision: String,
-    },
-    /// Nothing can be made of it: dead letter or park, by the route's policy.
-    Dead {
-        /// Why, without patient data.
-        reason: String,
-        /// The revision that decided so.
-        revision: String,
-    },
-}
 
 /// How much a destination is given, and when.
 #[derive(Debug, Clone)]

@@ -10,10 +10,13 @@ pub mod circuit;
 mod courier;
 mod hand;
 pub mod lanes;
+mod limits;
+mod prepare;
 pub mod rate;
 pub mod retry;
 pub mod window;
 
 pub use circuit::{Pauses, Standing};
-pub use courier::{Courier, Prepare, Prepared, Settings};
+pub use courier::{Courier, Settings};
+pub use prepare::{Prepare, Prepared};
 pub use window::{Window, Windows};

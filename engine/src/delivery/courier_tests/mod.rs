@@ -13,6 +13,7 @@ use std::{
     },
 };
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 use rand::Rng;
@@ -24,11 +25,14 @@ use tokio::{
 
 use super::*;
 use crate::{
-    connector::{DeliveryError, ErrorClass, FAILURES, GiveUp, Limit, Outbound, REFUSALS, Receipt, Retry},
-    delivery::Window,
+    connector::{
+        DeliveryError, ErrorClass, FAILURES, GiveUp, Limit, Outbound, Payload, Policy, REFUSALS, Receipt,
+        Retry,
+    },
+    delivery::{Prepared, Window},
     journal::{
-        Decision, DeliveryRecord, Disposition, Filter, Identifiers, Keys, NewDelivery, NewMessage, Requeue,
-        Sequence, State, conformance,
+        Decision, DeliveryId, DeliveryRecord, Disposition, Entry, Filter, Identifiers, Keys, NewDelivery,
+        NewMessage, Requeue, Sequence, State, conformance,
         sqlite::SqliteStore,
         tests::{Hindrance, hindered},
     },

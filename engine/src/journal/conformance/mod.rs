@@ -3,6 +3,7 @@
 //! Not here: what only one store can be asked (its own files, locks, schema).
 
 mod decisions;
+mod loading;
 mod model;
 mod repeats;
 mod retention;
@@ -21,6 +22,10 @@ pub(crate) use decisions::{
     a_skip_makes_dead_letters_with_the_reason_given, h4_what_is_being_sent_is_known_as_such,
     what_waits_is_told_with_how_much_waits_behind_it,
 };
+pub(crate) use loading::{
+    load, p6_so_much_is_loaded_as_there_is_room_for,
+    p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other,
+};
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
 pub(crate) use repeats::p3_repeats_are_found_by_source_control_id_and_content;
 pub(crate) use retention::{
@@ -35,8 +40,8 @@ pub(crate) use searching::{
 };
 
 use super::{
-    Count, Damage, DeliveryId, Disposition, Filter, Identifiers, Journal, JournalError, Keys, NewDelivery,
-    NewMessage, Outcome, Pending, Requeue, Sequence, State, Work, body::Flaw, store::Store,
+    Count, DeliveryId, Disposition, Filter, Identifiers, Journal, JournalError, Keys, NewDelivery,
+    NewMessage, Outcome, Pending, Requeue, Sequence, State, store::Store,
 };
 use crate::{
     connector::{ErrorClass, Payload},
@@ -173,43 +178,6 @@ pub(crate) async fn p1_what_was_appended_is_there_after_a_reopen(home: &dyn Home
     assert_eq!(journal.body(second).await.unwrap().unwrap(), Bytes::from_static(b"\0junk\xff"));
     assert!(journal.body(Sequence(99)).await.unwrap().is_none());
     assert_eq!(journal.stats().await.unwrap().quarantined, 1);
-}
-
-/// The bytes of deliveries that were tried before.
-pub(crate) async fn load(
-    journal: &Journal,
-    ids: &[DeliveryId],
-) -> Result<Vec<Result<Work, Damage>>, JournalError> {
-    let tried = ids.iter().map(|id| Pending {
-        id: id.clone(),
-        lanes: Vec::new(),
-        received: at(0),
-        state: State::Retrying,
-        attempts: 1,
-        first_attempt: None,
-    });
-    journal.load(&tried.collect::<Vec<_>>(), usize::MAX).await
-}
-
-pub(crate) async fn p6_so_much_is_loaded_as_there_is_room_for(home: &dyn Home) {
-    let journal = journal(home).await;
-    for number in 0..6 {
-        journal.append(message(number, &[("adt", "record")])).await.unwrap();
-    }
-    let mut pending = journal.pending("record", Sequence(0), 10).await.unwrap();
-    let size = journal.message(pending[0].id.sequence).await.unwrap().unwrap().size_bytes;
-    let loaded = async |pending: &[Pending], bytes| {
-        let loaded = journal.load(pending, bytes).await.unwrap();
-        loaded.into_iter().map(|one| one.map(|work| work.entry.sequence.0)).collect::<Vec<_>>()
-    };
-    assert_eq!(loaded(&pending, 0).await, [Ok(1)], "one at least");
-    assert_eq!(loaded(&pending, 2 * size).await, [Ok(1), Ok(2), Ok(3)], "and the one with which it is more");
-    assert_eq!(loaded(&pending, 6 * size).await.len(), 6);
-    pending[1].id.sequence = Sequence(1);
-    pending[5].id.sequence = Sequence(99);
-    let missing = Err(Damage { sequence: Sequence(99), flaw: Flaw::Missing });
-    let all = loaded(&pending, 6 * size).await;
-    assert_eq!(all, [Ok(1), Ok(1), Ok(3), Ok(4), Ok(5), missing]);
 }
 
 pub(crate) async fn sequences_rise_in_the_order_of_arrival_and_go_on_after_a_reopen(home: &dyn Home) {
@@ -439,27 +407,6 @@ pub(crate) async fn counts_follow_every_change_and_survive_a_reopen(home: &dyn H
     let expected =
         [(State::Ready, 3, Some(at(0))), (State::Retrying, 1, Some(at(3))), (State::Held, 1, Some(at(2)))];
     assert_eq!(counts(&journal).await, expected);
-}
-
-pub(crate) async fn p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other(home: &dyn Home) {
-    let journal = journal(home).await;
-    let mut ids = Vec::new();
-    for number in 0..3 {
-        let sequence = journal.append(message(number, &[("adt", "record")])).await.unwrap();
-        ids.push(id(sequence, "adt", "record"));
-    }
-    journal.close().await;
-    home.damage(ids[1].sequence).await;
-
-    let journal = self::journal(home).await;
-    let loaded = load(&journal, &ids).await.unwrap();
-    assert!(loaded[0].is_ok() && loaded[2].is_ok());
-    let damage = loaded[1].as_ref().unwrap_err();
-    assert_eq!(damage.sequence, ids[1].sequence);
-    assert!(damage.to_string().starts_with("message 2 in the journal is damaged: "), "{damage}");
-    let read = journal.body(ids[1].sequence).await;
-    assert!(matches!(read, Err(JournalError::Damaged(damage)) if damage.sequence == ids[1].sequence));
-    journal.record(outcome(&ids[1], State::Dead, 0)).await.unwrap();
 }
 
 pub(crate) async fn a_closed_journal_says_so(home: &dyn Home) {

@@ -1,8 +1,8 @@
 //! Statements that go to SQLite's thread together.
 //!
 //! Each way to that thread and back costs more than a small statement does, and with all processors busy much more. A
-//! text of statements is prepared once; so that there are not too many of them, at most one statement of a text has a
-//! list of rows, and only some lengths of lists are in use.
+//! text of statements is prepared once; so that there are not too many of them, all lists of rows in a text have the same
+//! length, and only some lengths are in use.
 
 use sqlx::{
     Encode, QueryBuilder, Sqlite, SqliteConnection, Type, query_builder::Separated, sqlite::SqliteRow,
@@ -28,13 +28,14 @@ pub(super) struct Rows {
 pub(super) struct Script<'c> {
     connection: &'c mut SqliteConnection,
     text: QueryBuilder<Sqlite>,
-    has_rows: bool,
+    /// Of which length its lists of rows are.
+    rows: Option<usize>,
     given: Vec<SqliteRow>,
 }
 
 impl<'c> Script<'c> {
     pub fn new(connection: &'c mut SqliteConnection) -> Self {
-        Self { connection, text: QueryBuilder::new(""), has_rows: false, given: Vec::new() }
+        Self { connection, text: QueryBuilder::new(""), rows: None, given: Vec::new() }
     }
 
     /// A statement without values.
@@ -57,15 +58,15 @@ impl<'c> Script<'c> {
     ) -> Result<(), StoreError> {
         let mut rows = rows.into_iter();
         while rows.len() > 0 {
-            if self.has_rows {
+            let many = together(rows.len());
+            if self.rows.is_some_and(|rows| rows != many) {
                 self.run().await?;
             }
-            let many = together(rows.len());
             let some = rows.by_ref().take(many);
             self.text.push(statement.head).push(" ");
             self.text.push_values(some, |mut values, row| bind(&mut values, row));
             self.text.push(statement.tail).push(";");
-            self.has_rows = true;
+            self.rows = Some(many);
         }
         Ok(())
     }
@@ -77,7 +78,7 @@ impl<'c> Script<'c> {
     }
 
     async fn run(&mut self) -> Result<(), StoreError> {
-        self.has_rows = false;
+        self.rows = None;
         let mut text = std::mem::replace(&mut self.text, QueryBuilder::new(""));
         self.given.extend(text.build().fetch_all(&mut *self.connection).await?);
         Ok(())

@@ -1,7 +1,6 @@
 //! What changes the database: one transaction a batch, a few large statements in it.
 //!
-//! Messages and outcomes go in by `VALUES` lists (script.rs); small rows go in, move and go out by one JSON parameter,
-//! whatever their number.
+//! New rows go in by `VALUES` lists (script.rs); small rows move and go out by one JSON parameter, whatever their number.
 
 use std::{collections::HashSet, sync::atomic::Ordering};
 
@@ -27,6 +26,12 @@ const MESSAGES: Rows = Rows {
     tail: "",
 };
 
+const OWED: Rows = Rows {
+    head: "WITH v (destination, sequence, route, lanes, received) AS (",
+    tail: ") INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+    SELECT destination, sequence, route, lanes, received, 0, 0 FROM v",
+};
+
 // The join gives each delivery its lanes and leaves out those that are not pending.
 const DELIVERIES: Rows = Rows {
     head: "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
@@ -44,8 +49,6 @@ const DELIVERIES: Rows = Rows {
     detail = excluded.detail",
 };
 
-const OWED: &str = "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
-    SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, 0, 0 FROM json_each(?)";
 const PENDING: &str = "SELECT j.value ->> 3, p.state FROM json_each(?) j CROSS JOIN pending p
     ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2";
 // The casts let every version's planner use the whole key: without them SQLite 3.40 reads all that a destination owes.
@@ -207,15 +210,12 @@ impl<'t> Batch<'t> {
                 for NewDelivery { route, destination, lanes } in std::mem::take(deliveries) {
                     self.moves.add(&destination, State::Ready, 1);
                     let (lanes, received) = (json(&lanes)?, append.received.as_microsecond());
-                    owed.push((destination, *sequence, route, lanes, received));
+                    owed.push(Owed { destination, sequence: *sequence, route, lanes, received });
                 }
             }
         }
         self.script.add_rows(&MESSAGES, appends, bind_message).await?;
-        if !owed.is_empty() {
-            self.script.add_with(OWED, json(&owed)?);
-        }
-        Ok(())
+        self.script.add_rows(&OWED, owed, bind_owed).await
     }
 
     /// Outcomes of deliveries that are not pending change nothing; [`settle`] tells which they were.
@@ -274,6 +274,24 @@ async fn checkpoint(writer: &mut SqliteConnection, sql: &'static str) -> Result<
     column(&sqlx::query(sql).fetch_one(writer).await?, 1)
 }
 
+/// What a message owes one destination.
+struct Owed {
+    destination: String,
+    sequence: i64,
+    route: String,
+    lanes: String,
+    received: i64,
+}
+
+fn bind_owed(values: &mut Values<'_>, owed: Owed) {
+    values
+        .push_bind(owed.destination)
+        .push_bind(owed.sequence)
+        .push_bind(owed.route)
+        .push_bind(owed.lanes)
+        .push_bind(owed.received);
+}
+
 fn bind_message(values: &mut Values<'_>, (sequence, append): (i64, Append)) {
     let quarantine = match append.disposition {
         Disposition::Quarantined { reason } => Some(reason),
@@ -323,7 +341,7 @@ pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
 }
 
 #[cfg(test)]
-pub(super) const SMALL_ROWS: &[&str] = &[OWED, PENDING, ENDED, FAILED];
+pub(super) const SMALL_ROWS: &[&str] = &[PENDING, ENDED, FAILED];
 
 #[cfg(test)]
 pub(super) fn delivery_rows() -> String {

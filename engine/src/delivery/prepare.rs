@@ -1,0 +1,50 @@
+//! What the courier is told to send: the pipeline decides it, delivery does it.
+
+use async_trait::async_trait;
+
+use crate::{
+    connector::{Payload, Policy},
+    journal::{DeliveryId, Entry},
+};
+
+/// What is sent to a destination: the pipeline answers with the live revision.
+#[async_trait]
+pub trait Prepare: Send + Sync + 'static {
+    /// Makes what is to be sent of a message.
+    async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared;
+    /// When to try again, when to give up and what then.
+    fn policy(&self, id: &DeliveryId) -> Policy;
+}
+
+/// What a mapping decided about a delivery.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Prepared {
+    /// Send these, in this order.
+    Send {
+        /// What to send; if empty, it counts as filtered.
+        payloads: Vec<Payload>,
+        /// The revision that made it.
+        revision: String,
+    },
+    /// Not for this destination.
+    Filtered {
+        /// Why, without patient data.
+        reason: String,
+        /// The revision that decided so.
+        revision: String,
+    },
+    /// A person must decide; the lane waits.
+    Held {
+        /// Why, without patient data.
+        reason: String,
+        /// The revision that decided so.
+        revision: String,
+    },
+    /// Nothing can be made of it: dead letter or park, by the route's policy.
+    Dead {
+        /// Why, without patient data.
+        reason: String,
+        /// The revision that decided so.
+        revision: String,
+    },
+}

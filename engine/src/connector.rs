@@ -41,6 +41,17 @@ pub trait Source: Send {
     async fn run(self: Box<Self>, inbox: Inbox, stop: CancellationToken) -> Result<(), SourceError>;
 }
 
+/// What it does to a receiver to be sent the same message again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Repeats {
+    /// It may be filed twice: what is `Uncertain` is held for a person, unless the site says otherwise by `repeat`.
+    Harm,
+    /// Most receivers recognise it: what is `Uncertain` is sent again by itself, and never more than must be.
+    AreRecognised,
+    /// Nothing: it stands under a key of its own. What was sent while the engine ended may be sent again, however many.
+    ChangeNothing,
+}
+
 /// A place that messages are delivered to. The engine owns queue, retries, time-outs, metrics and shutdown.
 #[async_trait]
 pub trait Destination: Send + Sync {
@@ -50,10 +61,9 @@ pub trait Destination: Send + Sync {
     /// held must then not be used again.
     async fn deliver(&self, outbound: &Outbound) -> Result<Receipt, DeliveryError>;
 
-    /// Whether receivers of this kind recognise a repeat, unless the site says otherwise by `repeat`. If they do, what
-    /// is `Uncertain` is sent again by itself; if they do not, it is held for a person.
-    fn repeats_are_safe(&self) -> bool {
-        false
+    /// What a repeat does to receivers of this kind; the site may know better (`repeat`).
+    fn repeats(&self) -> Repeats {
+        Repeats::Harm
     }
 
     /// Whether it knows what to do with an element that is `null`: see [`removals`]. Others are handed none.

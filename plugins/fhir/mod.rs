@@ -27,7 +27,8 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header};
 use serde::Deserialize;
 use tie_engine::{
     connector::{
-        ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Plugin, Receipt, Role,
+        ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Plugin, Receipt,
+        Repeats, Role,
     },
     error::Problem,
     fhir::elements::{resource_names, type_named},
@@ -174,8 +175,8 @@ impl Destination for FhirServer {
     }
 
     /// Mappings make ids from identifiers.
-    fn repeats_are_safe(&self) -> bool {
-        true
+    fn repeats(&self) -> Repeats {
+        Repeats::ChangeNothing
     }
 }
 

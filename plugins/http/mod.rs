@@ -14,7 +14,7 @@ use serde::Deserialize;
 use tie_engine::{
     connector::{
         Answer, ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Plugin,
-        Receipt, Role,
+        Receipt, Repeats, Role,
     },
     error::Problem,
     secret::SecretRef,
@@ -162,8 +162,8 @@ impl Destination for HttpServer {
         self.judge(&reply)
     }
 
-    fn repeats_are_safe(&self) -> bool {
-        self.how == How::Put
+    fn repeats(&self) -> Repeats {
+        if self.how == How::Put { Repeats::ChangeNothing } else { Repeats::Harm }
     }
 }
 

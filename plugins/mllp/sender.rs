@@ -16,7 +16,8 @@ use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
 use tie_engine::{
     connector::{
-        Answer, ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Period, Receipt,
+        Answer, ByteSize, DeliveryError, Destination, ErrorClass, Options, Outbound, Payload, Period,
+        Receipt, Repeats,
     },
     error::Problem,
     hl7::{
@@ -204,8 +205,8 @@ impl Destination for Sender {
     }
 
     /// A receiver recognises a repeat by its control id (HL7 v2 chapter 2.9).
-    fn repeats_are_safe(&self) -> bool {
-        true
+    fn repeats(&self) -> Repeats {
+        Repeats::AreRecognised
     }
 
     fn at_once(&self) -> usize {

@@ -138,7 +138,7 @@ pub struct DestinationConfig {
     pub kind: String,
     /// How long one attempt may take.
     pub timeout: Duration,
-    /// How many attempts may be under way at once.
+    /// How many may be sent at once.
     pub concurrency: usize,
     /// The most requests in a time.
     pub rate: Option<Rate>,

@@ -185,7 +185,7 @@ pub(super) struct DestinationTable {
     /// How long one attempt may take.
     #[serde(default = "default_timeout")]
     pub timeout: Period,
-    /// How many attempts may be under way at once; those of one patient never are.
+    /// How many may be sent at once; those of one patient never are.
     #[serde(default = "default_concurrency")]
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: u16,

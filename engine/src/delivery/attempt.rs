@@ -40,6 +40,8 @@ pub(super) struct Attempt {
     pub(super) timeout: Duration,
     /// What may have been taken is sent again.
     pub(super) repeat: bool,
+    /// The next may be asked for while the outcome of one is written.
+    pub(super) ahead: bool,
     /// Cancelled when what is in flight must end now.
     pub(super) hurry: CancellationToken,
     pub(super) journal: Journal,
@@ -221,8 +223,7 @@ impl Attempt {
                 }
             }
         }
-        // The outcome is written while the next one is asked, unless the next attempt might be a repeat that does harm.
-        if self.repeat {
+        if self.ahead {
             turn.make_room();
         }
         let Receipt { answer, detail } =

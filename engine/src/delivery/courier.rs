@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    connector::{Destination, Rate},
+    connector::{Destination, Rate, Repeats},
     journal::{Journal, JournalError, Pending, State, Tip},
     metrics::Metrics,
 };
@@ -115,17 +115,19 @@ impl Courier {
         clock: Arc<dyn Clock>,
     ) -> Self {
         let name = name.into();
-        let repeat = settings.repeat.unwrap_or_else(|| destination.repeats_are_safe());
+        let repeats = destination.repeats();
+        let repeat = settings.repeat.unwrap_or(repeats != Repeats::Harm);
         let at_once = settings.concurrency.min(destination.at_once()).max(1);
-        // A rate counts what is sent, and what may not be repeated waits for a person when the engine ends: of those no
-        // more are under way than are sent.
-        let hand = Hand::new(at_once, repeat && settings.rate.is_none());
+        // A rate counts what is sent. What has no outcome when the engine ends is sent again, or waits for a person.
+        let ahead = repeat && repeats == Repeats::ChangeNothing && settings.rate.is_none();
+        let hand = Hand::new(at_once, ahead);
         let attempt = Arc::new(Attempt {
             name: name.clone(),
             destination,
             prepare,
             timeout: settings.timeout,
             repeat,
+            ahead,
             hurry: CancellationToken::new(),
             journal: journal.clone(),
             metrics: metrics.clone(),

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 
 use super::{dice::Dice, letters, world::World};
 use crate::{
-    connector::{self, DeliveryError, ErrorClass, Outbound, Payload, Receipt},
+    connector::{self, DeliveryError, ErrorClass, Outbound, Payload, Receipt, Repeats},
     journal::Sequence,
 };
 
@@ -143,6 +143,10 @@ impl connector::Destination for Destination {
         let result = attempt.make(outbound).await;
         drop(attempt);
         result
+    }
+
+    fn repeats(&self) -> Repeats {
+        if self.name == "record" { Repeats::ChangeNothing } else { Repeats::Harm }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tie_engine::connector::{DeliveryError, ErrorClass, Options, Outbound, Payload, Receipt};
+use tie_engine::connector::{DeliveryError, ErrorClass, Options, Outbound, Payload, Receipt, Repeats};
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
@@ -20,8 +20,8 @@ struct Protocol {
     payload: fn(n: usize) -> Payload,
     /// Of another protocol, if there is one that it cannot send.
     strange: Option<fn() -> Payload>,
-    /// Whether a repeat is held to be harmless.
-    safe: bool,
+    /// What a repeat is held to do.
+    repeats: Repeats,
 }
 
 const PROTOCOLS: &[Protocol] = &[
@@ -36,7 +36,7 @@ const PROTOCOLS: &[Protocol] = &[
             )))
         },
         strange: Some(|| Payload::Hl7(Bytes::from_static(b"MSH|^~\\&|"))),
-        safe: true,
+        repeats: Repeats::ChangeNothing,
     },
     Protocol {
         name: "mllp",
@@ -49,7 +49,7 @@ const PROTOCOLS: &[Protocol] = &[
             )))
         },
         strange: Some(|| Payload::FhirBundle(Bytes::from_static(b"{}"))),
-        safe: true,
+        repeats: Repeats::AreRecognised,
     },
     Protocol {
         name: "http",
@@ -60,7 +60,7 @@ const PROTOCOLS: &[Protocol] = &[
             Payload::Hl7(Bytes::from(format!("MSH|^~\\&|PAS|RXX|||||ADT^A01|M{n}|P|2.4\rPID|||{n}\r")))
         },
         strange: None,
-        safe: false,
+        repeats: Repeats::Harm,
     },
 ];
 
@@ -210,10 +210,10 @@ async fn what_another_protocol_needs_is_rejected_before_anything_is_opened() {
 }
 
 #[tokio::test]
-async fn a_connector_says_whether_its_receivers_recognise_repeats() {
+async fn a_connector_says_what_repeats_do_to_its_receivers() {
     for protocol in PROTOCOLS {
         let destination = destination(&(protocol.options)("127.0.0.1:1"));
-        assert_eq!(destination.repeats_are_safe(), protocol.safe, "{}", protocol.name);
+        assert_eq!(destination.repeats(), protocol.repeats, "{}", protocol.name);
     }
 }
 

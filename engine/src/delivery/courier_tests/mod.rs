@@ -63,7 +63,7 @@ struct Receiver {
     decide: Mutex<Arc<Decide>>,
     seen: Mutex<HashMap<String, u32>>,
     taken: watch::Sender<Vec<String>>,
-    safe: bool,
+    repeats: Repeats,
     /// How many it is asked for now, and the most that it ever was.
     asked: AtomicUsize,
     most: AtomicUsize,
@@ -71,11 +71,16 @@ struct Receiver {
 
 impl Receiver {
     fn new(safe: bool, decide: impl Fn(&str, u32) -> Reply + Send + Sync + 'static) -> Arc<Self> {
+        Self::to_which(if safe { Repeats::ChangeNothing } else { Repeats::Harm }, decide)
+    }
+
+    /// One to which repeats do this.
+    fn to_which(repeats: Repeats, decide: impl Fn(&str, u32) -> Reply + Send + Sync + 'static) -> Arc<Self> {
         Arc::new(Self {
             decide: Mutex::new(Arc::new(decide)),
             seen: Mutex::default(),
             taken: watch::Sender::default(),
-            safe,
+            repeats,
             asked: AtomicUsize::new(0),
             most: AtomicUsize::new(0),
         })
@@ -147,8 +152,8 @@ impl Destination for Receiver {
         }
     }
 
-    fn repeats_are_safe(&self) -> bool {
-        self.safe
+    fn repeats(&self) -> Repeats {
+        self.repeats
     }
 }
 

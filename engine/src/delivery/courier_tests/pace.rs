@@ -73,6 +73,27 @@ async fn outcomes_are_written_together_while_no_more_are_asked_for_than_may_be()
     running.stop().await;
 }
 
+/// H4: what has no outcome when the engine ends is sent again.
+#[tokio::test]
+async fn h4_what_may_be_filed_twice_is_not_sent_while_the_outcome_of_another_is_written() {
+    let (directory, gate) = (tempfile::tempdir().unwrap(), Arc::new(Semaphore::new(1000)));
+    let (journal, _) = hindered(&directory, Hindrance::Gate(gate.clone())).await;
+    let mut world = World { journal, ..World::new(QUICK).await };
+    world.settings.concurrency = 3;
+    for n in 0..20 {
+        world.append("laboratory", &format!("m{n}"), &[&format!("p{n}")]).await;
+    }
+    gate.forget_permits(usize::MAX);
+    let receiver = Receiver::to_which(Repeats::AreRecognised, |_, _| Take);
+    let running = world.start("laboratory", &receiver);
+    receiver.taken(3).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(receiver.taken(0).await.len(), 3);
+    gate.add_permits(1000);
+    receiver.taken(20).await;
+    running.stop().await;
+}
+
 #[tokio::test]
 async fn in_a_maintenance_window_everything_waits_quietly_and_goes_on_in_order() {
     let mut world = World::new(QUICK).await;

@@ -14,9 +14,11 @@ mod limits;
 mod prepare;
 pub mod rate;
 pub mod retry;
+mod settings;
 pub mod window;
 
 pub use circuit::{Pauses, Standing};
-pub use courier::{Courier, Settings};
+pub use courier::Courier;
 pub use prepare::{Prepare, Prepared};
+pub use settings::Settings;
 pub use window::{Window, Windows};

@@ -29,7 +29,7 @@ use crate::{
         DeliveryError, ErrorClass, FAILURES, GiveUp, Limit, Outbound, Payload, Policy, REFUSALS, Receipt,
         Retry,
     },
-    delivery::{Prepared, Window},
+    delivery::{Pauses, Prepared, Window, Windows, lanes::Limits},
     journal::{
         Decision, DeliveryId, DeliveryRecord, Disposition, Entry, Filter, Identifiers, Keys, NewDelivery,
         NewMessage, Requeue, Sequence, State, conformance,

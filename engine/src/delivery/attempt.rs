@@ -40,8 +40,6 @@ pub(super) struct Attempt {
     pub(super) timeout: Duration,
     /// What may have been taken is sent again.
     pub(super) repeat: bool,
-    /// The next may be asked for while the outcome of one is written.
-    pub(super) ahead: bool,
     /// Cancelled when what is in flight must end now.
     pub(super) hurry: CancellationToken,
     pub(super) journal: Journal,
@@ -223,9 +221,7 @@ impl Attempt {
                 }
             }
         }
-        if self.ahead {
-            turn.make_room();
-        }
+        turn.make_room();
         let Receipt { answer, detail } =
             last.unwrap_or_else(|| Receipt { answer: String::new(), detail: None });
         let verdict = Verdict { detail, ..Verdict::new(State::Delivered, answer) };

@@ -88,7 +88,6 @@ impl Courier {
             prepare,
             timeout: settings.timeout,
             repeat,
-            ahead,
             hurry: CancellationToken::new(),
             journal: journal.clone(),
             metrics: metrics.clone(),

@@ -21,7 +21,7 @@ use crate::journal::{Damage, Pending, Work};
 
 /// So many are loaded ahead, in one reading: one at a time, most of the work would be the asking.
 const AHEAD: usize = 128;
-/// Deliveries in hand.
+/// Deliveries in hand, or as many as the destination is asked for at once, if these are more.
 const MOST: usize = 256;
 /// Bytes of messages in hand, in round figures: one that is longer than all of it is in hand alone.
 const MOST_BYTES: usize = 8 << 20;
@@ -32,6 +32,7 @@ pub(super) struct Hand {
     at_once: usize,
     /// Whether more may be in hand than is asked for at once.
     ahead: bool,
+    most: usize,
     queue: VecDeque<Waiting>,
     /// How many, and how many bytes: those that wait and those that are under way.
     count: usize,
@@ -52,6 +53,8 @@ pub(super) struct Turn {
     pub key: Key,
     bytes: usize,
     place: Option<Place>,
+    /// The place is given back before the outcome is written.
+    ahead: bool,
 }
 
 /// One of the places of those that the destination is asked for at once.
@@ -71,16 +74,19 @@ impl Drop for Place {
 }
 
 impl Turn {
-    /// The destination has answered: it may be asked for another one.
+    /// It has been taken: the destination may be asked for another one, where more may be in hand than it is asked for.
     pub fn make_room(&mut self) {
-        self.place = None;
+        if self.ahead {
+            self.place = None;
+        }
     }
 }
 
 impl Hand {
     /// An empty hand; `ahead` if more may be in it than the destination is asked for at once.
     pub fn new(at_once: usize, ahead: bool) -> Self {
-        Self { at_once, ahead, queue: VecDeque::new(), count: 0, bytes: 0, places: Arc::default() }
+        let most = at_once.max(MOST);
+        Self { at_once, ahead, most, queue: VecDeque::new(), count: 0, bytes: 0, places: Arc::default() }
     }
 
     /// Waits until a place has become free.
@@ -94,7 +100,7 @@ impl Hand {
         let free = allowed.saturating_sub(self.places.taken.load(Ordering::Acquire));
         let under_way = self.count - self.queue.len();
         // What is being written holds its bytes too.
-        let room = if self.is_laden() { self.at_once } else { MOST };
+        let room = if self.is_laden() { self.at_once } else { self.most };
         free.min(room.saturating_sub(under_way))
     }
 
@@ -106,7 +112,7 @@ impl Hand {
     pub fn wanted(&self, free: usize, steady: bool) -> usize {
         let now = free.saturating_sub(self.queue.len());
         let more = self.ahead && steady && free > 0 && !self.is_laden() && self.queue.len() <= AHEAD / 2;
-        let room = (AHEAD - self.queue.len().min(AHEAD)).min(MOST.saturating_sub(self.count));
+        let room = (AHEAD - self.queue.len().min(AHEAD)).min(self.most.saturating_sub(self.count));
         if more { now.max(room) } else { now }
     }
 
@@ -132,7 +138,7 @@ impl Hand {
         let waiting = self.queue.pop_front()?;
         self.places.taken.fetch_add(1, Ordering::AcqRel);
         let place = Some(Place(self.places.clone()));
-        let turn = Turn { key: waiting.key.clone(), bytes: waiting.bytes(), place };
+        let turn = Turn { key: waiting.key.clone(), bytes: waiting.bytes(), place, ahead: self.ahead };
         Some((waiting, turn))
     }
 
@@ -228,5 +234,19 @@ mod tests {
         assert_eq!(unsafe_to_repeat.wanted(3, true), 3);
         (0..3).for_each(|n| unsafe_to_repeat.take(waiting(n, 1)));
         assert_eq!(unsafe_to_repeat.wanted(3, true), 0);
+        let (_, mut turn) = unsafe_to_repeat.send().unwrap();
+        turn.make_room();
+        assert_eq!(unsafe_to_repeat.free(3), 2, "its outcome is still to be written");
+    }
+
+    #[test]
+    fn a_destination_that_is_asked_for_very_many_at_once_is_asked_for_so_many() {
+        for ahead in [true, false] {
+            let mut hand = Hand::new(1000, ahead);
+            assert_eq!((hand.free(1000), hand.wanted(1000, true)), (1000, 1000));
+            (0..1000).for_each(|n| hand.take(waiting(n, 1)));
+            let turns: Vec<_> = std::iter::from_fn(|| hand.send()).collect();
+            assert_eq!((turns.len(), hand.free(1000), hand.wanted(0, true)), (1000, 0, 0));
+        }
     }
 }

@@ -34,7 +34,7 @@ use crate::{
         Decision, DeliveryId, DeliveryRecord, Disposition, Entry, Filter, Identifiers, Keys, NewDelivery,
         NewMessage, Requeue, Sequence, State, conformance,
         sqlite::SqliteStore,
-        tests::{Hindrance, hindered},
+        tests::{Hindered, Hindrance, hindered},
     },
 };
 

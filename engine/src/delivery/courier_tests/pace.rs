@@ -47,18 +47,29 @@ async fn p5_one_poisoned_patient_does_not_hold_up_the_others() {
     assert_eq!(receiver.seen.lock().unwrap().keys().filter(|id| id.starts_with("poison")).count(), 1);
 }
 
+/// Messages of a patient each for some destinations, and a disk that takes its time from now on: no outcome is written
+/// before the gate opens.
+async fn held_up(folder: &tempfile::TempDir, to: &[(&str, usize)]) -> (World, Arc<Hindered>, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(1000));
+    let (journal, store) = hindered(folder, Hindrance::Gate(gate.clone())).await;
+    let mut world = World { journal, ..World::new(QUICK).await };
+    world.settings.concurrency = 3;
+    for (destination, messages) in to {
+        for n in 0..*messages {
+            world.append(destination, &format!("m{n}"), &[&format!("p{n}")]).await;
+        }
+    }
+    gate.forget_permits(usize::MAX);
+    (world, store, gate)
+}
+
 /// While the disk takes its time over one outcome, others are asked for: all their outcomes are written together.
 #[tokio::test]
 async fn outcomes_are_written_together_while_no_more_are_asked_for_than_may_be() {
-    let (directory, gate) = (tempfile::tempdir().unwrap(), Arc::new(Semaphore::new(1000)));
-    let (journal, store) = hindered(&directory, Hindrance::Gate(gate.clone())).await;
-    let mut world = World { journal, ..World::new(QUICK).await };
-    world.settings.concurrency = 3;
-    for n in 0..100 {
-        world.append("record", &format!("m{n}"), &[&format!("p{n}")]).await;
-    }
+    let folder = tempfile::tempdir().unwrap();
+    let (world, store, gate) = held_up(&folder, &[("record", 100)]).await;
+    gate.add_permits(1);
     let second = world.append("record", "p0-second", &["p0"]).await;
-    gate.forget_permits(usize::MAX);
     let before = store.commits();
     let receiver = Receiver::new(true, |_, _| Take);
     let running = world.start("record", &receiver);
@@ -76,22 +87,20 @@ async fn outcomes_are_written_together_while_no_more_are_asked_for_than_may_be()
 /// H4: what has no outcome when the engine ends is sent again.
 #[tokio::test]
 async fn h4_what_may_be_filed_twice_is_not_sent_while_the_outcome_of_another_is_written() {
-    let (directory, gate) = (tempfile::tempdir().unwrap(), Arc::new(Semaphore::new(1000)));
-    let (journal, _) = hindered(&directory, Hindrance::Gate(gate.clone())).await;
-    let mut world = World { journal, ..World::new(QUICK).await };
-    world.settings.concurrency = 3;
-    for n in 0..20 {
-        world.append("laboratory", &format!("m{n}"), &[&format!("p{n}")]).await;
-    }
-    gate.forget_permits(usize::MAX);
-    let receiver = Receiver::to_which(Repeats::AreRecognised, |_, _| Take);
-    let running = world.start("laboratory", &receiver);
-    receiver.taken(3).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    assert_eq!(receiver.taken(0).await.len(), 3);
+    let folder = tempfile::tempdir().unwrap();
+    let (world, _, gate) = held_up(&folder, &[("laboratory", 20), ("record", 100)]).await;
+    let laboratory = Receiver::to_which(Repeats::AreRecognised, |_, _| Take);
+    let running = world.start("laboratory", &laboratory);
+    laboratory.taken(3).await;
+    // Another one, which began later, is given all meanwhile.
+    let record = Receiver::new(true, |_, _| Take);
+    let beside = world.start("record", &record);
+    record.taken(100).await;
+    assert_eq!(laboratory.taken(0).await.len(), 3);
     gate.add_permits(1000);
-    receiver.taken(20).await;
+    laboratory.taken(20).await;
     running.stop().await;
+    beside.stop().await;
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use uuid::{Uuid, fmt::Hyphenated};
 
 use super::{
     json::write_text,
-    node::{Alone, Target, Within},
+    node::{Alone, Node, Target, Within},
     object::Object,
 };
 
@@ -43,6 +43,12 @@ impl Resource {
     /// What a reference to this resource points to.
     pub fn target(&self) -> Target {
         Target { resource_type: self.resource_type.clone(), id: self.id, identifier: None }
+    }
+
+    /// The same resource, its elements held in common by all that have a copy of it.
+    #[must_use]
+    pub(crate) fn in_common(self) -> Self {
+        Self { elements: self.elements.parts_in_common().in_common(), ..self }
     }
 
     fn write(&self, id: &IdText, out: &mut Vec<u8>, within: &dyn Within) {
@@ -92,10 +98,11 @@ impl Bundle {
         let place = *self.places.entry(resource.id).or_insert(self.resources.len());
         match self.resources.get_mut(place) {
             None => self.resources.push(resource),
+            Some(known) if known.elements.is_one_with(&resource.elements) => {}
             Some(known) => {
-                for (name, node) in resource.elements.into_elements() {
-                    if known.elements.at(&name).is_none_or(super::Node::is_empty) {
-                        known.elements.put(name, Some(node));
+                for (name, node) in resource.elements.entries() {
+                    if known.elements.at(name).is_none_or(Node::is_empty) {
+                        known.elements.put(name, Some(node.clone()));
                     }
                 }
             }
@@ -156,7 +163,7 @@ impl Within for Bundle {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::Node, *};
+    use super::*;
 
     fn resource(resource_type: &str, number: u128, elements: &str) -> Resource {
         let elements = Node::of_json(elements).as_object().unwrap().clone();

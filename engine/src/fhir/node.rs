@@ -5,7 +5,7 @@
 //! sender removed is, as `null`, which leaves the engine only where a destination wants to know.
 //! Not here: which elements there are (`elements`), where they stand (`path`).
 
-use std::{borrow::Cow, fmt};
+use std::{borrow::Cow, cell::RefCell, fmt};
 
 use smol_str::SmolStr;
 use uuid::Uuid;
@@ -131,16 +131,6 @@ impl Node {
         }
     }
 
-    /// Whether a reference is in it, whose text depends on what is around it.
-    pub(super) fn refers(&self) -> bool {
-        match self {
-            Self::Object(object) => object.entries().iter().any(|(_, node)| node.refers()),
-            Self::Array(nodes) => nodes.iter().any(Self::refers),
-            Self::Reference(_) => true,
-            _ => false,
-        }
-    }
-
     /// The node itself, or nothing if nothing would be written.
     #[must_use]
     pub fn some(self) -> Option<Self> {
@@ -253,6 +243,23 @@ pub(super) struct Alone;
 impl Within for Alone {
     fn holds(&self, _: &Target) -> bool {
         false
+    }
+}
+
+/// Takes all that is referred to as near, and notes it.
+#[derive(Default)]
+pub(super) struct Near(RefCell<Vec<Target>>);
+
+impl Near {
+    pub fn into_targets(self) -> Vec<Target> {
+        self.0.into_inner()
+    }
+}
+
+impl Within for Near {
+    fn holds(&self, target: &Target) -> bool {
+        self.0.borrow_mut().push(target.clone());
+        true
     }
 }
 

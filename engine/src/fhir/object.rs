@@ -10,7 +10,7 @@ use super::{
     elements::Type,
     json::write_name,
     name::Name,
-    node::{Node, Within},
+    node::{Near, Node, Target, Within},
 };
 
 /// Named elements in the order they were put in.
@@ -28,8 +28,13 @@ struct Common {
     elements: Vec<(Name, Node)>,
     /// The type by which it was found to be right.
     checked: OnceLock<&'static Type>,
-    /// As JSON with its braces; none when it depends on what is around it.
-    json: OnceLock<Option<Box<[u8]>>>,
+    /// As JSON with its braces, where all that it refers to is near.
+    json: OnceLock<Json>,
+}
+
+struct Json {
+    text: Box<[u8]>,
+    targets: Vec<Target>,
 }
 
 impl Object {
@@ -94,6 +99,11 @@ impl Object {
                 common.checked.get().is_some_and(|checked| std::ptr::eq(*checked, by))
             }
         }
+    }
+
+    /// Whether it is the same object, held in common with another one.
+    pub(super) fn is_one_with(&self, other: &Self) -> bool {
+        matches!((&self.0, &other.0), (Elements::Common(one), Elements::Common(other)) if Arc::ptr_eq(one, other))
     }
 
     /// Notes that it was found right by this type.
@@ -196,11 +206,6 @@ impl Object {
         }
     }
 
-    /// The elements in order, as owned pairs.
-    pub fn into_elements(mut self) -> Vec<(Name, Node)> {
-        std::mem::take(self.own())
-    }
-
     /// How many elements there are, empty ones included.
     pub fn len(&self) -> usize {
         self.entries().len()
@@ -214,6 +219,11 @@ impl Object {
     /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
     pub(super) fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
         let mut any = false;
+        if let Some([_, inner @ .., _]) = self.json(within) {
+            out.extend_from_slice(if first { b"" } else { b"," });
+            out.extend_from_slice(inner);
+            return true;
+        }
         for (name, node) in self.entries() {
             let start = out.len();
             write_name(name, first, out);
@@ -227,10 +237,16 @@ impl Object {
         any
     }
 
+    /// As JSON, where it is held in common and all that it refers to is near.
+    fn json(&self, within: &dyn Within) -> Option<&[u8]> {
+        match &self.0 {
+            Elements::Own(_) => None,
+            Elements::Common(common) => common.json(within),
+        }
+    }
+
     pub(super) fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
-        if let Elements::Common(common) = &self.0
-            && let Some(json) = common.json()
-        {
+        if let Some(json) = self.json(within) {
             out.extend_from_slice(json);
             return !json.is_empty();
         }
@@ -246,15 +262,14 @@ impl Object {
 }
 
 impl Common {
-    /// As JSON, made when it is first written.
-    fn json(&self) -> Option<&[u8]> {
+    /// As JSON, made when it is first written; none where something that it refers to is elsewhere.
+    fn json(&self, within: &dyn Within) -> Option<&[u8]> {
         let json = self.json.get_or_init(|| {
-            if self.elements.iter().any(|(_, node)| node.refers()) {
-                return None;
-            }
-            Some(Node::Object(Object(Elements::Own(self.elements.clone()))).to_json().into())
+            let (mut text, near) = (Vec::new(), Near::default());
+            Object(Elements::Own(self.elements.clone())).write(&mut text, &near);
+            Json { text: text.into(), targets: near.into_targets() }
         });
-        json.as_deref()
+        json.targets.iter().all(|target| within.holds(target)).then_some(&json.text)
     }
 }
 

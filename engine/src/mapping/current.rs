@@ -23,9 +23,10 @@ use super::{
     fault::{Words, fault},
     groups::Tree,
     ignored::{self, Ignored},
+    memory::Memory,
 };
 use crate::{
-    fhir::{self, Bundle, Node, Tables, types::Cx, types::Finding},
+    fhir::{self, Bundle, Tables, types::Cx, types::Finding},
     hl7::{Message, Path, Segment, Value},
     incoming::{FhirMessage, Incoming},
 };
@@ -44,11 +45,10 @@ pub(super) struct Current {
     pub bundles: Vec<Bundle>,
     pub drafts: Vec<Written>,
     pub groups: Option<Arc<Tree>>,
-    /// What fields have named so far, by bundle, data type and what was sent.
-    pub named: HashMap<(usize, &'static str, SmolStr), Vec<Node>, RandomState>,
     /// How often `nth` was asked for each text.
     pub counts: HashMap<SmolStr, i64, RandomState>,
     pub findings: RefCell<Vec<Finding>>,
+    pub memory: RefCell<Memory>,
     pub coverage: Coverage,
     pub words: Arc<Words>,
     pub deadline: Deadline,
@@ -180,6 +180,7 @@ impl Current {
             table,
             segment: None,
             findings: &self.findings,
+            is_passing: Cell::default(),
         }
     }
 }

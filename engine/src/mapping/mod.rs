@@ -23,6 +23,7 @@ mod host;
 mod ignored;
 mod layers;
 mod lookups;
+mod memory;
 mod named;
 mod nodes;
 mod plan;

@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use parking_lot::Mutex;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, Scope};
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
     handles::{BundleHandle, ResourceHandle},
     ignored::Ignored,
     layers::Parts,
+    memory::Memory,
     nodes,
     program::{self, Program},
     values::MessageHandle,
@@ -48,6 +50,8 @@ pub struct Mappings {
     parts: BTreeMap<String, Parts>,
     warnings: Vec<Problem>,
     limits: Limits,
+    /// What the threads remember that run no mapping just now.
+    memories: Mutex<Vec<Memory>>,
 }
 
 /// One mapping: a call of its `map`.
@@ -79,7 +83,19 @@ impl Mappings {
             compile::compile(files, folders, limits)?;
         let (words, limits) = (Arc::new(words), limits.clone());
         let global = engine.new_global_runtime_state();
-        Ok(Self { engine, global, program, scripts, tables, words, overrides, parts, warnings, limits })
+        Ok(Self {
+            engine,
+            global,
+            program,
+            scripts,
+            tables,
+            words,
+            overrides,
+            parts,
+            warnings,
+            limits,
+            memories: Mutex::default(),
+        })
     }
 
     /// The names of the mappings, in order: `adt` for `mappings/adt.rhai`.
@@ -130,6 +146,8 @@ impl Mappings {
             Incoming::Hl7(message) => (message, None),
             Incoming::Fhir(fhir) => (Arc::new(Message::none()), Some(fhir)),
         };
+        let mut memory = self.memories.lock().pop().unwrap_or_default();
+        memory.attend(&message);
         let current = Current {
             message: message.clone(),
             fhir,
@@ -141,9 +159,9 @@ impl Mappings {
             bundles: Vec::new(),
             drafts: Vec::new(),
             groups: None,
-            named: Default::default(),
             counts: Default::default(),
             findings: Default::default(),
+            memory: memory.into(),
             coverage: Coverage::new(context.coverage, &message),
             words: self.words.clone(),
             deadline: Deadline::after(self.limits.time),
@@ -164,6 +182,7 @@ impl Mappings {
                 outputs.map_err(|unsent| self.told(unsent.into(), script))?
             }
         };
+        self.memories.lock().push(current.memory.take());
         Ok(Product {
             mapped,
             coverage: current.coverage.told(&message, &script.ignored),

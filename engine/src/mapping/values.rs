@@ -12,6 +12,7 @@ use super::{
     fault::fault,
     handles::NodeHandle,
     host::Host,
+    memory,
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
@@ -447,7 +448,13 @@ fn convert(
             None => None,
             Some(name) => Some(current.tables.get(name).ok_or_else(|| fault("there is no such table"))?),
         };
-        let node = value.find(current).part().and_then(|part| (converter.convert)(part, &current.cx(table)));
+        let Some(part) = value.find(current).part() else { return Ok(None) };
+        let cx = current.cx(table);
+        let node = if memory::is_worth_it(converter) {
+            current.memory.borrow_mut().value(converter.convert, part, &cx)
+        } else {
+            (converter.convert)(part, &cx)
+        };
         Ok(node.map(NodeHandle::wrap))
     })
 }

@@ -18,7 +18,10 @@ mod telecom;
 mod text;
 pub mod time;
 
-use std::{borrow::Cow, cell::RefCell};
+use std::{
+    borrow::Cow,
+    cell::{Cell, RefCell},
+};
 
 use jiff::tz::TimeZone;
 use smol_str::SmolStr;
@@ -56,6 +59,9 @@ pub struct Cx<'a> {
     pub segment: Option<Segment<'a>>,
     /// What was noticed on the way.
     pub findings: &'a RefCell<Vec<Finding>>,
+    /// Set by what looks at more than the part, the tables and who sends (MSH-3, 4, 17 and 21), or reports something: what it
+    /// makes holds for this message alone.
+    pub is_passing: Cell<bool>,
 }
 
 /// Something that a person should look at, though the message goes on.
@@ -91,6 +97,7 @@ impl<'a> Cx<'a> {
 
     /// Reports something that a person should look at.
     pub fn report(&self, finding: Finding) {
+        self.is_passing.set(true);
         self.findings.borrow_mut().push(finding);
     }
 

@@ -14,14 +14,10 @@ use super::current::{Current, bit};
 use crate::{
     error::nearest,
     fhir::{
-        Bundle, Node, Object, Path as ElementPath, Resource, Table, Tables,
+        Node, Object, Path as ElementPath, Table, Tables,
         elements::{Type, type_named},
         name::name,
-        types::{
-            Convert, Cx,
-            resources::{self, Named},
-            result,
-        },
+        types::{Convert, Cx, result},
     },
     hl7::{Part, Path, Segment, Value},
 };
@@ -83,6 +79,8 @@ struct Field {
 enum Read {
     /// A value of the element.
     Value(Convert),
+    /// One that comes again in other messages: see [`Memory`](super::memory::Memory).
+    Known(Convert),
     /// A resource of its own in the bundle, by this data type, and a reference to it.
     Resource(&'static str),
 }
@@ -233,6 +231,14 @@ impl Row {
                     }
                 })
             }
+            Read::Known(convert) => {
+                let cx = current.cx(field.table.as_deref());
+                field.each(segment, |part| {
+                    if let Some(node) = current.memory.borrow_mut().value(convert, part, &cx) {
+                        self.put(node, place, object);
+                    }
+                })
+            }
             Read::Resource(data_type) => {
                 let mut parts: Vec<Part<'_>> = Vec::new();
                 let found = field.each(segment, |part| parts.push(part));
@@ -302,40 +308,22 @@ impl Field {
     }
 }
 
-/// Puts what the parts of one field name into the bundle; references to it, or names where it has no number. What was
-/// named in these words before is in the bundle already.
+/// Puts what the parts of one field name into the bundle; references to it, or names where it has no number.
 pub(super) fn references(
     data_type: &'static str,
     parts: &[Part<'_>],
     current: &mut Current,
     bundle: usize,
 ) -> Vec<Node> {
-    let sent: SmolStr = match parts {
-        [] => return Vec::new(),
-        [part] => part.raw().into(),
-        [first, rest @ ..] => {
-            rest.iter().fold(first.raw().to_owned(), |sent, part| sent + "\r" + part.raw()).into()
-        }
-    };
-    let key = (bundle, data_type, sent);
-    if let Some(known) = current.named.get(&key) {
-        return known.clone();
+    if parts.is_empty() {
+        return Vec::new();
     }
-    let named = resources::named(data_type, parts, &current.cx(None)).unwrap_or_default();
+    let known = current.memory.borrow_mut().named(data_type, parts, &current.cx(None));
     let Some(bundle) = current.bundles.get_mut(bundle) else { return Vec::new() };
-    let found: Vec<Node> = named.into_iter().map(|one| reference_to(one, bundle)).collect();
-    current.named.insert(key, found.clone());
-    found
-}
-
-fn reference_to(named: Named, bundle: &mut Bundle) -> Node {
-    let Named { resources, display } = named;
-    let target = resources.last().map(Resource::target);
-    for resource in resources {
-        bundle.put(resource);
+    for resource in &known.resources {
+        bundle.put(resource.clone());
     }
-    // The same doctor stands in many places.
-    Node::reference(target, display.map(Node::Text)).in_common()
+    known.references.clone()
 }
 
 impl std::fmt::Debug for Source {

@@ -70,6 +70,7 @@ pub(super) trait Given: Sized + 'static {
     fn of_rhai() -> TypeId {
         TypeId::of::<Self>()
     }
+    fn is_given(datum: &Datum) -> bool;
     /// The value, if it is of this type.
     fn given(datum: Datum) -> Option<Self>;
 }
@@ -99,6 +100,10 @@ impl<T: Opaque> Given for T {
         Kind::Other(TypeId::of::<T>())
     }
 
+    fn is_given(datum: &Datum) -> bool {
+        matches!(datum, Datum::Other(value) if value.is::<T>())
+    }
+
     fn given(datum: Datum) -> Option<Self> {
         match datum {
             Datum::Other(value) => value.try_cast(),
@@ -122,6 +127,10 @@ macro_rules! kinds {
 
             fn of_rhai() -> TypeId {
                 TypeId::of::<$of_rhai>()
+            }
+
+            fn is_given(datum: &Datum) -> bool {
+                matches!(datum, Datum::$kind(_))
             }
 
             fn given(datum: Datum) -> Option<Self> {
@@ -161,6 +170,10 @@ impl Given for () {
         Kind::Unit
     }
 
+    fn is_given(datum: &Datum) -> bool {
+        datum.is_unit()
+    }
+
     fn given(datum: Datum) -> Option<Self> {
         matches!(datum, Datum::Unit).then_some(())
     }
@@ -179,6 +192,10 @@ impl Given for Datum {
 
     fn of_rhai() -> TypeId {
         TypeId::of::<Dynamic>()
+    }
+
+    fn is_given(_: &Datum) -> bool {
+        true
     }
 
     fn given(datum: Datum) -> Option<Self> {

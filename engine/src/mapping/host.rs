@@ -13,8 +13,8 @@ use super::datum::{Datum, Given, Gives, Kind};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
-/// A native function over values, which are of the types that it asks for and are used up.
-type Call = dyn Fn(&mut [Datum]) -> Result<Datum> + Send + Sync;
+/// A native function over values. They are used up where they are of the types that it asks for; else nothing is done.
+type Call = dyn Fn(&mut [Datum]) -> Option<Result<Datum>> + Send + Sync;
 
 /// An engine that learns functions.
 pub(super) struct Host {
@@ -55,7 +55,9 @@ impl Host {
         self.engine.register_raw_fn(name, of_rhai, move |_, arguments| {
             let mut given: Vec<Datum> =
                 arguments.iter().map(|argument| Datum::from(Dynamic::clone(argument))).collect();
-            own(&mut given).map(Datum::into_rhai)
+            let done = own(&mut given)
+                .unwrap_or_else(|| Err("a native function was given what it does not take".into()));
+            done.map(Datum::into_rhai)
         });
         let native = Native { kinds: kinds.into(), call };
         self.natives.functions.entry((name.to_owned(), native.kinds.len())).or_default().push(native);
@@ -86,15 +88,9 @@ impl Natives {
 }
 
 impl Native {
-    /// Whether it takes these.
-    pub fn takes(&self, arguments: &[Datum]) -> bool {
-        let fits = |(own, given): (&Kind, &Datum)| *own == Kind::Any || *own == given.kind();
-        self.kinds.len() == arguments.len() && self.kinds.iter().zip(arguments).all(fits)
-    }
-
-    /// Calls it. The arguments are used up.
-    pub fn call(&self, arguments: &mut [Datum]) -> Result<Datum> {
-        (self.call)(arguments)
+    /// Calls the first that takes these, which are used up; nothing where none does.
+    pub fn call_one(natives: &[Self], arguments: &mut [Datum]) -> Option<Result<Datum>> {
+        natives.iter().find_map(|native| (native.call)(arguments))
     }
 }
 
@@ -102,18 +98,13 @@ impl Native {
 pub(super) trait Closure<M>: Send + Sync + 'static {
     /// The types it asks for, ours and Rhai's.
     fn types() -> Vec<(Kind, TypeId)>;
-    fn call(&self, arguments: &mut [Datum]) -> Result<Datum>;
+    /// Nothing, and nothing used up, where the arguments are of other types.
+    fn call(&self, arguments: &mut [Datum]) -> Option<Result<Datum>>;
 }
 
 /// The shape of a closure that takes values, and of one that asks for its first one as `&mut`.
 pub(super) struct Values;
 pub(super) struct Lent<T>(T);
-
-/// The next argument; whoever calls has seen that there is one of this type.
-fn next<T: Given>(arguments: &mut std::slice::IterMut<'_, Datum>) -> Result<T> {
-    let given = arguments.next().and_then(|argument| T::given(take(argument)));
-    given.ok_or_else(|| "a native function was given what it does not take".into())
-}
 
 macro_rules! closures {
     ($($argument:ident)*) => {
@@ -125,11 +116,14 @@ macro_rules! closures {
                 vec![$(($argument::kind(), $argument::of_rhai())),*]
             }
 
-            #[allow(non_snake_case, unused_mut, unused_variables)] // a closure without arguments
-            fn call(&self, arguments: &mut [Datum]) -> Result<Datum> {
-                let mut arguments = arguments.iter_mut();
-                $(let $argument = next(&mut arguments)?;)*
-                self($($argument),*).gives()
+            #[allow(non_snake_case)]
+            fn call(&self, arguments: &mut [Datum]) -> Option<Result<Datum>> {
+                let [$($argument),*] = arguments else { return None };
+                if !(true $(&& $argument::is_given($argument))*) {
+                    return None;
+                }
+                $(let $argument = $argument::given(take($argument))?;)*
+                Some(self($($argument),*).gives())
             }
         }
 
@@ -142,11 +136,14 @@ macro_rules! closures {
             }
 
             #[allow(non_snake_case)]
-            fn call(&self, arguments: &mut [Datum]) -> Result<Datum> {
-                let mut arguments = arguments.iter_mut();
-                let mut first: First = next(&mut arguments)?;
-                $(let $argument = next(&mut arguments)?;)*
-                self(&mut first, $($argument),*).gives()
+            fn call(&self, arguments: &mut [Datum]) -> Option<Result<Datum>> {
+                let [first $(, $argument)*] = arguments else { return None };
+                if !(First::is_given(first) $(&& $argument::is_given($argument))*) {
+                    return None;
+                }
+                let mut first = First::given(take(first))?;
+                $(let $argument = $argument::given(take($argument))?;)*
+                Some(self(&mut first, $($argument),*).gives())
             }
         }
     };

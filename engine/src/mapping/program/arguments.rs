@@ -80,8 +80,7 @@ impl Machine<'_> {
 
     fn by_us(&mut self, call: &NativeCall, mark: usize) -> Option<Result<Datum>> {
         let values = self.places.get_mut(mark..)?;
-        let native = call.natives.iter().find(|native| native.takes(values))?;
-        let done = native.call(values);
+        let done = Native::call_one(&call.natives, values)?;
         Some(self.checked(done, call.at))
     }
 
@@ -110,8 +109,13 @@ impl Machine<'_> {
 
     fn standard(&mut self, call: &NativeCall, values: &mut [Datum]) -> Option<Result<Datum>> {
         let method = call.standard?;
-        if method == Method::Contains {
-            return self.contains(values, call);
+        match method {
+            Method::Contains => return self.contains(values, call),
+            Method::TypeOf => {
+                let name = values.first()?.type_name();
+                return Some(Ok(Datum::Text(self.engine.map_type_name(name).into())));
+            }
+            _ => {}
         }
         let done = standard::call(method, values, self.limits)?;
         Some(done.map_err(|error| placed(error, call.at).into()))
@@ -142,8 +146,7 @@ impl Machine<'_> {
         values: &mut [Datum],
         at: Position,
     ) -> Option<Result<Datum>> {
-        let native = natives.iter().find(|native| native.takes(values))?;
-        Some(self.checked(native.call(values), at))
+        Some(self.checked(Native::call_one(natives, values)?, at))
     }
 
     fn checked(&self, done: std::result::Result<Datum, Box<EvalAltResult>>, at: Position) -> Result<Datum> {

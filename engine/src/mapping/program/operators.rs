@@ -179,7 +179,7 @@ fn unlike(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
     }
 }
 
-/// The sum of two numbers, or a text and another one.
+/// The sum of two numbers, a text and another one or a number, or two lists.
 fn sum(left: &Datum, right: &Datum) -> Option<Datum> {
     match (left, right) {
         (Datum::Text(left), Datum::Text(right)) => {
@@ -188,6 +188,8 @@ fn sum(left: &Datum, right: &Datum) -> Option<Datum> {
             text.push_str(right);
             Some(Datum::Text(text.into()))
         }
+        (Datum::Text(left), Datum::Integer(right)) => Some(Datum::Text(format!("{left}{right}").into())),
+        (Datum::List(left), Datum::List(right)) => Some(left.iter().chain(right.iter()).cloned().collect()),
         (Datum::Integer(left), Datum::Integer(right)) => left.checked_add(*right).map(Datum::Integer),
         _ => None,
     }

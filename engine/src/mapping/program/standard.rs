@@ -22,6 +22,7 @@ pub(super) enum Method {
     EndsWith,
     ToLower,
     ToUpper,
+    TypeOf,
 }
 
 impl Method {
@@ -35,6 +36,7 @@ impl Method {
             ("ends_with", 2) => Self::EndsWith,
             ("to_lower", 1) => Self::ToLower,
             ("to_upper", 1) => Self::ToUpper,
+            ("type_of", 1) => Self::TypeOf,
             _ => return None,
         })
     }
@@ -59,7 +61,7 @@ fn of_text(method: Method, text: &ImmutableString, arguments: &[Datum]) -> Optio
         Method::EndsWith => text.ends_with(other()?.as_str()).into(),
         Method::ToLower => Datum::Text(text.to_lowercase().into()),
         Method::ToUpper => Datum::Text(text.to_uppercase().into()),
-        Method::Contains | Method::Push => return None,
+        Method::Contains | Method::Push | Method::TypeOf => return None,
     })
 }
 

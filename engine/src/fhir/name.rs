@@ -1,7 +1,7 @@
 //! Names of elements. Those of FHIR, and those that stand in the program, are known: they are told apart by one number
 //! and written as they are prepared. Others come from outside only, and are kept as text.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use super::elements;
 
@@ -15,7 +15,7 @@ pub struct Name(Repr);
 #[derive(Clone)]
 enum Repr {
     Known(&'static Known),
-    Other(Box<str>),
+    Other(Arc<str>),
 }
 
 /// A name that is known beforehand.

@@ -4,13 +4,15 @@
 //! handle is as cheap as a number, a list or a map is shared until somebody changes it, and which function takes a value
 //! is told by one look. At the edges (what Rhai itself must do) values go over and back.
 
-use std::{any::TypeId, collections::BTreeMap, sync::Arc};
+use std::{any::TypeId, sync::Arc};
 
-use rhai::{Array, Dynamic, EvalAltResult, INT, Identifier, ImmutableString, Variant};
+use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString, Variant};
+use smol_str::SmolStr;
 
 use super::{
     groups::GroupHandle,
     handles::{BundleHandle, NodeHandle, PlanHandle, ResourceHandle},
+    pairs::Map,
     values::{FieldHandle, MessageHandle, SegmentHandle},
 };
 
@@ -23,7 +25,7 @@ pub(super) enum Datum {
     Unit,
     Truth(bool),
     Integer(INT),
-    Text(ImmutableString),
+    Text(SmolStr),
     List(List),
     Map(Arc<Map>),
     Message(MessageHandle),
@@ -39,7 +41,6 @@ pub(super) enum Datum {
 }
 
 pub(super) type List = Arc<Vec<Datum>>;
-pub(super) type Map = BTreeMap<Identifier, Datum>;
 
 /// Of which type a value is, or which type a function asks for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +153,7 @@ macro_rules! kinds {
 kinds! {
     Truth(bool) as bool,
     Integer(INT) as INT,
-    Text(ImmutableString) as ImmutableString,
+    Text(SmolStr) as ImmutableString,
     List(List) as Array,
     Map(Arc<Map>) as rhai::Map,
     Message(MessageHandle) as MessageHandle,
@@ -248,7 +249,7 @@ impl Datum {
         matches!(self, Self::Unit)
     }
 
-    pub fn as_text(&self) -> Option<&ImmutableString> {
+    pub fn as_text(&self) -> Option<&SmolStr> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -276,14 +277,16 @@ impl From<Dynamic> for Datum {
         match value.type_id() {
             id if id == TypeId::of::<()>() => Self::Unit,
             id if id == TypeId::of::<ImmutableString>() => {
-                Self::Text(value.into_immutable_string().unwrap_or_default())
+                Self::Text(value.into_immutable_string().unwrap_or_default().as_str().into())
             }
             id if id == TypeId::of::<bool>() => Self::Truth(value.as_bool().unwrap_or_default()),
             id if id == TypeId::of::<INT>() => Self::Integer(value.as_int().unwrap_or_default()),
             id if id == TypeId::of::<Array>() => value.into_array().unwrap_or_default().into_iter().collect(),
             id if id == TypeId::of::<rhai::Map>() => {
                 let pairs = value.try_cast::<rhai::Map>().unwrap_or_default();
-                Self::Map(Arc::new(pairs.into_iter().map(|(name, value)| (name, value.into())).collect()))
+                Self::Map(Arc::new(
+                    pairs.iter().map(|(name, value)| (name.as_str(), value.clone().into())).collect(),
+                ))
             }
             _ => Self::handle(value),
         }
@@ -315,14 +318,16 @@ impl Datum {
             Self::Unit => Dynamic::UNIT,
             Self::Truth(truth) => truth.into(),
             Self::Integer(number) => number.into(),
-            Self::Text(text) => text.into(),
+            Self::Text(text) => text.as_str().into(),
             Self::List(items) => {
                 let items = Arc::unwrap_or_clone(items).into_iter();
                 Dynamic::from_array(items.map(Self::into_rhai).collect())
             }
             Self::Map(pairs) => {
                 let pairs = Arc::unwrap_or_clone(pairs).into_iter();
-                Dynamic::from_map(pairs.map(|(name, value)| (name, value.into_rhai())).collect())
+                Dynamic::from_map(
+                    pairs.map(|(name, value)| (name.as_str().into(), value.into_rhai())).collect(),
+                )
             }
             Self::Message(handle) => Dynamic::from(handle),
             Self::Segment(handle) => Dynamic::from(handle),

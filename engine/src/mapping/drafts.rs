@@ -5,7 +5,7 @@
 
 use bytes::Bytes;
 use jiff::Timestamp;
-use rhai::{EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
 
 use super::{
@@ -69,20 +69,18 @@ pub(super) fn register(host: &mut Host) {
             Ok(begin(current, Written { draft, version: None }))
         })
     })
-    .register_fn("hl7", |version: ImmutableString, trigger: ImmutableString| new(&version, &trigger))
-    .register_fn("set", |draft: &mut DraftHandle, at: ImmutableString, value: Datum| {
-        set(*draft, &*path(&at)?, value)
-    })
-    .register_fn("append", |draft: &mut DraftHandle, name: ImmutableString| append(*draft, &name))
-    .register_fn("insert_after", |draft: &mut DraftHandle, at: ImmutableString, name: ImmutableString| {
+    .register_fn("hl7", |version: SmolStr, trigger: SmolStr| new(&version, &trigger))
+    .register_fn("set", |draft: &mut DraftHandle, at: SmolStr, value: Datum| set(*draft, &*path(&at)?, value))
+    .register_fn("append", |draft: &mut DraftHandle, name: SmolStr| append(*draft, &name))
+    .register_fn("insert_after", |draft: &mut DraftHandle, at: SmolStr, name: SmolStr| {
         let path = path(&at)?;
         change(*draft, |draft| draft.insert_after(&path, &name))
     })
-    .register_fn("remove", |draft: &mut DraftHandle, at: ImmutableString| {
+    .register_fn("remove", |draft: &mut DraftHandle, at: SmolStr| {
         let path = path(&at)?;
         change(*draft, |draft| draft.remove(&path))
     })
-    .register_fn("set", |segment: &mut DraftSegment, at: ImmutableString, value: Datum| {
+    .register_fn("set", |segment: &mut DraftSegment, at: SmolStr, value: Datum| {
         let path = path(&at)?;
         if path.segment != segment.name {
             return Err(fault("this place is in another segment"));

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, ImmutableString};
+use rhai::EvalAltResult;
+use smol_str::SmolStr;
 
 use super::{
     current::{Current, path, with},
@@ -70,23 +71,23 @@ impl Tree {
 /// Gives scripts the groups.
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<GroupHandle>("Group");
-    host.register_fn("groups", |_: &mut MessageHandle, name: ImmutableString| {
+    host.register_fn("groups", |_: &mut MessageHandle, name: SmolStr| {
         with(|current| {
             let mut found = Vec::new();
             whole(current).gather(&name, &mut found);
             Ok(found)
         })
     })
-    .register_fn("groups", |group: &mut GroupHandle, name: ImmutableString| {
+    .register_fn("groups", |group: &mut GroupHandle, name: SmolStr| {
         let mut found = Vec::new();
         group.gather(&name, &mut found);
         found
     })
-    .register_indexer_get(|group: &mut GroupHandle, at: ImmutableString| get(group, &at))
-    .register_fn("has", |group: &mut GroupHandle, name: ImmutableString| {
+    .register_indexer_get(|group: &mut GroupHandle, at: SmolStr| get(group, &at))
+    .register_fn("has", |group: &mut GroupHandle, name: SmolStr| {
         with(|current| Ok(group.own(current).any(|segment| segment.name() == name.as_str())))
     })
-    .register_fn("segments", |group: &mut GroupHandle, name: ImmutableString| {
+    .register_fn("segments", |group: &mut GroupHandle, name: SmolStr| {
         with(|current| Ok(group.named(current, &name)))
     })
     .register_fn("segments", |group: &mut GroupHandle| {
@@ -102,19 +103,19 @@ pub(super) fn register(host: &mut Host) {
             Ok(notes.map(SegmentHandle::of).collect())
         })
     })
-    .register_fn("cut", |_: &mut MessageHandle, name: ImmutableString, lead: ImmutableString| {
+    .register_fn("cut", |_: &mut MessageHandle, name: SmolStr, lead: SmolStr| {
         with(|current| Ok(cut(current.message.segments(), &name, &lead)))
     })
-    .register_fn("cut", |group: &mut GroupHandle, name: ImmutableString| {
+    .register_fn("cut", |group: &mut GroupHandle, name: SmolStr| {
         with(|current| Ok(cut(group.own(current), &name, "")))
     })
-    .register_fn("before", |group: &mut GroupHandle, name: ImmutableString| {
+    .register_fn("before", |group: &mut GroupHandle, name: SmolStr| {
         with(|current| {
             let before = group.own(current).take_while(|segment| segment.name() != name.as_str());
             Ok(Arc::new(Tree::flat(before.map(Segment::index).collect())))
         })
     })
-    .register_get("name", |group: &mut GroupHandle| ImmutableString::from(group.name));
+    .register_get("name", |group: &mut GroupHandle| SmolStr::from(group.name));
 }
 
 /// The segments cut before each one of a name: what stands before the first is in none. The last `lead` that stands

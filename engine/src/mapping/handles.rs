@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
 
 use super::{
     current::{Current, element, with},
-    datum::{Datum, Map},
+    datum::Datum,
     fault::{Verdict, end, fault},
     host::Host,
     nodes::{datum, node},
+    pairs::Map,
     plan::{Place, Plan},
     values::SegmentHandle,
 };
@@ -131,13 +132,13 @@ fn register_bundle(host: &mut Host) {
 
 /// What takes a value of any type.
 fn register_values(host: &mut Host) {
-    host.register_fn("set", |resource: &mut ResourceHandle, at: ImmutableString, value: Datum| {
+    host.register_fn("set", |resource: &mut ResourceHandle, at: SmolStr, value: Datum| {
         change(*resource, &at, value, fhir::Path::set)
     })
-    .register_fn("add", |resource: &mut ResourceHandle, at: ImmutableString, value: Datum| {
+    .register_fn("add", |resource: &mut ResourceHandle, at: SmolStr, value: Datum| {
         change(*resource, &at, value, fhir::Path::add)
     })
-    .register_fn("with", |own: &mut NodeHandle, name: ImmutableString, value: Datum| -> Result<Datum> {
+    .register_fn("with", |own: &mut NodeHandle, name: SmolStr, value: Datum| -> Result<Datum> {
         let mut changed = own.node().clone();
         if let Node::Object(object) = &mut changed {
             object.put(name.as_str(), node(value)?);
@@ -148,30 +149,25 @@ fn register_values(host: &mut Host) {
 
 /// Identities: the last argument is a text, a value of the message or a number.
 fn register_identities(host: &mut Host) {
-    host.register_fn(
-        "put",
-        |out: &mut BundleHandle, kind: ImmutableString, system: ImmutableString, value: Datum| {
-            put_new(*out, &kind, &system, &text(value)?)
-        },
-    )
+    host.register_fn("put", |out: &mut BundleHandle, kind: SmolStr, system: SmolStr, value: Datum| {
+        put_new(*out, &kind, &system, &text(value)?)
+    })
     .register_fn(
         "put",
-        |out: &mut BundleHandle,
-         plan: PlanHandle,
-         segment: SegmentHandle,
-         system: ImmutableString,
-         value: Datum| { put_plan(*out, &plan, segment, Some((&system, &text(value)?))) },
+        |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, system: SmolStr, value: Datum| {
+            put_plan(*out, &plan, segment, Some((&system, &text(value)?)))
+        },
     )
-    .register_fn("reference", |kind: ImmutableString, system: ImmutableString, value: Datum| {
+    .register_fn("reference", |kind: SmolStr, system: SmolStr, value: Datum| {
         let (found, value) = (resource_named(&kind)?, text(value)?);
         let id = identity(found, &system, &value)?;
         let identifier = Some(SmolStr::from(format!("{system}|{value}")));
         let target = Target { resource_type: found.name.into(), id, identifier };
         Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(Node::reference(Some(target), None)))
     })
-    .register_fn("id", |kind: ImmutableString, system: ImmutableString, value: Datum| {
+    .register_fn("id", |kind: SmolStr, system: SmolStr, value: Datum| {
         let id = identity(resource_named(&kind)?, &system, &text(value)?)?;
-        Ok::<_, Box<EvalAltResult>>(ImmutableString::from(id.to_string()))
+        Ok::<_, Box<EvalAltResult>>(SmolStr::from(id.to_string()))
     })
     .register_fn("reference", |resource: &mut ResourceHandle, display: Datum| {
         let display = node(display)?;
@@ -180,15 +176,15 @@ fn register_identities(host: &mut Host) {
 }
 
 fn register_resource(host: &mut Host) {
-    host.register_fn("get", |resource: &mut ResourceHandle, at: ImmutableString| {
+    host.register_fn("get", |resource: &mut ResourceHandle, at: SmolStr| {
         let path = element(resource.resource_type.name, &at)?;
         resource.look(|resource| path.get(&resource.elements).map(datum))
     })
-    .register_fn("has", |resource: &mut ResourceHandle, at: ImmutableString| {
+    .register_fn("has", |resource: &mut ResourceHandle, at: SmolStr| {
         let path = element(resource.resource_type.name, &at)?;
         resource.look(|resource| path.get(&resource.elements).is_some_and(|node| !node.is_empty()))
     })
-    .register_fn("remove", |resource: &mut ResourceHandle, name: ImmutableString| {
+    .register_fn("remove", |resource: &mut ResourceHandle, name: SmolStr| {
         resource.resource_type.element(&name).ok_or_else(|| fault(resource.resource_type.unknown(&name)))?;
         resource.change(|elements| {
             elements.remove(&name);
@@ -217,14 +213,14 @@ fn register_resource(host: &mut Host) {
         Ok::<_, Box<EvalAltResult>>(*resource)
     })
     .register_get("id", |resource: &mut ResourceHandle| {
-        resource.look(|resource| ImmutableString::from(resource.id.to_string()))
+        resource.look(|resource| SmolStr::from(resource.id.to_string()))
     })
-    .register_get("type", |resource: &mut ResourceHandle| ImmutableString::from(resource.resource_type.name));
+    .register_get("type", |resource: &mut ResourceHandle| SmolStr::from(resource.resource_type.name));
 }
 
 /// What the sender removed, for destinations that keep what a message leaves out.
 fn register_removals(host: &mut Host) {
-    host.register_fn("clear", |resource: &mut ResourceHandle, at: ImmutableString| {
+    host.register_fn("clear", |resource: &mut ResourceHandle, at: SmolStr| {
         let path = element(resource.resource_type.name, &at)?;
         resource.change(|elements| {
             path.clear(elements).map_err(|found| fault(format!("`{}` {}", path.last(), found.what)))
@@ -245,9 +241,9 @@ fn register_removals(host: &mut Host) {
 }
 
 fn register_node(host: &mut Host) {
-    host.register_fn("nth", |text: ImmutableString| {
+    host.register_fn("nth", |text: SmolStr| {
         with(|current| {
-            let count = current.counts.entry(text.as_str().into()).or_default();
+            let count = current.counts.entry(text).or_default();
             *count += 1;
             Ok(*count as INT)
         })
@@ -255,22 +251,20 @@ fn register_node(host: &mut Host) {
     .register_fn("element", |map: Arc<Map>| -> Result<Option<NodeHandle>> {
         Ok(node(map)?.map(|node| NodeHandle(Arc::new(node))))
     })
-    .register_indexer_get(|own: &mut NodeHandle, name: ImmutableString| own.0.get(&name).map(datum));
+    .register_indexer_get(|own: &mut NodeHandle, name: SmolStr| own.0.get(&name).map(datum));
 }
 
 fn register_endings(host: &mut Host) {
     let ending = |verdict: fn(String) -> Verdict| {
-        move |reason: ImmutableString| -> Result<Datum> {
-            Err(end(verdict(withheld_unless_literal(&reason))))
-        }
+        move |reason: SmolStr| -> Result<Datum> { Err(end(verdict(withheld_unless_literal(&reason)))) }
     };
     host.register_fn("skip", ending(Verdict::Skip))
         .register_fn("hold", ending(Verdict::Hold))
         .register_fn("reject", ending(Verdict::Reject))
-        .register_fn("fail", |reason: ImmutableString| -> Result<Datum> {
+        .register_fn("fail", |reason: SmolStr| -> Result<Datum> {
             Err(fault(withheld_unless_literal(&reason)))
         })
-        .register_fn("warn", |reason: ImmutableString| {
+        .register_fn("warn", |reason: SmolStr| {
             with(|current| {
                 let reason = shown(current, &reason);
                 current.findings.borrow_mut().push(Finding::Remark(reason.into()));
@@ -453,14 +447,14 @@ fn change(
 }
 
 /// The text of a string, a number or a field.
-pub(super) fn text(value: Datum) -> Result<ImmutableString> {
+pub(super) fn text(value: Datum) -> Result<SmolStr> {
     match value {
         Datum::Text(text) => Ok(text),
         Datum::Field(field) => field.text(),
         other => match node(other)? {
-            Some(Node::Text(text) | Node::Decimal(text)) => Ok(text.as_str().into()),
+            Some(Node::Text(text) | Node::Decimal(text)) => Ok(text.clone()),
             Some(Node::Integer(number)) => Ok(number.to_string().into()),
-            None => Ok(ImmutableString::new()),
+            None => Ok(SmolStr::default()),
             Some(_) => Err(fault("a text is needed here")),
         },
     }

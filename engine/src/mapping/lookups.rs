@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, ImmutableString};
+use rhai::EvalAltResult;
 use smol_str::SmolStr;
 
 use super::{
@@ -19,12 +19,12 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// A table of the revision, by name.
 #[derive(Clone)]
-struct TableHandle(ImmutableString);
+struct TableHandle(SmolStr);
 
 /// What a table says of a code.
 #[derive(Clone)]
 struct RowHandle {
-    table: ImmutableString,
+    table: SmolStr,
     row: Arc<fhir::Row>,
 }
 
@@ -35,7 +35,7 @@ impl Opaque for RowHandle {}
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<TableHandle>("Table");
     host.register_type_with_name::<RowHandle>("Row");
-    host.register_fn("table", |name: ImmutableString| {
+    host.register_fn("table", |name: SmolStr| {
         with(|current| match current.tables.get(&name) {
             Some(_) => Ok(TableHandle(name)),
             None => Err(fault("there is no such table")),
@@ -50,7 +50,7 @@ pub(super) fn register(host: &mut Host) {
     .register_get("code", |row: &mut RowHandle| cell(row.row.code()))
     .register_get("system", |row: &mut RowHandle| cell(row.row.system()))
     .register_get("display", |row: &mut RowHandle| cell(row.row.display()))
-    .register_indexer_get(|row: &mut RowHandle, column: ImmutableString| {
+    .register_indexer_get(|row: &mut RowHandle, column: SmolStr| {
         with(|current| match current.tables.get(&row.table) {
             Some(table) if table.columns().any(|heading| heading == column.as_str()) => {
                 Ok(cell(table.cell(&row.row, &column)))
@@ -83,15 +83,15 @@ fn row(table: &TableHandle, code: &str, report: bool) -> Result<Option<RowHandle
 }
 
 /// The first code that becomes this one: the table read backwards.
-fn origin(table: &TableHandle, code: &str) -> Result<Option<ImmutableString>> {
+fn origin(table: &TableHandle, code: &str) -> Result<Option<SmolStr>> {
     with(|current| {
         let Some(found) = current.tables.get(&table.0) else { return Err(fault("there is no such table")) };
         let mut rows = found.rows().filter(|(from, _)| *from != "*");
         let from = rows.find(|(_, row)| row.code().is_some_and(|own| own == code));
-        Ok(from.map(|(from, _)| ImmutableString::from(from)))
+        Ok(from.map(|(from, _)| SmolStr::from(from)))
     })
 }
 
-fn cell(cell: Option<&SmolStr>) -> Option<ImmutableString> {
-    cell.map(|text| text.as_str().into())
+fn cell(cell: Option<&SmolStr>) -> Option<SmolStr> {
+    cell.cloned()
 }

@@ -26,6 +26,7 @@ mod lookups;
 mod memory;
 mod named;
 mod nodes;
+mod pairs;
 mod plan;
 mod preference;
 mod program;

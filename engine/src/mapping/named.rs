@@ -1,7 +1,8 @@
 //! Resources that a field names, for scripts: the practitioner of an XCN, the organisation of an XON, the places of
 //! a PL. The native data types make them; here they are put into a bundle and referred to.
 
-use rhai::{EvalAltResult, ImmutableString};
+use rhai::EvalAltResult;
+use smol_str::SmolStr;
 
 use super::{
     current::with,
@@ -18,11 +19,11 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// Puts what a field names into the bundle, and gives references to it.
 pub(super) fn register(host: &mut Host) {
-    host.register_fn("refer", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
+    host.register_fn("refer", |out: &mut BundleHandle, data_type: SmolStr, value: FieldHandle| {
         let mut found = refer(*out, &data_type, &[value])?;
         Ok::<_, Box<EvalAltResult>>(found.pop())
     })
-    .register_fn("put_named", |out: &mut BundleHandle, data_type: ImmutableString, value: FieldHandle| {
+    .register_fn("put_named", |out: &mut BundleHandle, data_type: SmolStr, value: FieldHandle| {
         let data_type = known(&data_type)?;
         with(|current| {
             let message = current.message.clone();
@@ -35,7 +36,7 @@ pub(super) fn register(host: &mut Host) {
             Ok(last)
         })
     })
-    .register_fn("refer_all", |out: &mut BundleHandle, data_type: ImmutableString, values: List| {
+    .register_fn("refer_all", |out: &mut BundleHandle, data_type: SmolStr, values: List| {
         refer(*out, &data_type, &fields(&values).collect::<Vec<_>>())
     });
 }

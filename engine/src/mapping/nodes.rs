@@ -1,6 +1,6 @@
 //! Between scripts' values and FHIR nodes.
 
-use rhai::{Dynamic, EvalAltResult, INT, ImmutableString};
+use rhai::{Dynamic, EvalAltResult, INT};
 
 use super::{current::with, datum::Datum, fault::fault, handles::NodeHandle, reading::ElementHandle};
 use crate::fhir::{Node, Object};
@@ -15,7 +15,7 @@ pub(super) fn node(value: impl Into<Datum>) -> Result<Option<Node>> {
 fn node_of(value: &Datum) -> Result<Option<Node>> {
     Ok(match value {
         Datum::Unit => None,
-        Datum::Text(text) => Some(Node::text(text.as_str())),
+        Datum::Text(text) => Some(Node::Text(text.clone())),
         Datum::Truth(truth) => Some(Node::Boolean(*truth)),
         Datum::Integer(number) => Some(Node::Integer(*number)),
         Datum::Node(node) => Some(node.node().clone()),
@@ -31,7 +31,7 @@ fn node_of(value: &Datum) -> Result<Option<Node>> {
         Datum::Map(map) => {
             let mut object = Object::with_capacity(map.len());
             for (name, value) in map.iter() {
-                object.put(name.as_str(), node_of(value)?);
+                object.put(name, node_of(value)?);
             }
             Some(Node::Object(object))
         }
@@ -60,7 +60,7 @@ fn cannot_stand() -> Box<EvalAltResult> {
 /// A node as a script's value: primitives as Rhai's own, the rest as handles.
 pub(super) fn datum(node: &Node) -> Datum {
     match node {
-        Node::Text(text) | Node::Decimal(text) => ImmutableString::from(text.as_str()).into(),
+        Node::Text(text) | Node::Decimal(text) => text.clone().into(),
         Node::Integer(number) => Datum::Integer(*number as INT),
         Node::Boolean(truth) => Datum::Truth(*truth),
         Node::Array(nodes) => nodes.iter().map(datum).collect(),

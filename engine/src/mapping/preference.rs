@@ -8,7 +8,8 @@
 
 use std::sync::Arc;
 
-use rhai::{Array, Dynamic, EvalAltResult, ImmutableString};
+use rhai::{Array, Dynamic, EvalAltResult};
+use smol_str::SmolStr;
 
 use super::{
     current::{path, with},
@@ -41,7 +42,7 @@ pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<PreferenceHandle>("Preference");
     host.register_fn(
         "preferred",
-        |segment: &mut SegmentHandle, at: ImmutableString, preference: PreferenceHandle| {
+        |segment: &mut SegmentHandle, at: SmolStr, preference: PreferenceHandle| {
             preferred(*segment, &at, &preference)
         },
     );

@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT};
+use smol_str::SmolStr;
 
 use super::{
     current::{Current, with},
@@ -40,7 +41,7 @@ pub(super) fn value(node: &Node) -> Datum {
     }
     match node {
         Node::Null => Datum::Unit,
-        Node::Text(text) | Node::Decimal(text) => ImmutableString::from(text.as_str()).into(),
+        Node::Text(text) | Node::Decimal(text) => text.clone().into(),
         Node::Integer(number) => Datum::Integer(*number as INT),
         Node::Boolean(truth) => Datum::Truth(*truth),
         Node::Object(_) | Node::Array(_) | Node::Reference(_) => ElementHandle(Arc::new(node.clone())).into(),
@@ -48,12 +49,12 @@ pub(super) fn value(node: &Node) -> Datum {
 }
 
 /// The text of a primitive; empty for anything else.
-pub(super) fn text(node: &Node) -> ImmutableString {
+pub(super) fn text(node: &Node) -> SmolStr {
     match node {
-        Node::Text(text) | Node::Decimal(text) => text.as_str().into(),
+        Node::Text(text) | Node::Decimal(text) => text.clone(),
         Node::Integer(number) => number.to_string().into(),
         Node::Boolean(truth) => truth.to_string().into(),
-        Node::Object(_) | Node::Array(_) | Node::Reference(_) | Node::Null => ImmutableString::new(),
+        Node::Object(_) | Node::Array(_) | Node::Reference(_) | Node::Null => SmolStr::default(),
     }
 }
 
@@ -64,7 +65,7 @@ pub(super) fn register(host: &mut Host) {
         .register_get("entries", |_: &mut MessageHandle| {
             fhir(|message| Ok(message.resources().map(value).collect::<Datum>()))
         })
-        .register_fn("resources", |_: &mut MessageHandle, kind: ImmutableString| {
+        .register_fn("resources", |_: &mut MessageHandle, kind: SmolStr| {
             fhir(|message| {
                 let of_kind =
                     |node: &&Node| node.get("resourceType").and_then(Node::as_text) == Some(kind.as_str());
@@ -74,8 +75,8 @@ pub(super) fn register(host: &mut Host) {
         .register_fn("resolve", |_: &mut MessageHandle, reference: ElementHandle| {
             fhir(|message| Ok(resolved(message, None, reference.node())))
         })
-        .register_fn("resolve", |_: &mut MessageHandle, reference: ImmutableString| {
-            fhir(|message| Ok(resolved(message, None, &Node::text(reference.as_str()))))
+        .register_fn("resolve", |_: &mut MessageHandle, reference: SmolStr| {
+            fhir(|message| Ok(resolved(message, None, &Node::Text(reference))))
         })
         .register_fn("resolve", |_: &mut MessageHandle, (): ()| ())
         .register_fn("resolve", |resource: &mut ElementHandle, reference: ElementHandle| {
@@ -84,16 +85,16 @@ pub(super) fn register(host: &mut Host) {
         .register_fn("resolve", |_: &mut ElementHandle, (): ()| ());
     register_element(host);
     // What is not there has nothing in it, and so on. In a mapping of HL7 v2 this stays the mistake that it is.
-    host.register_indexer_get(|(): &mut (), _: ImmutableString| nothing(Datum::Unit))
+    host.register_indexer_get(|(): &mut (), _: SmolStr| nothing(Datum::Unit))
         .register_indexer_get(|(): &mut (), _: INT| nothing(Datum::Unit))
-        .register_fn("get", |(): &mut (), _: ImmutableString| nothing(Datum::Unit))
-        .register_fn("all", |(): &mut (), _: ImmutableString| nothing(Vec::new().into()))
-        .register_fn("text", |(): &mut (), _: ImmutableString| nothing(ImmutableString::new().into()))
-        .register_fn("has", |(): &mut (), _: ImmutableString| nothing(false.into()));
+        .register_fn("get", |(): &mut (), _: SmolStr| nothing(Datum::Unit))
+        .register_fn("all", |(): &mut (), _: SmolStr| nothing(Vec::new().into()))
+        .register_fn("text", |(): &mut (), _: SmolStr| nothing(SmolStr::default().into()))
+        .register_fn("has", |(): &mut (), _: SmolStr| nothing(false.into()));
 }
 
 fn register_element(host: &mut Host) {
-    host.register_indexer_get(|element: &mut ElementHandle, name: ImmutableString| {
+    host.register_indexer_get(|element: &mut ElementHandle, name: SmolStr| {
         let first = incoming::items(element.node()).next();
         first.and_then(|node| node.get(&name)).map(value)
     })
@@ -101,22 +102,22 @@ fn register_element(host: &mut Host) {
         let place = usize::try_from(place).ok();
         place.and_then(|place| incoming::items(element.node()).nth(place)).map(value)
     })
-    .register_fn("get", |element: &mut ElementHandle, path: ImmutableString| {
+    .register_fn("get", |element: &mut ElementHandle, path: SmolStr| {
         found(element, &path, |first| first.map(value))
     })
-    .register_fn("all", |element: &mut ElementHandle, path: ImmutableString| {
+    .register_fn("all", |element: &mut ElementHandle, path: SmolStr| {
         let all = incoming::all(element.node(), &path).map_err(|error| fault(error.to_string()))?;
         Ok::<_, Box<EvalAltResult>>(all.into_iter().map(value).collect::<Datum>())
     })
-    .register_fn("text", |element: &mut ElementHandle, path: ImmutableString| {
+    .register_fn("text", |element: &mut ElementHandle, path: SmolStr| {
         found(element, &path, |first| first.map(text).unwrap_or_default())
     })
-    .register_fn("has", |element: &mut ElementHandle, path: ImmutableString| {
+    .register_fn("has", |element: &mut ElementHandle, path: SmolStr| {
         found(element, &path, |first| first.is_some())
     })
-    .register_fn("shape", |element: &mut ElementHandle, stem: ImmutableString| {
+    .register_fn("shape", |element: &mut ElementHandle, stem: SmolStr| {
         let shape = incoming::shape(element.node(), &stem);
-        ImmutableString::from(shape.map(|(kind, _)| kind).unwrap_or_default())
+        SmolStr::from(shape.map(|(kind, _)| kind).unwrap_or_default())
     })
     .register_get("len", |element: &mut ElementHandle| incoming::items(element.node()).count() as INT);
 }

@@ -30,7 +30,7 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 pub(super) struct Series {
     plan: PlanHandle,
     key: Vec<Path>,
-    unless: Vec<(Path, Option<ImmutableString>)>,
+    unless: Vec<(Path, Option<SmolStr>)>,
     reads: u128,
 }
 
@@ -47,8 +47,8 @@ pub(super) fn register(host: &mut Host) {
          series: SeriesHandle,
          groups: List,
          from: INT,
-         system: ImmutableString,
-         prefix: ImmutableString,
+         system: SmolStr,
+         prefix: SmolStr,
          besides: List| {
             let from = usize::try_from(from).unwrap_or_default();
             let besides = besides.iter().filter_map(|more| match more {

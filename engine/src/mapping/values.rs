@@ -4,7 +4,8 @@
 
 use std::borrow::Cow;
 
-use rhai::{EvalAltResult, INT, ImmutableString};
+use rhai::{EvalAltResult, INT};
+use smol_str::{SmolStr, SmolStrBuilder};
 
 use super::{
     current::{Current, path, with},
@@ -91,7 +92,7 @@ impl FieldHandle {
     }
 
     /// The text of the first leaf; empty when there is none.
-    pub fn text(self) -> Result<ImmutableString> {
+    pub fn text(self) -> Result<SmolStr> {
         with(|current| Ok(said(self.find(current))))
     }
 }
@@ -109,9 +110,9 @@ pub(super) fn register(host: &mut Host) {
 }
 
 fn register_message(host: &mut Host) {
-    host.register_indexer_get(|_: &mut MessageHandle, at: ImmutableString| message_get(&at))
-        .register_fn("all", |_: &mut MessageHandle, at: ImmutableString| message_all(&at))
-        .register_fn("segments", |_: &mut MessageHandle, name: ImmutableString| {
+    host.register_indexer_get(|_: &mut MessageHandle, at: SmolStr| message_get(&at))
+        .register_fn("all", |_: &mut MessageHandle, at: SmolStr| message_all(&at))
+        .register_fn("segments", |_: &mut MessageHandle, name: SmolStr| {
             check_name(&name)?;
             with(|current| {
                 Ok(current.message.segments_named(&name).map(SegmentHandle::of).collect::<Datum>())
@@ -120,18 +121,18 @@ fn register_message(host: &mut Host) {
         .register_fn("segments", |_: &mut MessageHandle| {
             with(|current| Ok(current.message.segments().map(SegmentHandle::of).collect::<Datum>()))
         })
-        .register_fn("segment", |_: &mut MessageHandle, name: ImmutableString| {
+        .register_fn("segment", |_: &mut MessageHandle, name: SmolStr| {
             check_name(&name)?;
             with(|current| Ok(first_segment(current, name_of(&name), 1)))
         })
-        .register_fn("has", |_: &mut MessageHandle, at: ImmutableString| {
+        .register_fn("has", |_: &mut MessageHandle, at: SmolStr| {
             if at.len() > 3 {
                 return has(first(&at)?, &at);
             }
             check_name(&at)?;
             with(|current| Ok(current.message.segment(&at).is_some()))
         })
-        .register_fn("text", |_: &mut MessageHandle, at: ImmutableString| text(first(&at)?, &at));
+        .register_fn("text", |_: &mut MessageHandle, at: SmolStr| text(first(&at)?, &at));
     let header = |read: fn(&Current) -> Cow<'_, str>| {
         move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
     };
@@ -148,15 +149,15 @@ fn register_message(host: &mut Host) {
         .register_get("trigger", |_: &mut MessageHandle| {
             with(|current| {
                 let incoming = current.incoming();
-                Ok(ImmutableString::from(format!("{}^{}", incoming.code(), incoming.event())))
+                Ok(SmolStr::from(format!("{}^{}", incoming.code(), incoming.event())))
             })
         });
 }
 
 fn register_segment(host: &mut Host) {
-    host.register_indexer_get(|segment: &mut SegmentHandle, at: ImmutableString| segment_get(*segment, &at))
+    host.register_indexer_get(|segment: &mut SegmentHandle, at: SmolStr| segment_get(*segment, &at))
         .register_indexer_get(|segment: &mut SegmentHandle, number: INT| segment_field(*segment, number))
-        .register_fn("all", |segment: &mut SegmentHandle, at: ImmutableString| segment_all(*segment, &at))
+        .register_fn("all", |segment: &mut SegmentHandle, at: SmolStr| segment_all(*segment, &at))
         .register_fn("all", |segment: &mut SegmentHandle, number: INT| {
             let number = positive(number)?;
             with(|current| {
@@ -166,9 +167,9 @@ fn register_segment(host: &mut Host) {
                 Ok(found.map(|value| FieldHandle::of(value, current.message.text())).collect())
             })
         })
-        .register_fn("has", |segment: &mut SegmentHandle, at: ImmutableString| has(*segment, &at))
-        .register_fn("text", |segment: &mut SegmentHandle, at: ImmutableString| text(*segment, &at))
-        .register_get("name", |segment: &mut SegmentHandle| ImmutableString::from(segment.name()))
+        .register_fn("has", |segment: &mut SegmentHandle, at: SmolStr| has(*segment, &at))
+        .register_fn("text", |segment: &mut SegmentHandle, at: SmolStr| text(*segment, &at))
+        .register_get("name", |segment: &mut SegmentHandle| SmolStr::from(segment.name()))
         .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
         .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
         .register_get("index", |segment: &mut SegmentHandle| {
@@ -183,12 +184,12 @@ fn register_value(host: &mut Host) {
     host.register_get("text", |value: &mut FieldHandle| value.text())
         .register_get("raw", |value: &mut FieldHandle| {
             with(|current| {
-                Ok(value.find(current).part().map_or(ImmutableString::new(), |part| part.raw().into()))
+                Ok(value.find(current).part().map_or(SmolStr::default(), |part| part.raw().into()))
             })
         })
         .register_get("whole", |value: &mut FieldHandle| {
             with(|current| {
-                Ok(value.find(current).part().map_or(ImmutableString::new(), |part| shared(part.whole())))
+                Ok(value.find(current).part().map_or(SmolStr::default(), |part| shared(part.whole())))
             })
         })
         .register_get("is_absent", |value: &mut FieldHandle| matches!(value, FieldHandle::Absent))
@@ -204,7 +205,7 @@ fn register_value(host: &mut Host) {
         })
         .register_fn("to_string", |value: &mut FieldHandle| value.text())
         .register_fn("to_debug", |value: &mut FieldHandle| value.text())
-        .register_fn("or", |value: &mut FieldHandle, other: ImmutableString| -> Result<ImmutableString> {
+        .register_fn("or", |value: &mut FieldHandle, other: SmolStr| -> Result<SmolStr> {
             let text = value.text()?;
             Ok(if text.is_empty() { other } else { text })
         })
@@ -215,19 +216,15 @@ fn register_value(host: &mut Host) {
         .register_get("number", |value: &mut FieldHandle| -> Result<Option<INT>> {
             Ok(value.text()?.trim().parse().ok())
         })
-        .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString| {
+        .register_fn("to", |value: &mut FieldHandle, data_type: SmolStr| {
             convert(*value, &data_type, None, None)
         })
-        .register_fn("to", |value: &mut FieldHandle, data_type: ImmutableString, target: ImmutableString| {
+        .register_fn("to", |value: &mut FieldHandle, data_type: SmolStr, target: SmolStr| {
             convert(*value, &data_type, Some(&target), None)
         })
-        .register_fn(
-            "to",
-            |value: &mut FieldHandle,
-             data_type: ImmutableString,
-             target: ImmutableString,
-             table: ImmutableString| { convert(*value, &data_type, Some(&target), Some(&table)) },
-        );
+        .register_fn("to", |value: &mut FieldHandle, data_type: SmolStr, target: SmolStr, table: SmolStr| {
+            convert(*value, &data_type, Some(&target), Some(&table))
+        });
 }
 
 fn register_documents(host: &mut Host) {
@@ -239,21 +236,18 @@ fn register_documents(host: &mut Host) {
             Ok(node.map(NodeHandle::wrap))
         })
     })
-    .register_fn("attachment", |text: ImmutableString| document::of_text(&text).map(NodeHandle::wrap))
-    .register_fn("later", |instant: ImmutableString, minutes: INT| {
-        time::later(&instant, minutes).map(ImmutableString::from)
-    })
+    .register_fn("attachment", |text: SmolStr| document::of_text(&text).map(NodeHandle::wrap))
+    .register_fn("later", |instant: SmolStr, minutes: INT| time::later(&instant, minutes).map(SmolStr::from))
     .register_fn("lines", |values: List| {
         with(|current| {
             let lines = fields(&values).map(|value| value.find(current));
-            Ok(ImmutableString::from(result::lines(lines, Part::whole)))
+            Ok(SmolStr::from(result::lines(lines, Part::whole)))
         })
     })
-    .register_fn("joined", |values: List, between: ImmutableString| -> Result<ImmutableString> {
+    .register_fn("joined", |values: List, between: SmolStr| -> Result<SmolStr> {
         let values = values.iter().filter(|value| !value.is_unit()).cloned();
         let texts = values.map(super::handles::text).collect::<Result<Vec<_>>>()?;
-        let said: Vec<_> =
-            texts.iter().map(ImmutableString::as_str).filter(|text| !text.is_empty()).collect();
+        let said: Vec<_> = texts.iter().map(SmolStr::as_str).filter(|text| !text.is_empty()).collect();
         Ok(said.join(&between).into())
     })
     .register_fn("begins_document", |value: FieldHandle| {
@@ -270,24 +264,32 @@ pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
 }
 
 fn register_comparisons(host: &mut Host) {
-    host.register_fn("==", |value: FieldHandle, text: ImmutableString| equal(value, &text))
-        .register_fn("!=", |value: FieldHandle, text: ImmutableString| {
+    host.register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
+        .register_fn("!=", |value: FieldHandle, text: SmolStr| {
             Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
         })
-        .register_fn("==", |text: ImmutableString, value: FieldHandle| equal(value, &text))
-        .register_fn("!=", |text: ImmutableString, value: FieldHandle| {
+        .register_fn("==", |text: SmolStr, value: FieldHandle| equal(value, &text))
+        .register_fn("!=", |text: SmolStr, value: FieldHandle| {
             Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
         })
         .register_fn("==", |one: FieldHandle, other: FieldHandle| same(one, other))
         .register_fn("!=", |one: FieldHandle, other: FieldHandle| {
             Ok::<_, Box<EvalAltResult>>(!same(one, other)?)
         })
-        .register_fn("+", |value: FieldHandle, text: ImmutableString| -> Result<ImmutableString> {
-            Ok(value.text()? + text)
+        .register_fn("+", |value: FieldHandle, text: SmolStr| -> Result<SmolStr> {
+            Ok(joined(&value.text()?, &text))
         })
-        .register_fn("+", |text: ImmutableString, value: FieldHandle| -> Result<ImmutableString> {
-            Ok(text + value.text()?)
+        .register_fn("+", |text: SmolStr, value: FieldHandle| -> Result<SmolStr> {
+            Ok(joined(&text, &value.text()?))
         });
+}
+
+/// Two texts as one.
+pub(super) fn joined(one: &str, other: &str) -> SmolStr {
+    let mut text = SmolStrBuilder::new();
+    text.push_str(one);
+    text.push_str(other);
+    text.finish()
 }
 
 fn equal(value: FieldHandle, text: &str) -> Result<bool> {
@@ -357,15 +359,15 @@ fn says_something(value: Value<'_>) -> bool {
 }
 
 /// The text of the first leaf; empty when that is blank.
-fn said(value: Value<'_>) -> ImmutableString {
+fn said(value: Value<'_>) -> SmolStr {
     match value.text() {
         Some(text) if !text.trim_start().is_empty() => shared(text),
-        _ => ImmutableString::new(),
+        _ => SmolStr::default(),
     }
 }
 
 /// The text of the first leaf there; empty when there is none.
-fn text(segment: SegmentHandle, at: &str) -> Result<ImmutableString> {
+fn text(segment: SegmentHandle, at: &str) -> Result<SmolStr> {
     look(segment, at, |value, _| said(value))
 }
 
@@ -488,7 +490,7 @@ fn received(current: &Current) -> String {
     zoned.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
 }
 
-fn shared(text: Cow<'_, str>) -> ImmutableString {
+fn shared(text: Cow<'_, str>) -> SmolStr {
     match text {
         Cow::Borrowed(text) => text.into(),
         Cow::Owned(text) => text.into(),

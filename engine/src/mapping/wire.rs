@@ -13,7 +13,8 @@ mod numbers;
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, ImmutableString};
+use rhai::EvalAltResult;
+use smol_str::SmolStr;
 
 use codes::{ce, code, cwe, plain, system_name};
 use numbers::{Authority, cx, ei, hd, pl, xon};
@@ -136,22 +137,18 @@ impl Opaque for WireHandle {}
 /// Gives scripts the way from FHIR to HL7 v2.
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<WireHandle>("Field");
-    host.register_fn("to", |element: &mut ElementHandle, data_type: ImmutableString| {
+    host.register_fn("to", |element: &mut ElementHandle, data_type: SmolStr| {
         convert(element.node(), &data_type)
     })
-    .register_fn("to", |text: &mut ImmutableString, data_type: ImmutableString| {
-        convert(&Node::text(text.as_str()), &data_type)
+    .register_fn("to", |text: &mut SmolStr, data_type: SmolStr| {
+        convert(&Node::Text(text.clone()), &data_type)
     })
-    .register_fn("to", |number: &mut rhai::INT, data_type: ImmutableString| {
+    .register_fn("to", |number: &mut rhai::INT, data_type: SmolStr| {
         convert(&Node::Integer(*number), &data_type)
     })
-    .register_fn("to", |truth: &mut bool, data_type: ImmutableString| {
-        convert(&Node::Boolean(*truth), &data_type)
-    })
-    .register_fn("to", |(): &mut (), _: ImmutableString| ())
-    .register_fn("raw", |wire: &mut WireHandle| {
-        ImmutableString::from(wire.wire().write(Separators::default()))
-    });
+    .register_fn("to", |truth: &mut bool, data_type: SmolStr| convert(&Node::Boolean(*truth), &data_type))
+    .register_fn("to", |(): &mut (), _: SmolStr| ())
+    .register_fn("raw", |wire: &mut WireHandle| SmolStr::from(wire.wire().write(Separators::default())));
 }
 
 fn convert(node: &Node, data_type: &str) -> Result<Option<WireHandle>> {

@@ -3,6 +3,7 @@
 use std::mem::take;
 
 use rhai::{Dynamic, EvalAltResult, INT, Position};
+use smol_str::SmolStr;
 
 use super::{
     Get, Index, NativeCall, Node, Place,
@@ -175,7 +176,7 @@ impl Machine<'_> {
             self.step()?;
             let object = self.local(place);
             if let Datum::Map(map) = object {
-                return found(map.get(get.name.as_str()), &get.name, get.at);
+                return found(map.at(&get.name), get.name.as_str(), get.at);
             }
             let object = object.clone();
             return self.property(get, object);
@@ -187,16 +188,16 @@ impl Machine<'_> {
     fn property(&mut self, get: &Get, object: Datum) -> Result<Datum> {
         match &object {
             Datum::Unit if get.elvis => return Ok(Datum::Unit),
-            Datum::Map(map) => return found(map.get(get.name.as_str()), &get.name, get.at),
+            Datum::Map(map) => return found(map.at(&get.name), get.name.as_str(), get.at),
             _ => {}
         }
-        let mut named = [object, get.name.clone().into()];
-        if let Some(done) =
-            named.first_chunk_mut().and_then(|alone: &mut [Datum; 1]| self.ours(&get.natives, alone, get.at))
-        {
+        let mut alone = [object];
+        if let Some(done) = self.ours(&get.natives, &mut alone, get.at) {
             return done;
         }
         // What has no such property may have something under its name.
+        let [object] = alone;
+        let mut named = [object, SmolStr::from(get.name.as_str()).into()];
         if let Some(done) = self.ours(&get.indexers, &mut named, get.at) {
             return done;
         }
@@ -204,8 +205,10 @@ impl Machine<'_> {
         let kind = object.type_name();
         self.by_rhai(&get.getter, &mut [object], get.at).map_err(|flow| match flow {
             Flow::Fail(error) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
-                let what =
-                    format!("Unknown property '{}' - a getter is not registered for type '{kind}'", get.name);
+                let what = format!(
+                    "Unknown property '{}' - a getter is not registered for type '{kind}'",
+                    get.name.as_str()
+                );
                 EvalAltResult::ErrorDotExpr(what, get.at).into()
             }
             flow => flow,

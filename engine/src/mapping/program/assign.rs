@@ -2,7 +2,8 @@
 
 use std::{mem::take, sync::Arc};
 
-use rhai::{EvalAltResult, INT, ImmutableString, Position};
+use rhai::{EvalAltResult, INT, Position};
+use smol_str::SmolStr;
 
 use super::{
     Assign, Place, Step,
@@ -15,7 +16,7 @@ type Result<T> = std::result::Result<T, Flow>;
 
 /// A step into a list or a map.
 pub(super) enum Key {
-    Name(ImmutableString, Position, bool),
+    Name(SmolStr, Position, bool),
     Number(INT, Position),
 }
 
@@ -100,13 +101,13 @@ fn within(value: &mut Datum, keys: &[Key], new: bool, work: &mut dyn FnMut(&mut 
                 return Err(EvalAltResult::ErrorDotExpr(what, *at).into());
             };
             let map = Arc::make_mut(map);
-            if !map.contains_key(name.as_str()) {
+            if map.get(name).is_none() {
                 if !(new && rest.is_empty()) && *is_property {
                     return Err(EvalAltResult::ErrorPropertyNotFound(name.to_string(), *at).into());
                 }
-                map.insert(name.as_str().into(), Datum::Unit);
+                map.insert(name, Datum::Unit);
             }
-            match map.get_mut(name.as_str()) {
+            match map.get_mut(name) {
                 Some(part) => within(part, rest, new, work),
                 None => Ok(()),
             }

@@ -4,12 +4,15 @@
 use rhai::{ASTFlags, Expr, FnCallExpr, FnPtr, ImmutableString, Position, Stmt};
 
 use super::{
-    Call, Condition, Each, Get, Index, NativeCall, Node, Operator, loops,
+    Call, Condition, Each, Get, Index, MapOf, NativeCall, Node, Operator, loops,
     lower::{Lower, Lowering, Unable},
     operators,
     standard::Method,
 };
-use crate::mapping::host::{INDEXER, getter};
+use crate::{
+    fhir::Name,
+    mapping::host::{INDEXER, getter},
+};
 
 /// Words that Rhai itself answers, by what it knows of the function that says them.
 const OF_RHAI: [&str; 7] = ["curry", "call", "Fn", "eval", "is_def_var", "is_def_fn", "is_shared"];
@@ -101,11 +104,14 @@ impl Lower<'_> {
             Expr::InterpolatedString(pieces, at) => Node::Text(self.all(pieces)?, *at),
             Expr::Array(items, at) => Node::List(self.all(items)?, *at),
             Expr::Map(pairs, at) => {
-                let pairs = pairs
-                    .0
-                    .iter()
-                    .map(|(name, value)| Ok((name.name.as_str().into(), self.expression(value)?)));
-                Node::Map(pairs.collect::<Lowering<_>>()?, *at)
+                let mut names: Vec<Name> =
+                    pairs.0.iter().map(|(name, _)| name.name.as_str().into()).collect();
+                names.sort_by(|one, other| one.as_str().cmp(other.as_str()));
+                let place = |name: &str| names.iter().position(|own| own.as_str() == name).ok_or(Unable);
+                let values =
+                    pairs.0.iter().map(|(name, value)| Ok((place(&name.name)?, self.expression(value)?)));
+                let values = values.collect::<Lowering<_>>()?;
+                Node::Map(Box::new(MapOf { names, values, at: *at }))
             }
             Expr::Variable(variable, _, _) => {
                 self.variable(&variable.1, variable.2.path.iter().map(|own| own.as_str()))?
@@ -159,7 +165,7 @@ impl Lower<'_> {
             (true, [one]) if call.name == "!" => Ok(Node::Not(Box::new(self.condition(one)?))),
             (true, [left, right]) if call.name != "contains" => Ok(Node::Operator(Box::new(Operator {
                 kind: operators::Kind::named(&call.name),
-                name: call.name.clone(),
+                name: call.name.as_str().into(),
                 left: self.expression(left)?,
                 right: self.expression(right)?,
                 natives: self.natives.named(&call.name, 2),
@@ -184,7 +190,7 @@ impl Lower<'_> {
             if standard == Some(Method::Contains) { self.natives.named("==", 2) } else { Vec::new() };
         let natives = self.natives.named(name, arguments.len());
         Node::Native(Box::new(NativeCall {
-            name: name.clone(),
+            name: name.as_str().into(),
             arguments,
             object,
             natives,
@@ -230,7 +236,7 @@ impl Lower<'_> {
     fn property(&self, object: Node, name: &ImmutableString, link: &Link<'_>) -> Node {
         let getter = getter(name);
         let (natives, indexers) = (self.natives.named(&getter, 1), self.natives.named(INDEXER, 2));
-        let (name, elvis, at) = (name.clone(), link.elvis, link.at);
+        let (name, elvis, at) = (name.as_str().into(), link.elvis, link.at);
         Node::Get(Box::new(Get { object, name, getter: getter.into(), natives, indexers, elvis, at }))
     }
 

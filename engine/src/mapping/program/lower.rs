@@ -279,7 +279,7 @@ impl<'a> Lower<'a> {
         for case in cases.cases.values() {
             let arms: Vec<usize> = case.blocks.iter().copied().collect();
             match case.value.as_immutable_string_ref() {
-                Ok(text) => drop(switch.texts.insert(text.clone(), arms)),
+                Ok(text) => drop(switch.texts.insert(text.as_str().into(), arms)),
                 Err(_) => switch.values.push((case.value.clone().into(), arms)),
             }
         }
@@ -321,7 +321,7 @@ impl<'a> Lower<'a> {
     pub fn part(&mut self, local: usize, links: &[super::chain::Link<'_>]) -> Lowering<Place> {
         let steps = links.iter().map(|link| match link.kind {
             _ if link.elvis => Err(Unable),
-            super::chain::Kind::Property(name) => Ok(Step::Name(name.clone(), link.at)),
+            super::chain::Kind::Property(name) => Ok(Step::Name(name.as_str().into(), link.at)),
             super::chain::Kind::Index(index) => Ok(Step::Index(self.expression(index)?, link.at)),
             super::chain::Kind::Method(_) => Err(Unable),
         });

@@ -2,16 +2,11 @@
 
 use std::sync::Arc;
 
-use rhai::{
-    Dynamic, Engine, EvalAltResult, GlobalRuntimeState, ImmutableString, NativeCallContext, Position,
-};
+use rhai::{Dynamic, Engine, EvalAltResult, GlobalRuntimeState, NativeCallContext, Position};
+use smol_str::SmolStr;
 
 use super::{Call, Condition, Function, If, Node, Program, Switch};
-use crate::mapping::{
-    Limits, current,
-    datum::{Datum, Map},
-    fault::Verdict,
-};
+use crate::mapping::{Limits, current, datum::Datum, fault::Verdict, pairs::Map};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -97,10 +92,12 @@ impl Machine<'_> {
                 let items = items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>>>()?;
                 self.bounded(items.into(), *at)
             }
-            Node::Map(pairs, at) => {
-                let pair = |(name, value): &(rhai::Identifier, Node)| Ok((name.clone(), self.value(value)?));
-                let map = pairs.iter().map(pair).collect::<Result<Map>>()?;
-                self.bounded(Datum::Map(Arc::new(map)), *at)
+            Node::Map(literal) => {
+                let mut map = Map::of(&literal.names);
+                for (place, node) in &literal.values {
+                    map.set(*place, self.value(node)?);
+                }
+                self.bounded(Datum::Map(Arc::new(map)), literal.at)
             }
             Node::Call(call) => self.call(call),
             Node::Native(call) => self.native(call),
@@ -274,7 +271,7 @@ impl Machine<'_> {
             text.push_str(said.as_text().map_or("", |said| said.as_str()));
             self.fits(text.len(), self.limits.text_bytes, "Length of string", at)?;
         }
-        Ok(ImmutableString::from(text).into())
+        Ok(SmolStr::from(text).into())
     }
 
     /// What Rhai tells a function about its call.
@@ -325,7 +322,7 @@ impl Size {
             }
             Datum::Map(map) => {
                 self.pairs += map.len();
-                map.values().for_each(|item| self.add(item));
+                map.iter().for_each(|(_, item)| self.add(item));
             }
             _ => {}
         }

@@ -23,9 +23,11 @@ mod standard;
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
-use rhai::{ImmutableString, Position, RangeCase};
+use rhai::{Position, RangeCase};
+use smol_str::SmolStr;
 
 use super::{datum::Datum, host::Native};
+use crate::fhir::Name;
 pub(super) use lower::{Library, Source};
 pub(super) use machine::run;
 
@@ -38,7 +40,7 @@ pub(super) struct Program {
 
 /// A function of a script.
 struct Function {
-    name: ImmutableString,
+    name: SmolStr,
     /// The script that it stands in.
     file: String,
     /// How many places its variables take, its parameters first.
@@ -57,7 +59,7 @@ enum Node {
     /// A text with values in it.
     Text(Vec<Node>, Position),
     List(Vec<Node>, Position),
-    Map(Vec<(rhai::Identifier, Node)>, Position),
+    Map(Box<MapOf>),
     /// A call of a function of a script.
     Call(Box<Call>),
     Native(Box<NativeCall>),
@@ -93,9 +95,18 @@ struct Call {
     at: Position,
 }
 
+/// `#{ … }`
+struct MapOf {
+    /// In their order.
+    names: Vec<Name>,
+    /// As they are written, with their places among the names.
+    values: Vec<(usize, Node)>,
+    at: Position,
+}
+
 /// A call of a function that is not a script's own.
 struct NativeCall {
-    name: ImmutableString,
+    name: SmolStr,
     /// The object of a method first. A variable there is worked on in place.
     arguments: Vec<Node>,
     /// Where the object is kept, when it is a part of a variable that the function may change.
@@ -111,7 +122,7 @@ struct NativeCall {
 /// An operator between two values.
 struct Operator {
     kind: operators::Kind,
-    name: ImmutableString,
+    name: SmolStr,
     left: Node,
     right: Node,
     natives: Vec<Native>,
@@ -121,9 +132,9 @@ struct Operator {
 /// `object.name`
 struct Get {
     object: Node,
-    name: ImmutableString,
+    name: Name,
     /// What Rhai calls the function that reads it.
-    getter: ImmutableString,
+    getter: SmolStr,
     natives: Vec<Native>,
     indexers: Vec<Native>,
     /// `?.`: nothing of nothing.
@@ -161,7 +172,7 @@ struct If {
 struct Switch {
     on: Node,
     /// The arms to try, in order, by the text that they stand for.
-    texts: HashMap<ImmutableString, Vec<usize>, RandomState>,
+    texts: HashMap<SmolStr, Vec<usize>, RandomState>,
     /// The same for what is no text.
     values: Vec<(Datum, Vec<usize>)>,
     ranges: Vec<RangeCase>,
@@ -213,6 +224,6 @@ struct Place {
 }
 
 enum Step {
-    Name(ImmutableString, Position),
+    Name(SmolStr, Position),
     Index(Node, Position),
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use rhai::{EvalAltResult, Position};
+use smol_str::format_smolstr;
 
 use super::{
     Compound, Node, Operator,
     machine::{Flow, Machine},
 };
-use crate::mapping::{datum::Datum, host::Native};
+use crate::mapping::{datum::Datum, host::Native, values::joined};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -182,13 +183,8 @@ fn unlike(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
 /// The sum of two numbers, a text and another one or a number, or two lists.
 fn sum(left: &Datum, right: &Datum) -> Option<Datum> {
     match (left, right) {
-        (Datum::Text(left), Datum::Text(right)) => {
-            let mut text = String::with_capacity(left.len() + right.len());
-            text.push_str(left);
-            text.push_str(right);
-            Some(Datum::Text(text.into()))
-        }
-        (Datum::Text(left), Datum::Integer(right)) => Some(Datum::Text(format!("{left}{right}").into())),
+        (Datum::Text(left), Datum::Text(right)) => Some(Datum::Text(joined(left, right))),
+        (Datum::Text(left), Datum::Integer(right)) => Some(Datum::Text(format_smolstr!("{left}{right}"))),
         (Datum::List(left), Datum::List(right)) => Some(left.iter().chain(right.iter()).cloned().collect()),
         (Datum::Integer(left), Datum::Integer(right)) => left.checked_add(*right).map(Datum::Integer),
         _ => None,

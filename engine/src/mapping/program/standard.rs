@@ -2,7 +2,8 @@
 
 use std::{mem::take, sync::Arc};
 
-use rhai::{EvalAltResult, INT, ImmutableString, Position};
+use rhai::{EvalAltResult, INT, Position};
+use smol_str::SmolStr;
 
 use crate::mapping::{
     Limits,
@@ -52,7 +53,7 @@ pub(super) fn call(method: Method, values: &mut [Datum], limits: &Limits) -> Opt
     }
 }
 
-fn of_text(method: Method, text: &ImmutableString, arguments: &[Datum]) -> Option<Datum> {
+fn of_text(method: Method, text: &SmolStr, arguments: &[Datum]) -> Option<Datum> {
     let other = || arguments.first().and_then(Datum::as_text);
     Some(match method {
         Method::IsEmpty => text.is_empty().into(),

@@ -1,0 +1,73 @@
+//! Maps of scripts: a few pairs in the order of their names, which are held as those of elements, for that is what most of
+//! them become.
+
+use super::datum::Datum;
+use crate::fhir::Name;
+
+/// `#{ … }`
+#[derive(Clone, Default)]
+pub(super) struct Map(Vec<(Name, Datum)>);
+
+impl Map {
+    /// A map whose names are in order already; all its values are `()`.
+    pub fn of(names: &[Name]) -> Self {
+        Self(names.iter().map(|name| (name.clone(), Datum::Unit)).collect())
+    }
+
+    /// Sets the value at a place of [`Map::of`].
+    pub fn set(&mut self, place: usize, value: Datum) {
+        if let Some((_, own)) = self.0.get_mut(place) {
+            *own = value;
+        }
+    }
+
+    pub fn get(&self, name: &str) -> Option<&Datum> {
+        self.0.get(self.place(name).ok()?).map(|(_, value)| value)
+    }
+
+    /// The same, by a name that was looked up before.
+    pub fn at(&self, name: &Name) -> Option<&Datum> {
+        self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value)
+    }
+
+    pub fn get_mut(&mut self, name: &str) -> Option<&mut Datum> {
+        let place = self.place(name).ok()?;
+        self.0.get_mut(place).map(|(_, value)| value)
+    }
+
+    /// Puts a name in that is not there yet.
+    pub fn insert(&mut self, name: &str, value: Datum) {
+        if let Err(place) = self.place(name) {
+            self.0.insert(place, (name.into(), value));
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (&Name, &Datum)> {
+        self.0.iter().map(|(name, value)| (name, value))
+    }
+
+    fn place(&self, name: &str) -> Result<usize, usize> {
+        self.0.binary_search_by(|(own, _)| own.as_str().cmp(name))
+    }
+}
+
+impl<K: Into<Name>> FromIterator<(K, Datum)> for Map {
+    fn from_iter<T: IntoIterator<Item = (K, Datum)>>(pairs: T) -> Self {
+        let mut pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
+        pairs.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        Self(pairs)
+    }
+}
+
+impl IntoIterator for Map {
+    type Item = (Name, Datum);
+    type IntoIter = std::vec::IntoIter<Self::Item>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}

@@ -1,9 +1,10 @@
 //! Messages that are wrong in ways nobody thought of: the shipped mappings give a valid output or a stated reason,
-//! never an error of the script, twice the same, and the same as when Rhai's own evaluator runs the scripts.
+//! never an error of the script, twice the same, and the same as when Rhai's own evaluator runs the scripts and remembers
+//! nothing of the messages before.
 //!
 //! Each message of `testdata/` (of `TIE_CORPUS` too, if that names a folder) is changed by chance, from a fixed seed:
 //! segments lost, doubled or out of order, fields emptied, deleted (`""`), swapped or filled with what does not belong
-//! there. `MUTATIONS=200` makes so many of each message; `SEED=7` begins elsewhere.
+//! there, and senders that others have the names of. `MUTATIONS=200` makes so many of each message; `SEED=7` begins elsewhere.
 
 #![allow(
     clippy::unwrap_used,
@@ -129,7 +130,8 @@ fn changed(text: &str, chance: &mut Chance) -> String {
             break;
         }
         let at = 1 + chance.below(last);
-        match chance.below(8) {
+        match chance.below(9) {
+            8 => disguise(&mut segments[0], chance),
             0 => drop(segments.remove(at)),
             1 => {
                 let twin = segments[at].clone();
@@ -145,6 +147,16 @@ fn changed(text: &str, chance: &mut Chance) -> String {
         }
     }
     segments.join("\r") + "\r"
+}
+
+/// Changes what a message says of its sender: what the same bytes mean goes by that.
+fn disguise(header: &mut String, chance: &mut Chance) {
+    const SENDERS: [&str; 6] = ["", "PAS", "RXX", "GBR", "USA", "iTKv1.0"];
+    let mut fields: Vec<&str> = header.split('|').collect();
+    let at = [3, 4, 17, 21][chance.below(4)] - 1;
+    fields.resize(fields.len().max(at + 1), "");
+    fields[at] = SENDERS[chance.below(SENDERS.len())];
+    *header = fields.join("|");
 }
 
 /// Puts junk, or another field's content, into a field.

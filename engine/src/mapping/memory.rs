@@ -164,3 +164,61 @@ impl<V: Clone> Generations<V> {
         self.recent.insert(key.into(), value);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fhir::types::{CONVERTERS, converter_tests::on};
+
+    const SEGMENT: &str =
+        "ZZZ|C9999993^SEACOLE^MARY|C9999993^SEACOLE^MARY^^^^^^^^^^^^^^^^20260101090000|A^B^L|^\r";
+
+    /// What of the fields of a message is remembered after it: staff of the first two, codes of the third.
+    fn remembered(memory: &mut Memory, header: &str) -> (usize, usize) {
+        let concept = CONVERTERS.iter().find(|one| is_worth_it(one)).expect("codes are worth it").convert;
+        on(header, SEGMENT, |message, cx| {
+            memory.attend(message);
+            let field = |number| message.segment("ZZZ").and_then(|segment| segment.field(number).part());
+            for _ in 0..2 {
+                for part in [1, 2].into_iter().filter_map(field) {
+                    assert_eq!(memory.named("XCN", &[part], cx).resources.len(), 1);
+                }
+                assert_eq!(
+                    field(3).and_then(|part| memory.value(concept, part, cx)),
+                    field(3).and_then(|part| concept(part, cx))
+                );
+            }
+            String::new()
+        });
+        (memory.named.recent.len(), memory.values.recent.len())
+    }
+
+    #[test]
+    fn the_same_part_of_the_same_sender_is_read_once_and_what_goes_by_the_message_each_time() {
+        let mut memory = Memory::default();
+        assert_eq!(remembered(&mut memory, "RXX|||20260115093000|"), (1, 1));
+        assert_eq!(remembered(&mut memory, "RXX|||20260116093000|"), (1, 1));
+        assert_eq!(remembered(&mut memory, "RYY|||20260116093000|"), (2, 2));
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_forgotten_and_what_is_asked_for_is_kept() {
+        let mut all = Generations::default();
+        let key = |number: usize| number.to_ne_bytes();
+        for number in 0..10 * MOST {
+            all.put(&key(number), number);
+            assert_eq!(all.get(&key(3)), (number >= 3).then_some(3), "{number}");
+            assert!(all.recent.len() + all.older.len() <= 2 * MOST);
+        }
+        assert_eq!((all.get(&key(5)), all.get(&key(10 * MOST - 1))), (None, Some(10 * MOST - 1)));
+    }
+
+    #[test]
+    fn more_senders_than_are_told_apart_begin_anew() {
+        let mut memory = Memory::default();
+        for number in 0..3 * SENDERS {
+            let (_, values) = remembered(&mut memory, &format!("R{number}|||20260115093000|"));
+            assert!(memory.senders.len() <= SENDERS && values <= SENDERS);
+        }
+    }
+}

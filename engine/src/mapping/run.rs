@@ -50,8 +50,8 @@ pub struct Mappings {
     parts: BTreeMap<String, Parts>,
     warnings: Vec<Problem>,
     limits: Limits,
-    /// What the threads remember that run no mapping just now.
-    memories: Mutex<Vec<Memory>>,
+    /// What the threads remember that run no mapping just now; none where nothing is to be remembered.
+    memories: Option<Mutex<Vec<Memory>>>,
 }
 
 /// One mapping: a call of its `map`.
@@ -94,7 +94,7 @@ impl Mappings {
             parts,
             warnings,
             limits,
-            memories: Mutex::default(),
+            memories: Some(Mutex::default()),
         })
     }
 
@@ -108,9 +108,11 @@ impl Mappings {
         self.tables.get(name)
     }
 
-    /// The same mappings, run by Rhai's own evaluator: what the programs are held against.
+    /// The same mappings, run by Rhai's own evaluator, and nothing remembered from message to message: what the programs
+    /// and the memory are held against.
     #[must_use]
     pub fn by_rhai(mut self) -> Self {
+        self.memories = None;
         self.scripts.values_mut().for_each(|script| script.entry = None);
         self
     }
@@ -146,7 +148,7 @@ impl Mappings {
             Incoming::Hl7(message) => (message, None),
             Incoming::Fhir(fhir) => (Arc::new(Message::none()), Some(fhir)),
         };
-        let mut memory = self.memories.lock().pop().unwrap_or_default();
+        let mut memory = self.memories.as_ref().and_then(|all| all.lock().pop()).unwrap_or_default();
         memory.attend(&message);
         let current = Current {
             message: message.clone(),
@@ -182,7 +184,9 @@ impl Mappings {
                 outputs.map_err(|unsent| self.told(unsent.into(), script))?
             }
         };
-        self.memories.lock().push(current.memory.take());
+        if let Some(all) = &self.memories {
+            all.lock().push(current.memory.take());
+        }
         Ok(Product {
             mapped,
             coverage: current.coverage.told(&message, &script.ignored),

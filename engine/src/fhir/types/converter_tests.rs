@@ -84,7 +84,11 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
     })
 }
 
-fn on(header: &str, segments: &str, work: impl FnOnce(&Message, &Cx<'_>) -> String) -> (String, Vec<String>) {
+pub(crate) fn on(
+    header: &str,
+    segments: &str,
+    work: impl FnOnce(&Message, &Cx<'_>) -> String,
+) -> (String, Vec<String>) {
     let raw = format!("MSH|^~\\&|PAS|{header}|ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}");
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
     let zone = TimeZone::get("Europe/London").expect("the zone is known");

@@ -18,7 +18,7 @@ use super::{
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
-/// A value of a script.
+/// A value of a script: of three words, for it is moved all the time.
 #[derive(Clone, Default)]
 pub(super) enum Datum {
     #[default]
@@ -39,6 +39,8 @@ pub(super) enum Datum {
     /// Anything else that Rhai can hold.
     Other(Dynamic),
 }
+
+const _: () = assert!(size_of::<Datum>() == 24);
 
 pub(super) type List = Arc<Vec<Datum>>;
 

@@ -177,7 +177,7 @@ fn set(handle: DraftHandle, path: &Path, value: Datum) -> Result<()> {
             let Some(written) = current.drafts.get_mut(handle.draft) else { return Err(gone()) };
             let separators = written.draft.separators();
             let again;
-            let content = match field.in_text(message.text()) {
+            let content = match field.of_message(&message) {
                 Value::Absent => Content::Absent,
                 Value::Null => Content::Null,
                 Value::Present(part) if alike(part.separators(), separators) => Content::Raw(part.raw()),

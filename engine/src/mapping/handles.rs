@@ -38,8 +38,8 @@ pub(super) struct BundleHandle {
 /// A resource in a bundle of the run.
 #[derive(Clone, Copy)]
 pub(super) struct ResourceHandle {
-    pub bundle: usize,
-    pub place: usize,
+    bundle: u32,
+    place: u32,
     resource_type: &'static Type,
 }
 
@@ -62,12 +62,19 @@ impl NodeHandle {
 
 impl ResourceHandle {
     fn change<T>(self, work: impl FnOnce(&mut Object) -> Result<T>) -> Result<T> {
-        with(|current| {
-            match current.bundles.get_mut(self.bundle).and_then(|bundle| bundle.resource_mut(self.place)) {
-                Some(resource) => work(&mut resource.elements),
-                None => Err(fault("this resource is gone")),
-            }
+        with(|current| match self.find_mut(current) {
+            Some(resource) => work(&mut resource.elements),
+            None => Err(fault("this resource is gone")),
         })
+    }
+
+    /// The resource, unless its run is over.
+    pub fn find(self, current: &Current) -> Option<&Resource> {
+        current.bundles.get(self.bundle as usize)?.resource(self.place as usize)
+    }
+
+    fn find_mut(self, current: &mut Current) -> Option<&mut Resource> {
+        current.bundles.get_mut(self.bundle as usize)?.resource_mut(self.place as usize)
     }
 
     /// A reference to it.
@@ -76,11 +83,9 @@ impl ResourceHandle {
     }
 
     fn look<T>(self, work: impl FnOnce(&Resource) -> T) -> Result<T> {
-        with(|current| {
-            match current.bundles.get(self.bundle).and_then(|bundle| bundle.resource(self.place)) {
-                Some(resource) => Ok(work(resource)),
-                None => Err(fault("this resource is gone")),
-            }
+        with(|current| match self.find(current) {
+            Some(resource) => Ok(work(resource)),
+            None => Err(fault("this resource is gone")),
         })
     }
 }
@@ -334,7 +339,10 @@ fn put(
     resource: Resource,
 ) -> Result<ResourceHandle> {
     match current.bundles.get_mut(out.bundle) {
-        Some(bundle) => Ok(ResourceHandle { bundle: out.bundle, place: bundle.put(resource), resource_type }),
+        Some(bundle) => match (u32::try_from(out.bundle), u32::try_from(bundle.put(resource))) {
+            (Ok(bundle), Ok(place)) => Ok(ResourceHandle { bundle, place, resource_type }),
+            _ => Err(fault("there are too many resources")),
+        },
         None => Err(fault("this bundle is gone")),
     }
 }
@@ -359,13 +367,12 @@ fn fill(
             return Ok(());
         };
         let own = |current: &mut Current, work: &mut dyn FnMut(&mut Object)| {
-            let bundle = current.bundles.get_mut(resource.bundle);
-            let found = bundle.and_then(|bundle| bundle.resource_mut(resource.place));
+            let found = resource.find_mut(current);
             found.map(|found| work(&mut found.elements)).ok_or_else(|| fault("this resource is gone"))
         };
         let mut elements = Object::new();
         own(current, &mut |own| elements = std::mem::take(own))?;
-        plan.apply(found, current, &Place { bundle: resource.bundle, with: besides }, &mut elements);
+        plan.apply(found, current, &Place { bundle: resource.bundle as usize, with: besides }, &mut elements);
         // A row may have named this very resource, and put more of it into the bundle meanwhile.
         own(current, &mut |own| {
             let named = std::mem::replace(own, std::mem::take(&mut elements));

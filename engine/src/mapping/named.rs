@@ -27,7 +27,7 @@ pub(super) fn register(host: &mut Host) {
         let data_type = known(&data_type)?;
         with(|current| {
             let message = current.message.clone();
-            let Some(part) = value.in_text(message.text()).part() else { return Ok(None) };
+            let Some(part) = value.of_message(&message).part() else { return Ok(None) };
             let named = resources::named(data_type, &[part], &current.cx(None)).unwrap_or_default();
             let mut last = None;
             for resource in named.into_iter().flat_map(|one| one.resources) {
@@ -45,7 +45,7 @@ fn refer(out: BundleHandle, data_type: &str, values: &[FieldHandle]) -> Result<V
     let data_type = known(data_type)?;
     with(|current| {
         let message = current.message.clone();
-        let parts: Vec<_> = values.iter().filter_map(|value| value.in_text(message.text()).part()).collect();
+        let parts: Vec<_> = values.iter().filter_map(|value| value.of_message(&message).part()).collect();
         let found = references(data_type, &parts, current, out.bundle);
         Ok(found.into_iter().map(NodeHandle::wrap).collect())
     })

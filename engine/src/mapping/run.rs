@@ -356,8 +356,7 @@ impl Value {
                 out.push(write_bundle(bundle)?);
             }
             Self::Resource(handle) => {
-                let resource =
-                    current.bundles.get(handle.bundle).and_then(|bundle| bundle.resource(handle.place));
+                let resource = handle.find(current);
                 let resource = resource.ok_or_else(|| MapError::new("the resource is gone"))?;
                 check(resource)?;
                 out.push(Payload::FhirResource {

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
-    hl7::{Part, Path, Segment, Separators, Value},
+    hl7::{Message, Part, Path, Segment, Value},
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -30,7 +30,7 @@ pub(super) struct MessageHandle;
 #[derive(Clone, Copy)]
 pub(super) struct SegmentHandle {
     name: [u8; 3],
-    index: Option<usize>,
+    index: Option<u32>,
 }
 
 /// The value of a field, repetition, component or subcomponent.
@@ -38,13 +38,13 @@ pub(super) struct SegmentHandle {
 pub(super) enum FieldHandle {
     Absent,
     Null,
-    Present { start: usize, end: usize, separators: Separators },
+    Present { start: u32, end: u32 },
 }
 
 impl SegmentHandle {
     /// The segment in the message; `None` when the message has none.
     pub fn find(self, current: &Current) -> Option<Segment<'_>> {
-        current.message.segment_at(self.index?)
+        current.message.segment_at(self.index()?)
     }
 
     pub fn name(&self) -> &str {
@@ -52,12 +52,16 @@ impl SegmentHandle {
     }
 
     pub fn of(segment: Segment<'_>) -> Self {
-        Self { name: name_of(segment.name()), index: Some(segment.index()) }
+        Self::at(name_of(segment.name()), Some(segment.index()))
     }
 
     /// The segment at a place of the message, or the lack of one of this name.
     pub fn at(name: [u8; 3], index: Option<usize>) -> Self {
-        Self { name, index }
+        Self { name, index: index.and_then(|index| u32::try_from(index).ok()) }
+    }
+
+    fn index(self) -> Option<usize> {
+        self.index.map(|index| index as usize)
     }
 }
 
@@ -69,23 +73,26 @@ impl FieldHandle {
             Value::Present(part) => {
                 // A part is always a slice of the text of its message.
                 let start = (part.raw().as_ptr() as usize).saturating_sub(text.as_ptr() as usize);
-                Self::Present { start, end: start + part.raw().len(), separators: part.separators() }
+                match (u32::try_from(start), u32::try_from(start + part.raw().len())) {
+                    (Ok(start), Ok(end)) => Self::Present { start, end },
+                    _ => Self::Absent, // never: no message is so large
+                }
             }
         }
     }
 
     /// The value in the message.
     pub fn find(self, current: &Current) -> Value<'_> {
-        self.in_text(current.message.text())
+        self.of_message(&current.message)
     }
 
-    /// The value in the text of its message.
-    pub fn in_text(self, text: &str) -> Value<'_> {
+    /// The value in its message.
+    pub fn of_message(self, message: &Message) -> Value<'_> {
         match self {
             Self::Absent => Value::Absent,
             Self::Null => Value::Null,
-            Self::Present { start, end, separators } => match text.get(start..end) {
-                Some(raw) => Value::new(raw, separators),
+            Self::Present { start, end } => match message.text().get(start as usize..end as usize) {
+                Some(raw) => Value::new(raw, message.separators()),
                 None => Value::Absent,
             },
         }
@@ -161,7 +168,7 @@ fn register_segment(host: &mut Host) {
         .register_fn("all", |segment: &mut SegmentHandle, number: INT| {
             let number = positive(number)?;
             with(|current| {
-                let Some(index) = segment.index else { return Ok(Datum::from(Vec::new())) };
+                let Some(index) = segment.index() else { return Ok(Datum::from(Vec::new())) };
                 current.coverage.mark_field(index, number);
                 let found = segment.find(current).into_iter().flat_map(|segment| segment.repetitions(number));
                 Ok(found.map(|value| FieldHandle::of(value, current.message.text())).collect())
@@ -173,7 +180,7 @@ fn register_segment(host: &mut Host) {
         .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
         .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
         .register_get("index", |segment: &mut SegmentHandle| {
-            segment.index.map_or(0, |index| index as INT + 1)
+            segment.index().map_or(0, |index| index as INT + 1)
         })
         .register_get("number", |segment: &mut SegmentHandle| {
             with(|current| Ok(segment.find(current).map_or(0, |segment| segment.number() as INT)))
@@ -319,7 +326,7 @@ pub(super) fn segment_value(current: &mut Current, segment: SegmentHandle, path:
     if path.field == 0 {
         return segment.into();
     }
-    if let Some(index) = segment.index {
+    if let Some(index) = segment.index() {
         current.coverage.mark_field(index, path.field);
     }
     let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(path));
@@ -329,7 +336,7 @@ pub(super) fn segment_value(current: &mut Current, segment: SegmentHandle, path:
 fn message_all(at: &str) -> Result<Datum> {
     let path = path(at)?;
     with(|current| {
-        if let Some(index) = first_segment(current, path.segment, path.occurrence).index {
+        if let Some(index) = first_segment(current, path.segment, path.occurrence).index() {
             current.coverage.mark_field(index, path.field);
         }
         let text = current.message.text();
@@ -386,7 +393,7 @@ fn asked<'m>(segment: SegmentHandle, path: &Path, current: &'m Current) -> Resul
     if path.segment != segment.name {
         return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
     }
-    if let Some(index) = segment.index {
+    if let Some(index) = segment.index() {
         current.coverage.mark_field(index, path.field);
     }
     Ok(segment.find(current))
@@ -401,7 +408,7 @@ fn first(at: &str) -> Result<SegmentHandle> {
 fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {
     let number = positive(number)?;
     with(|current| {
-        let Some(index) = segment.index else { return Ok(FieldHandle::Absent) };
+        let Some(index) = segment.index() else { return Ok(FieldHandle::Absent) };
         current.coverage.mark_field(index, number);
         let value = segment.find(current).map_or(Value::Absent, |segment| segment.field(number));
         Ok(FieldHandle::of(value, current.message.text()))
@@ -464,7 +471,7 @@ fn convert(
 fn first_segment(current: &Current, name: [u8; 3], occurrence: usize) -> SegmentHandle {
     let text = std::str::from_utf8(&name).unwrap_or_default();
     let found = occurrence.checked_sub(1).and_then(|skip| current.message.segments_named(text).nth(skip));
-    SegmentHandle { name, index: found.map(Segment::index) }
+    SegmentHandle::at(name, found.map(Segment::index))
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -17,6 +17,7 @@ type Result<T> = std::result::Result<T, Flow>;
 
 impl Machine<'_> {
     pub(super) fn native(&mut self, call: &NativeCall) -> Result<Datum> {
+        self.step()?;
         let mark = self.mark();
         // In their order; but a variable that the function works on comes last, for the others may change it.
         let is_kept = call.object.is_some() || matches!(call.arguments.first(), Some(Node::Local(_)));
@@ -35,7 +36,6 @@ impl Machine<'_> {
 
     /// Works on a variable, where it is kept if the function changes it: ours never do.
     fn native_of_local(&mut self, call: &NativeCall, place: usize, mark: usize) -> Result<Datum> {
-        self.step()?;
         let object = self.local(place).clone();
         self.put(mark, object);
         if let Some(done) = self.by_us(call, mark) {
@@ -173,7 +173,6 @@ impl Machine<'_> {
 
     pub(super) fn get(&mut self, get: &Get) -> Result<Datum> {
         if let Node::Local(place) = get.object {
-            self.step()?;
             let object = self.local(place);
             if let Datum::Map(map) = object {
                 return found(map.at(&get.name), get.name.as_str(), get.at);
@@ -217,7 +216,6 @@ impl Machine<'_> {
 
     pub(super) fn index(&mut self, index: &Index) -> Result<Datum> {
         if let Node::Local(place) = index.object {
-            self.step()?;
             let key = self.value(&index.index)?;
             let object = self.local(place).clone();
             return self.indexed(index, object, key);

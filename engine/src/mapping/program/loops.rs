@@ -58,6 +58,7 @@ impl Machine<'_> {
         };
         let mut kept = Vec::new();
         for (number, item) in list.iter().enumerate() {
+            self.step()?;
             *self.local(each.item) = item.clone();
             if let Some(place) = each.number {
                 *self.local(place) = (number as INT).into();

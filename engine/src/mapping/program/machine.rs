@@ -77,7 +77,6 @@ pub(in crate::mapping) fn run(
 impl Machine<'_> {
     /// The value of a step.
     pub fn value(&mut self, node: &Node) -> Result<Datum> {
-        self.step()?;
         match node {
             Node::Constant(value) => Ok(value.clone()),
             Node::Local(place) => Ok(self.local(*place).clone()),
@@ -123,7 +122,8 @@ impl Machine<'_> {
         }
     }
 
-    /// Counts a step: a script may take only so many, and so long.
+    /// Counts a step, which is a call or a round of a loop: a script may take only so many, and so long. What stands between
+    /// them is bounded by the script's length.
     pub fn step(&mut self) -> Result<()> {
         self.steps += 1;
         if self.steps > self.limits.operations {
@@ -177,6 +177,7 @@ impl Machine<'_> {
         let Some(Some(function)) = program.functions.get(number) else {
             return Err(EvalAltResult::ErrorFunctionNotFound(String::new(), at).into());
         };
+        self.step()?;
         let frame = self.places.len();
         for argument in arguments {
             let value = self.value(argument)?;

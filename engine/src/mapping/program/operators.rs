@@ -45,7 +45,6 @@ impl Machine<'_> {
     pub(super) fn operator(&mut self, operator: &Operator) -> Result<Datum> {
         // Two texts are compared where they are.
         if let (Node::Local(place), Node::Constant(right)) = (&operator.left, &operator.right) {
-            self.step()?;
             let left = self.local(*place);
             if let Some(value) = compared(operator.kind, left, right) {
                 return Ok(value.into());

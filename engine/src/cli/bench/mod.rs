@@ -294,7 +294,7 @@ impl Bench<'_> {
         server: Option<&Server>,
         ground: &mut Option<Ground>,
     ) -> Result<Value, Failure> {
-        complain(format_args!("{}, {connections} connections …", scenario.name()));
+        complain(format_args!("{}, {connections} connections{} …", scenario.name(), step.told()));
         let ground = match ground {
             Some(ground) => ground,
             None => {

@@ -41,6 +41,17 @@ pub(super) enum Step {
     Routes(u32),
 }
 
+impl Step {
+    /// For the line of a trial.
+    pub(super) fn told(self) -> String {
+        match self {
+            Self::Usual => String::new(),
+            Self::Stored(messages) => format!(", {messages} stored"),
+            Self::Routes(routes) => format!(", {routes} routes"),
+        }
+    }
+}
+
 /// How the destinations stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {

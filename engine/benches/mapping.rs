@@ -1,8 +1,10 @@
 //! How long a mapping takes: a whole admission, with all that hangs on it, from the parsed message to the bytes,
-//! with a script of its own and with the shipped mappings; and a result of 30 numbers.
+//! with a script of its own and with the shipped mapping; a result of 30 numbers; and every other shipped mapping with a
+//! message of `testdata/`.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::{
+    collections::BTreeSet,
     fs,
     hint::black_box,
     path::{Path, PathBuf},
@@ -11,7 +13,7 @@ use std::{
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use tie_engine::{
-    hl7::Message,
+    incoming::Incoming,
     mapping::{Context, Files, Limits, Mapped, Mappings},
 };
 
@@ -99,6 +101,26 @@ fn map(msg) {
 }
 "#;
 
+/// The other shipped mappings, each with a usual message.
+const SHIPPED: [(&str, &str); 16] = [
+    ("appointments", "siu/s12-outpatient.hl7"),
+    ("charges", "dft/p03-charge-and-credit.hl7"),
+    ("documents", "mdm/t02-discharge-summary.hl7"),
+    ("fhir-appointments", "fhir/appointment.fhir"),
+    ("fhir-documents", "fhir/document.fhir"),
+    ("fhir-observations", "fhir/observation-patient-reported-bp.fhir"),
+    ("fhir-orders", "fhir/order.fhir"),
+    ("fhir-patients", "fhir/patient-update.fhir"),
+    ("forward", "adt/a01-full.hl7"),
+    ("generic", "generic/local-assessment.hl7"),
+    ("master-files", "mfn/m02-consultant.hl7"),
+    ("orders", "orders/oml-o21-pathology.hl7"),
+    ("pharmacy", "pharmacy/o11-new.hl7"),
+    ("problems", "problems/pc1-add.hl7"),
+    ("referrals", "ref/i12-to-cardiology.hl7"),
+    ("vaccination", "vaccination/v04-given.hl7"),
+];
+
 fn mapping(criterion: &mut Criterion) {
     let files: Files = [
         ("mappings/adt.rhai", SCRIPT),
@@ -115,6 +137,20 @@ fn mapping(criterion: &mut Criterion) {
     if shipped.contains_key(Path::new("mappings/adt.rhai")) {
         measure(criterion, "adt shipped", &shipped, ADMISSION);
         measure(criterion, "oru shipped", &shipped, &results());
+        others(criterion, &root.join("testdata"), &Mappings::compile(&shipped, &Limits::default()).unwrap());
+    }
+}
+
+fn others(criterion: &mut Criterion, messages: &Path, mappings: &Mappings) {
+    let measured: BTreeSet<_> = SHIPPED.iter().map(|(name, _)| *name).chain(["adt", "oru"]).collect();
+    assert_eq!(mappings.names().collect::<BTreeSet<_>>(), measured, "every shipped mapping is measured");
+    for (name, file) in SHIPPED {
+        let name = format!("{name} shipped");
+        if is_wanted(&name) {
+            let raw = fs::read(messages.join(file)).unwrap();
+            let message = Incoming::read(raw.into(), encoding_rs::WINDOWS_1252).unwrap();
+            run(criterion, &name, mappings, &message);
+        }
     }
 }
 
@@ -148,40 +184,50 @@ fn is_wanted(name: &str) -> bool {
     first.is_none_or(|word| format!("mapping/{name}").contains(word.trim_end_matches('$')))
 }
 
-fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) {
-    if !is_wanted(name) {
-        return;
-    }
-    let mappings = Mappings::compile(files, &Limits::default()).unwrap();
-    let mapping = name.split(' ').next().unwrap();
-    let message = Arc::new(Message::parse(message.to_owned().into(), encoding_rs::WINDOWS_1252).unwrap());
-    let context = Context {
+fn context() -> Context {
+    Context {
         received: "2026-01-15T09:30:01Z".parse().unwrap(),
         zone: jiff::tz::TimeZone::get("Europe/London").unwrap(),
         environment: "test".into(),
         revision: "sample".into(),
         coverage: false,
-    };
-    println!(
-        "{name}: {} µs of the processor a message",
-        processor_time(2000, || drop(black_box(mappings.run(mapping, &message, &context))))
-    );
-    match mappings.run(mapping, &message, &context).unwrap().mapped {
-        Mapped::Outputs(outputs) => {
-            println!("{name}: {} bytes", outputs.iter().map(|one| one.bytes().len()).sum::<usize>())
-        }
-        other => panic!("{other:?}"),
     }
-    criterion.bench_function(&format!("mapping/{name}"), |bencher| {
-        bencher.iter(|| black_box(mappings.run(mapping, &message, &context).unwrap()));
-    });
-    let counting = Context { coverage: true, ..context.clone() };
+}
+
+/// A mapping, the same while it counts what is read, and the compilation of its scripts.
+fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) {
+    if !is_wanted(name) {
+        return;
+    }
+    let mappings = Mappings::compile(files, &Limits::default()).unwrap();
+    let message = Incoming::read(message.to_owned().into(), encoding_rs::WINDOWS_1252).unwrap();
+    let mapping = run(criterion, name, &mappings, &message);
+    let counting = Context { coverage: true, ..context() };
     criterion.bench_function(&format!("mapping/{name}, coverage"), |bencher| {
-        bencher.iter(|| black_box(mappings.run(mapping, &message, &counting).unwrap()));
+        bencher.iter(|| black_box(mappings.run(mapping, message.clone(), &counting).unwrap()));
     });
     criterion.bench_function(&format!("mapping/compile {name}"), |bencher| {
         bencher.iter(|| black_box(Mappings::compile(files, &Limits::default()).unwrap()));
     });
+}
+
+/// A mapping, which the first word names.
+fn run<'n>(criterion: &mut Criterion, name: &'n str, mappings: &Mappings, message: &Incoming) -> &'n str {
+    let (mapping, context) = (name.split(' ').next().unwrap(), context());
+    println!(
+        "{name}: {} µs of the processor a message",
+        processor_time(2000, || drop(black_box(mappings.run(mapping, message.clone(), &context))))
+    );
+    match mappings.run(mapping, message.clone(), &context).unwrap().mapped {
+        Mapped::Outputs(outputs) => {
+            println!("{name}: {} bytes", outputs.iter().map(|one| one.bytes().len()).sum::<usize>())
+        }
+        other => panic!("{name}: {other:?}"),
+    }
+    criterion.bench_function(&format!("mapping/{name}"), |bencher| {
+        bencher.iter(|| black_box(mappings.run(mapping, message.clone(), &context).unwrap()));
+    });
+    mapping
 }
 
 criterion_group!(benches, mapping);

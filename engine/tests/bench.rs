@@ -111,6 +111,34 @@ fn a_backlog_and_documents_are_told_of() {
 }
 
 #[test]
+fn growth_is_measured_on_one_journal_and_routes_share_the_load() {
+    let sizes = ["--stored", "3000,300", "--routes", "1,3", "--connections", "4"];
+    let all = bench(&[&["--scenario", "growth,routes"], &sizes[..]].concat());
+    assert_eq!(all.len(), 4);
+    for one in &all {
+        for place in ALWAYS.iter().chain(&DELIVERED).chain(&["road_over_first"]) {
+            assert!(number(one, place) > 0.0, "{place} in {one}");
+        }
+        assert_eq!((&one["acknowledged"], number(one, "repeated")), (&one["delivered"], 0.0));
+    }
+    assert_eq!([0, 2].map(|first| number(&all[first], "road_over_first")), [1.0; 2]);
+    assert!(number(&all[0], "stored") == 300.0 && number(&all[1], "stored") >= 3000.0);
+    assert!((1_500.0..5_000.0).contains(&number(&all[1], "bytes_kept_per_message")));
+    assert_eq!((&all[2]["routes"], &all[3]["routes"]), (&1.into(), &3.into()));
+}
+
+#[test]
+fn a_disk_without_room_for_the_growth_is_told_before_anything_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let output =
+        command(directory.path(), &["--scenario", "growth", "--stored", "1000000000000"]).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(3), "{told}");
+    assert!(told.contains("needs 3000002.0 GB") && told.contains("--directory"), "{told}");
+    assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 0);
+}
+
+#[test]
 fn postgres_is_measured_in_a_database_of_its_own_and_runs_have_a_median() {
     let server = postgres::Server::shared();
     let url = format!("postgres://tie@localhost/{}?host={}", server.database(), server.socket().display());

@@ -32,6 +32,8 @@ const RESULT: f64 = 2.2;
 const KEPT: f64 = 4_100.0;
 const WRITTEN: f64 = 34_000.0;
 const ROAD: f64 = 1.7;
+/// Measured 0.9 to 1.1.
+const GROWTH: f64 = 1.5;
 
 /// Rounds of which the median counts.
 const ROUNDS: usize = 7;
@@ -93,7 +95,7 @@ fn mappings_cost_no_more_than_before() {
 fn the_road_costs_no_more_than_before() {
     let mut over_mapping = f64::INFINITY;
     for _ in 0..3 {
-        let figures = road();
+        let figures = bench(&["--scenario", "adt"]).remove(0);
         let figure = |name: &str| figures[name].as_f64().unwrap_or_else(|| panic!("no {name} in {figures}"));
         is_at_most("bytes kept", figure("bytes_kept_per_message"), KEPT);
         is_at_most("bytes written", figure("bytes_written_per_message"), WRITTEN);
@@ -105,15 +107,33 @@ fn the_road_costs_no_more_than_before() {
     is_at_most("processor time over one mapping", over_mapping, ROAD);
 }
 
+/// An admission beside so many stored ones, and one of so many routes, over one beside few and one of one route: work that
+/// grows with them shows, though little of it on a disk and in tables that are all in memory.
+#[test]
+fn the_road_costs_the_same_beside_many_messages_and_routes() {
+    let mut over_few = [f64::INFINITY; 2];
+    for _ in 0..3 {
+        let all = bench(&["--scenario", "growth,routes", "--stored", "1000,30000", "--routes", "1,200"]);
+        let cpu = |place: usize| all[place]["engine_cpu_ms_per_message"].as_f64().unwrap();
+        over_few = [over_few[0].min(cpu(1) / cpu(0)), over_few[1].min(cpu(3) / cpu(2))];
+        if over_few.iter().all(|over| *over <= GROWTH) {
+            break;
+        }
+    }
+    is_at_most("processor time beside 30,000 messages over 1,000", over_few[0], GROWTH);
+    is_at_most("processor time of 200 routes over one", over_few[1], GROWTH);
+}
+
 /// What `tie bench` says of admissions from sixteen connections.
-fn road() -> serde_json::Value {
+fn bench(arguments: &[&str]) -> Vec<serde_json::Value> {
     let directory = tempfile::tempdir().unwrap();
     let mut command = Command::new(env!("CARGO_BIN_EXE_tie"));
-    command.current_dir(shipped::root()).args(["bench", "--scenario", "adt", "--connections", "16"]);
+    command.current_dir(shipped::root()).args(["bench", "--connections", "16"]).args(arguments);
     command.args(["--seconds", "4", "--warm-up", "1", "--json", "--directory"]).arg(directory.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    serde_json::from_slice(&output.stdout).unwrap()
+    let lines = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines.map(|line| serde_json::from_slice(line).unwrap()).collect()
 }
 
 /// One mapping beside another one, as on the road: two processors may be one core, and are half as quick together.

@@ -171,7 +171,7 @@ pub fn main(plugins: &'static [Plugin]) -> ExitCode {
         Command::Demo(arguments) => demo::run(&arguments, &place, plugins),
         Command::DemoRecord(arguments) => return demo_record::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments, &place),
-        Command::BenchPart(arguments) => bench::run_part(&arguments, &place.home),
+        Command::BenchPart(arguments) => bench::run_part(&arguments, &place, plugins),
     };
     ExitCode::from(exit as u8)
 }

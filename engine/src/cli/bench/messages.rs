@@ -27,8 +27,11 @@ const DOCUMENT_BYTES: usize = 5_000_000;
 /// Observations of a result: with MSH, PID, PV1, ORC and OBR it has 36 segments.
 const OBSERVATIONS: usize = 31;
 
+/// Receiving applications (MSH-5) that admissions are for; a patient's are all for one.
+pub(super) const APPLICATIONS: u32 = 200;
+
 /// A place begins with `$` and the letter of what goes there, and is as long as that is.
-const ADT: &str = "MSH|^~\\&|PAS|RXX|TIE|RXX|20260115$T$$$$||ADT^A01^ADT_A01|$C$$$$$$$$$$$$$$$$|T|2.4|||||GBR|UNICODE|EN||iTKv1.0\r\
+const ADT: &str = "MSH|^~\\&|PAS|RXX|$W$|RXX|20260115$T$$$$||ADT^A01^ADT_A01|$C$$$$$$$$$$$$$$$$|T|2.4|||||GBR|UNICODE|EN||iTKv1.0\r\
     EVN||20260115$T$$$$|||111111111^CLERK^ANNE^^^Miss^^RXX01|20260115092500\r\
     PID|1||$N$$$$$$$$^^^NHS~$M$$$$$^^^RXX^MR||$S$$$$$^FREDA^JANE^^MRS^^L~SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN~FREDDIE^^^^^^PREFERRED||$B$$$$$$0415|2|||$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H~PO BOX $H$^^LEEDS^^LS1 1AA^GBR^PST||01653$P$$$$^PRN^PH~07700$P$$$$^PRN^CP~^NET^Internet^p$M$$$$$@example.org|01653555199^WPN^PH|EN|M|C22|||||A|BERLIN|N||GBR||DEU|||N|ED\r\
     PD1|||MALTON GP PRACTICE^^Y06601|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP\r\
@@ -130,6 +133,11 @@ impl Form {
         self.framed.len().saturating_sub(3)
     }
 
+    /// The message that was filled in last, without its frame.
+    pub(super) fn message(&self) -> &[u8] {
+        self.framed.get(1..=self.bytes()).unwrap_or_default()
+    }
+
     /// Writes one message; gives its frame and its control id.
     pub(super) fn fill(&mut self, patient: &Patient, count: u32, sent: u64) -> (&[u8], Sign) {
         let sign = Sign { kind: self.kind, patient: patient.number, count, sent };
@@ -190,12 +198,23 @@ fn checked(six: u32) -> Option<u32> {
 }
 
 impl Patient {
+    /// The NHS number.
+    pub(super) fn nhs_number(&self) -> u64 {
+        9_990_000_000 + u64::from(self.nhs)
+    }
+
+    /// The number at the hospital.
+    pub(super) fn local_number(&self) -> u64 {
+        1_000_000 + u64::from(self.number)
+    }
+
     fn put(&self, what: u8, count: u32, place: &mut [u8]) {
         let mixed = self.number.wrapping_mul(2_654_435_761).rotate_left(7);
         let minutes = self.number.wrapping_add(count.wrapping_mul(17)) % 3600;
         match what {
-            b'N' => digits(place, 9_990_000_000 + u64::from(self.nhs)),
-            b'M' => digits(place, 1_000_000 + u64::from(self.number)),
+            b'N' => digits(place, self.nhs_number()),
+            b'M' => digits(place, self.local_number()),
+            b'W' => digits(place, u64::from(self.number % APPLICATIONS)),
             b'B' => digits(place, u64::from((1930 + mixed % 80) * 10_000 + 101 + mixed / 80 % 12 * 100)),
             b'H' => digits(place, u64::from(100 + mixed % 900)),
             b'P' => digits(place, u64::from(mixed % 1_000_000)),

@@ -8,7 +8,9 @@ mod arrivals;
 mod database;
 mod direct;
 mod figures;
+mod fill;
 mod floor;
+mod ground;
 mod histogram;
 mod http;
 mod load;
@@ -31,10 +33,11 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    database::{Database, Server},
-    figures::median,
-    messages::PATIENTS,
-    scenario::Scenario,
+    database::Server,
+    figures::{median, over},
+    ground::Ground,
+    messages::{APPLICATIONS, PATIENTS},
+    scenario::{Scenario, Step},
 };
 use super::{Exit, Place, complain, run as engine, say, send::rate};
 
@@ -85,6 +88,13 @@ pub(super) struct Arguments {
     /// Messages in the backlog of `drain`.
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "NUMBER")]
     backlog: u64,
+    /// Messages in the journal of `growth`, several with commas: it is filled with delivered ones before the engine starts,
+    /// on the same disk from size to size.
+    #[arg(long, default_value = "1000,100000", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..), value_name = "NUMBER")]
+    stored: Vec<u64>,
+    /// Routes of `routes` that share the admissions, several with commas.
+    #[arg(long, default_value = "1,50,200", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=i64::from(APPLICATIONS)), value_name = "NUMBER")]
+    routes: Vec<u32>,
     /// Messages a second in `document` and while the backlog of `drain` is worked off.
     #[arg(long, value_parser = rate, value_name = "NUMBER")]
     rate: Option<f64>,
@@ -179,6 +189,18 @@ pub(super) fn run(arguments: &Arguments, place: &Place) -> Exit {
 }
 
 impl Arguments {
+    fn steps(&self, scenario: Scenario) -> Vec<Step> {
+        match scenario {
+            Scenario::Growth => {
+                let mut stored = self.stored.clone();
+                stored.sort_unstable();
+                stored.into_iter().map(Step::Stored).collect()
+            }
+            Scenario::Routes => self.routes.iter().copied().map(Step::Routes).collect(),
+            _ => vec![Step::Usual],
+        }
+    }
+
     fn options(&self, place: &Place) -> Options {
         Options {
             seconds: self.seconds,
@@ -214,12 +236,43 @@ impl Bench<'_> {
         let mut first = true;
         for scenario in all {
             for connections in self.connections(*scenario) {
-                let mut trials = Vec::new();
-                for _ in 0..self.arguments.runs {
-                    trials.push(self.trial(*scenario, connections, server.as_ref()).await?);
+                let mut ground = None;
+                let done = self.steps(*scenario, connections, server.as_ref(), &mut ground, &mut first).await;
+                if let Some(ground) = ground {
+                    ground.remove().await?;
                 }
-                self.tell(&trials, std::mem::take(&mut first));
+                done?;
             }
+        }
+        Ok(())
+    }
+
+    /// All steps of a scenario, the ground of the last trial left to be removed.
+    async fn steps(
+        &self,
+        scenario: Scenario,
+        connections: u32,
+        server: Option<&Server>,
+        ground: &mut Option<Ground>,
+        first: &mut bool,
+    ) -> Result<(), Failure> {
+        let mut first_road = None;
+        for step in self.arguments.steps(scenario) {
+            let mut trials = Vec::new();
+            for _ in 0..self.arguments.runs {
+                let old = if scenario == Scenario::Growth { None } else { ground.take() };
+                if let Some(old) = old {
+                    old.remove().await?;
+                }
+                trials.push(self.trial(scenario, connections, step, server, ground).await?);
+            }
+            let mut figures = median(&trials);
+            let road = figures.get("road_per_second").and_then(Value::as_f64);
+            let ratio = road.zip(*first_road.get_or_insert(road)).and_then(|(road, first)| over(road, first));
+            if let (Some(members), false) = (figures.as_object_mut(), step == Step::Usual) {
+                members.insert("road_over_first".to_owned(), json!(ratio));
+            }
+            self.tell(figures, &trials, std::mem::take(first));
         }
         Ok(())
     }
@@ -232,32 +285,34 @@ impl Bench<'_> {
         }
     }
 
-    /// One trial; its database, if it has one, is gone after it, however it ends.
+    /// One trial, on the ground that is there or a new one.
     async fn trial(
         &self,
         scenario: Scenario,
         connections: u32,
+        step: Step,
         server: Option<&Server>,
+        ground: &mut Option<Ground>,
     ) -> Result<Value, Failure> {
-        complain(format_args!("{}, {connections} connections …", scenario.name()));
-        let database: Option<Database> = match server {
-            Some(server) => {
-                Some(server.database(format!("tie_bench_{}", uuid::Uuid::new_v4().simple())).await?)
+        complain(format_args!("{}, {connections} connections{} …", scenario.name(), step.told()));
+        let ground = match ground {
+            Some(ground) => ground,
+            None => {
+                if scenario == Scenario::Growth && server.is_none() {
+                    let most = self.arguments.stored.iter().max().copied().unwrap_or_default();
+                    ground::check(&self.options.directory, most)?;
+                }
+                ground.insert(Ground::make(&self.options, server).await?)
             }
-            None => None,
         };
         let done = tokio::select! {
-            done = trial::run(&self.options, scenario, connections, database.as_ref()) => done,
+            done = trial::run(&self.options, scenario, connections, step, ground) => done,
             () = self.stop.cancelled() => Err(Failure::Stopped),
         };
-        if let Some(database) = database {
-            database.remove().await?;
-        }
         serde_json::to_value(done?).map_err(|error| Failure::unable("the figures", &error))
     }
 
-    fn tell(&self, trials: &[Value], first: bool) {
-        let mut figures = median(trials);
+    fn tell(&self, mut figures: Value, trials: &[Value], first: bool) {
         if self.arguments.json {
             if let (Some(members), true) = (figures.as_object_mut(), trials.len() > 1) {
                 members.insert("trials".to_owned(), json!(trials));

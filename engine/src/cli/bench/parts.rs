@@ -21,8 +21,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, direct, load, receiver};
-use crate::cli::{Exit, client, complain, say};
+use super::{Failure, direct, fill, load, receiver};
+use crate::{
+    cli::{Exit, Place, client, complain, say},
+    connector::Plugin,
+};
 
 /// How long the engine may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -44,21 +47,27 @@ enum Part {
     Load,
     /// Posts a bundle by a plan on stdin.
     Direct,
+    /// Fills the journal of the home directory by a plan on stdin.
+    Fill,
 }
 
 /// Runs a part.
-pub(in crate::cli) fn run(arguments: &Arguments, home: &Path) -> Exit {
+pub(in crate::cli) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let (Part::Receiver | Part::Load | Part::Direct, Ok(runtime)) = (&arguments.part, built) else {
-        return become_engine(home);
+    let (Part::Receiver | Part::Load | Part::Direct | Part::Fill, Ok(runtime)) = (&arguments.part, built)
+    else {
+        return become_engine(&place.home);
     };
     let done = match arguments.part {
-        Part::Engine => return become_engine(home),
+        Part::Engine => return become_engine(&place.home),
         Part::Receiver => tokio::task::LocalSet::new().block_on(&runtime, receiver::serve()),
         Part::Load => plan().map(|plan| answer(&runtime.block_on(load::send(plan, end_of_input())))),
         Part::Direct => plan().map(|plan| answer(&runtime.block_on(direct::post(plan)))),
+        Part::Fill => plan()
+            .and_then(|plan| runtime.block_on(fill::fill(plan, place, plugins)))
+            .map(|filled| answer(&filled)),
     };
     runtime.shutdown_background();
     done.map_or_else(failed, |()| Exit::Well)
@@ -115,8 +124,23 @@ pub(super) struct Client {
 impl Client {
     /// Starts a client, `load` or `direct`, with its plan.
     pub(super) async fn start(part: &str, plan: &impl Serialize) -> Result<Self, Failure> {
-        let wrong = |error: std::io::Error| Failure::unable("the load client", &error);
-        let mut child = command(part)?.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(wrong)?;
+        Self::of(command(part)?, plan).await
+    }
+
+    /// Starts what fills the journal of a home directory.
+    pub(super) async fn fill(
+        home: &Path,
+        environment: &[(&str, String)],
+        plan: &impl Serialize,
+    ) -> Result<Self, Failure> {
+        let mut command = command("fill")?;
+        command.arg("--home").arg(home).envs(environment.iter().map(|(name, value)| (name, value)));
+        Self::of(command, plan).await
+    }
+
+    async fn of(mut command: Command, plan: &impl Serialize) -> Result<Self, Failure> {
+        let wrong = |error: std::io::Error| Failure::unable("a process of the bench", &error);
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().map_err(wrong)?;
         let Some(mut stdin) = child.stdin.take() else { return Err(Failure::Unable("no stdin".to_owned())) };
         let mut line = serde_json::to_vec(plan).unwrap_or_default();
         line.push(b'\n');
@@ -127,11 +151,13 @@ impl Client {
     /// Waits for what it says in the end.
     pub(super) async fn ended<T: DeserializeOwned>(self) -> Result<T, Failure> {
         let Self { child, stdin } = self;
-        let output =
-            child.wait_with_output().await.map_err(|error| Failure::unable("the load client", &error))?;
+        let output = child
+            .wait_with_output()
+            .await
+            .map_err(|error| Failure::unable("a process of the bench", &error))?;
         drop(stdin);
         serde_json::from_slice(&output.stdout)
-            .map_err(|_| Failure::Unable(format!("the load client has failed: {}", output.status)))
+            .map_err(|_| Failure::Unable(format!("a process of the bench has failed: {}", output.status)))
     }
 
     /// Asks it to stop, and waits.

@@ -60,7 +60,7 @@ impl Moment {
             Some(counter) => counter.count().await,
             None => None,
         };
-        let server = match stage.database {
+        let server = match stage.database() {
             Some(database) => Some(database.work().await?),
             None => None,
         };
@@ -78,7 +78,12 @@ pub(super) async fn load(
         Scenario::Document => among_documents(options, stage).await,
         Scenario::Drain => drained(options, stage).await,
         Scenario::Down | Scenario::Accept => kept(options, stage).await,
-        Scenario::Adt | Scenario::Oru | Scenario::Mix | Scenario::Single => steady(options, stage).await,
+        Scenario::Adt
+        | Scenario::Oru
+        | Scenario::Mix
+        | Scenario::Single
+        | Scenario::Growth
+        | Scenario::Routes => steady(options, stage).await,
     }
 }
 

@@ -24,6 +24,32 @@ pub(super) enum Scenario {
     Accept,
     /// One connection, one message at a time.
     Single,
+    /// Admissions beside more and more messages that have been delivered.
+    Growth,
+    /// Admissions for one of more and more routes.
+    Routes,
+}
+
+/// What a scenario is run with: some are run with several, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// What the scenario says by itself.
+    Usual,
+    /// At least so many messages in the journal, delivered.
+    Stored(u64),
+    /// So many routes.
+    Routes(u32),
+}
+
+impl Step {
+    /// For the line of a trial.
+    pub(super) fn told(self) -> String {
+        match self {
+            Self::Usual => String::new(),
+            Self::Stored(messages) => format!(", {messages} stored"),
+            Self::Routes(routes) => format!(", {routes} routes"),
+        }
+    }
 }
 
 /// How the destinations stand.
@@ -39,7 +65,7 @@ pub(super) enum Standing {
 
 impl Scenario {
     /// All of them.
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Adt,
         Self::Oru,
         Self::Mix,
@@ -48,6 +74,8 @@ impl Scenario {
         Self::Down,
         Self::Accept,
         Self::Single,
+        Self::Growth,
+        Self::Routes,
     ];
 
     /// Its name.
@@ -61,6 +89,8 @@ impl Scenario {
             Self::Down => "down",
             Self::Accept => "accept",
             Self::Single => "single",
+            Self::Growth => "growth",
+            Self::Routes => "routes",
         }
     }
 
@@ -70,7 +100,9 @@ impl Scenario {
             Self::Adt => &[1, 8, 32, 128],
             Self::Document => &[8],
             Self::Single => &[1],
-            Self::Oru | Self::Mix | Self::Drain | Self::Down | Self::Accept => &[32],
+            Self::Oru | Self::Mix | Self::Drain | Self::Down | Self::Accept | Self::Growth | Self::Routes => {
+                &[32]
+            }
         }
     }
 
@@ -79,9 +111,14 @@ impl Scenario {
         match self {
             Self::Oru => vec![Kind::Oru],
             Self::Mix => vec![Kind::Adt, Kind::Oru],
-            Self::Adt | Self::Document | Self::Drain | Self::Down | Self::Accept | Self::Single => {
-                vec![Kind::Adt]
-            }
+            Self::Adt
+            | Self::Document
+            | Self::Drain
+            | Self::Down
+            | Self::Accept
+            | Self::Single
+            | Self::Growth
+            | Self::Routes => vec![Kind::Adt],
         }
     }
 
@@ -95,7 +132,13 @@ impl Scenario {
         match self {
             Self::Down => Standing::Down,
             Self::Accept | Self::Drain => Standing::Paused,
-            Self::Adt | Self::Oru | Self::Mix | Self::Document | Self::Single => Standing::Up,
+            Self::Adt
+            | Self::Oru
+            | Self::Mix
+            | Self::Document
+            | Self::Single
+            | Self::Growth
+            | Self::Routes => Standing::Up,
         }
     }
 
@@ -104,7 +147,14 @@ impl Scenario {
         match self {
             Self::Document => Some(200.0),
             Self::Drain => Some(500.0),
-            Self::Adt | Self::Oru | Self::Mix | Self::Down | Self::Accept | Self::Single => None,
+            Self::Adt
+            | Self::Oru
+            | Self::Mix
+            | Self::Down
+            | Self::Accept
+            | Self::Single
+            | Self::Growth
+            | Self::Routes => None,
         }
     }
 }

@@ -12,15 +12,15 @@ use std::{
 
 use super::{
     Failure,
+    messages::APPLICATIONS,
     parts::free_addresses,
     scenario::{Scenario, Standing},
 };
 
 /// What the bench's routes run.
 const NEEDED: [&str; 3] = ["adt.rhai", "oru.rhai", "documents.rhai"];
-/// The bench's routes: name, trigger events, mapping.
-const ROUTES: [(&str, &str, &str); 3] =
-    [("admissions", "ADT", "adt"), ("results", "ORU", "oru"), ("documents", "MDM", "documents")];
+/// The route of admissions, or the first of them.
+pub(super) const ADMISSIONS: &str = "admissions-1";
 /// Connections that a listener takes unless told.
 const CONNECTIONS: u32 = 256;
 
@@ -49,6 +49,8 @@ pub(super) struct Instance {
     pub concurrency: Option<u16>,
     /// Connections to the MLLP listener.
     pub connections: u32,
+    /// Routes that share the admissions.
+    pub routes: u32,
     /// The journal's table.
     pub journal: String,
 }
@@ -69,8 +71,11 @@ impl Scratch {
     pub(super) fn configure(&self, instance: &Instance) -> Result<String, Failure> {
         let text = instance.text();
         self.write("tie.toml", &text)?;
-        for (name, trigger, mapping) in ROUTES {
-            self.write(&format!("routes/{name}.toml"), &instance.route(trigger, mapping))?;
+        self.write("routes/results.toml", &instance.route("trigger = \"ORU\"", "oru"))?;
+        self.write("routes/documents.toml", &instance.route("trigger = \"MDM\"", "documents"))?;
+        for number in 1..=instance.routes {
+            let accept = instance.admissions(number);
+            self.write(&format!("routes/admissions-{number}.toml"), &instance.route(&accept, "adt"))?;
         }
         Ok(text)
     }
@@ -106,6 +111,7 @@ impl Instance {
             paused: scenario.standing() == Standing::Paused,
             concurrency: None,
             connections,
+            routes: 1,
             journal,
         })
     }
@@ -133,11 +139,21 @@ impl Instance {
         text
     }
 
-    fn route(&self, trigger: &str, mapping: &str) -> String {
+    /// What one of the routes of admissions accepts: all, or those for its part of the applications.
+    fn admissions(&self, number: u32) -> String {
+        let own = (0..APPLICATIONS).filter(|application| application % self.routes == number - 1);
+        let own: Vec<_> = own.map(|application| format!("\"{application:03}\"")).collect();
+        match self.routes {
+            1 => "trigger = \"ADT\"".to_owned(),
+            _ => format!("trigger = \"ADT\", receiving_application = [{}]", own.join(", ")),
+        }
+    }
+
+    fn route(&self, accept: &str, mapping: &str) -> String {
         let to =
             (1..=self.destinations).map(|number| format!("\n[[to]]\ndestination = \"record-{number}\"\n"));
         format!(
-            "from = \"hospital\"\naccept = {{ trigger = \"{trigger}\" }}\nmap = \"{mapping}\"\norder = \"patient\"\n{}",
+            "from = \"hospital\"\naccept = {{ {accept} }}\nmap = \"{mapping}\"\norder = \"patient\"\n{}",
             to.collect::<String>()
         )
     }

@@ -15,12 +15,13 @@ use super::{
     Failure, Options,
     arrivals::Arrived,
     database::Database,
+    ground::Ground,
     load::{Loaded, Plan},
     messages::Kind,
     parts::{Client, Engine, Receiver},
     readings,
-    scenario::{Scenario, Standing},
-    scratch::{Instance, Scratch},
+    scenario::{Scenario, Standing, Step},
+    scratch::Instance,
 };
 use crate::cli::client;
 
@@ -38,13 +39,11 @@ pub(super) struct Stage<'a> {
     options: &'a Options,
     scenario: Scenario,
     connections: u32,
-    scratch: Scratch,
+    ground: &'a Ground,
     instance: Instance,
     receiver: Option<Receiver>,
     /// The engine.
     pub engine: Engine,
-    /// The journal's database, if it is in one.
-    pub database: Option<&'a Database>,
     /// The text of `tie.toml`.
     pub configuration: String,
     /// Messages that were acknowledged, in all phases.
@@ -58,14 +57,13 @@ impl<'a> Stage<'a> {
         options: &'a Options,
         scenario: Scenario,
         connections: u32,
-        database: Option<&'a Database>,
+        step: Step,
+        ground: &'a Ground,
     ) -> Result<Self, Failure> {
-        let scratch = Scratch::make(&options.directory, &options.mappings, options.keep)?;
-        if options.keep {
-            crate::cli::complain(format_args!("the scratch directory {} is kept", scratch.home.display()));
+        let mut instance = Instance::new(scenario, connections, ground.journal())?;
+        if let Step::Routes(routes) = step {
+            instance.routes = routes;
         }
-        let journal = database.map_or_else(|| "[journal]\npath = \"journal\"\n".to_owned(), Database::table);
-        let mut instance = Instance::new(scenario, connections, journal)?;
         instance.destinations = options.destinations.unwrap_or(instance.destinations);
         instance.concurrency = options.concurrency;
         let receiver = match scenario.standing() {
@@ -73,18 +71,16 @@ impl<'a> Stage<'a> {
             Standing::Up | Standing::Paused => Some(Receiver::start().await?),
         };
         instance.receiver = receiver.as_ref().map_or(instance.receiver, |receiver| receiver.address);
-        let configuration = scratch.configure(&instance)?;
-        let environment = database.map(Database::environment).unwrap_or_default();
-        let engine = Engine::start(&scratch.home, instance.admin, &environment).await?;
+        let configuration = ground.scratch.configure(&instance)?;
+        let engine = Engine::start(&ground.scratch.home, instance.admin, &ground.environment()).await?;
         Ok(Self {
             options,
             scenario,
             connections,
-            scratch,
+            ground,
             instance,
             receiver,
             engine,
-            database,
             configuration,
             acknowledged: 0,
             phases: 0,
@@ -218,14 +214,19 @@ impl<'a> Stage<'a> {
     /// Lets the destinations have their messages.
     pub(super) fn unpause(&mut self) -> Result<(), Failure> {
         self.instance.paused = false;
-        self.scratch.configure(&self.instance)?;
+        self.ground.scratch.configure(&self.instance)?;
         self.engine.page("POST", "/api/reload", "{}").map(drop)
     }
 
-    /// Stops the engine and the receiver's part in it; the directory stays until this is dropped.
-    pub(super) async fn stop(self) -> Result<(Scratch, Option<Receiver>), Failure> {
+    /// The journal's database, if it is in one.
+    pub(super) fn database(&self) -> Option<&'a Database> {
+        self.ground.database.as_ref()
+    }
+
+    /// Stops the engine and the receiver's part in it.
+    pub(super) async fn stop(self) -> Result<Option<Receiver>, Failure> {
         self.engine.stop().await?;
-        Ok((self.scratch, self.receiver))
+        Ok(self.receiver)
     }
 
     /// The slowest destination's times, of all messages or of one kind.

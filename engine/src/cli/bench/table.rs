@@ -84,7 +84,16 @@ fn more(figures: &Value) -> String {
             number(&["rate"]),
         );
     }
-    String::new()
+    let grown = match (figures.get("stored"), figures.get("routes")) {
+        (Some(_), _) => format!(
+            "{} messages were stored before; ready after {:.0} ms",
+            number(&["stored"]),
+            number(&["ready_after_ms"])
+        ),
+        (None, Some(routes)) => format!("{routes} routes"),
+        (None, None) => return String::new(),
+    };
+    format!("{:>15} {grown}; road/s is {:.2} of the first\n", "", number(&["road_over_first"]))
 }
 
 #[cfg(test)]

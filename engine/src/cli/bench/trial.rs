@@ -5,16 +5,18 @@
 
 use std::time::Duration;
 
+use serde_json::json;
+
 use super::{
     Failure, Options,
-    database::Database,
     direct::{Posted, Posts},
     figures::{Figures, over},
     floor::{self, Disk},
+    ground::Ground,
     parts::Client,
     phases::{self, Measured, Moment},
     readings,
-    scenario::{Scenario, Standing},
+    scenario::{Scenario, Standing, Step},
     stage::Stage,
 };
 
@@ -26,12 +28,24 @@ pub(super) async fn run(
     options: &Options,
     scenario: Scenario,
     connections: u32,
-    database: Option<&Database>,
+    step: Step,
+    ground: &mut Ground,
 ) -> Result<Figures, Failure> {
-    let mut stage = Stage::start(options, scenario, connections, database).await?;
+    if let Step::Stored(messages) = step {
+        ground.grow(options, messages).await?;
+    }
+    let mut stage = Stage::start(options, scenario, connections, step, ground).await?;
     let measured = phases::load(scenario, options, &mut stage).await?;
     let mut figures = told(options, scenario, connections, &stage, measured)?;
-    close(options, stage, &mut figures).await?;
+    let stepped = match step {
+        Step::Usual => None,
+        Step::Stored(_) => Some(("stored", ground.stored())),
+        Step::Routes(routes) => Some(("routes", routes.into())),
+    };
+    figures.more.extend(stepped.map(|(name, number)| (name.to_owned(), json!(number))));
+    let sent = stage.acknowledged;
+    close(options, stage, ground, &mut figures).await?;
+    ground.sent(sent);
     Ok(figures)
 }
 
@@ -52,7 +66,7 @@ fn told(
     let by_end = if scenario == Scenario::Drain { messages } else { loaded.acknowledged };
     Ok(Figures {
         scenario: scenario.name(),
-        store: if stage.database.is_some() { "postgres" } else { "sqlite" },
+        store: if stage.database().is_some() { "postgres" } else { "sqlite" },
         connections,
         destinations: options.destinations.unwrap_or(scenario.destinations()),
         seconds: loaded.seconds,
@@ -101,18 +115,23 @@ fn syncs(from: &Moment, to: &Moment) -> Option<f64> {
 }
 
 /// Stops the engine, measures what is left of it, then the floors.
-async fn close(options: &Options, stage: Stage<'_>, figures: &mut Figures) -> Result<(), Failure> {
-    let (all, connections, database) = (stage.acknowledged, figures.connections, stage.database);
+async fn close(
+    options: &Options,
+    stage: Stage<'_>,
+    ground: &Ground,
+    figures: &mut Figures,
+) -> Result<(), Failure> {
+    let (all, connections) = (ground.stored() + stage.acknowledged, figures.connections);
     let (sample, address) = (stage.sample()?, stage.receiver_address());
-    let (scratch, receiver) = stage.stop().await?;
-    let kept = match database {
+    let receiver = stage.stop().await?;
+    let kept = match &ground.database {
         Some(database) => database.size().await?,
-        None => readings::journal_bytes(&scratch.home.join("journal")),
+        None => readings::journal_bytes(&ground.scratch.home.join("journal")),
     };
     figures.bytes_kept_per_message = Some(kept as f64 / all.max(1) as f64);
 
     let batch = (figures.messages_per_commit.round() as u64).max(1);
-    let (home, bytes) = (scratch.home.clone(), figures.message_bytes as u64);
+    let (home, bytes) = (ground.scratch.home.clone(), figures.message_bytes as u64);
     let length = FLOOR.min(Duration::from_secs_f64(options.seconds));
     let disk = tokio::task::spawn_blocking(move || floor::disk(&home, batch, bytes, length)).await;
     let disk: Disk = disk

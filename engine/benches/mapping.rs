@@ -194,7 +194,8 @@ fn context() -> Context {
     }
 }
 
-/// A mapping, the same while it counts what is read, and the compilation of its scripts.
+/// A mapping, the same when no staff, place or code of the message is known from one before, and while it counts what is
+/// read, and the compilation of its scripts.
 fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) {
     if !is_wanted(name) {
         return;
@@ -202,6 +203,8 @@ fn measure(criterion: &mut Criterion, name: &str, files: &Files, message: &str) 
     let mappings = Mappings::compile(files, &Limits::default()).unwrap();
     let message = Incoming::read(message.to_owned().into(), encoding_rs::WINDOWS_1252).unwrap();
     let mapping = run(criterion, name, &mappings, &message);
+    let forgetful = Mappings::compile(files, &Limits::default()).unwrap().without_memory();
+    run(criterion, &format!("{name}, nothing known"), &forgetful, &message);
     let counting = Context { coverage: true, ..context() };
     criterion.bench_function(&format!("mapping/{name}, coverage"), |bencher| {
         bencher.iter(|| black_box(mappings.run(mapping, message.clone(), &counting).unwrap()));

@@ -108,13 +108,18 @@ impl Mappings {
         self.tables.get(name)
     }
 
-    /// The same mappings, run by Rhai's own evaluator, and nothing remembered from message to message: what the programs
-    /// and the memory are held against.
+    /// The same mappings, and nothing remembered from message to message.
     #[must_use]
-    pub fn by_rhai(mut self) -> Self {
-        self.memories = None;
-        self.scripts.values_mut().for_each(|script| script.entry = None);
-        self
+    pub fn without_memory(self) -> Self {
+        Self { memories: None, ..self }
+    }
+
+    /// The same mappings, run by Rhai's own evaluator and without memory: what the programs are held against.
+    #[must_use]
+    pub fn by_rhai(self) -> Self {
+        let mut by_rhai = self.without_memory();
+        by_rhai.scripts.values_mut().for_each(|script| script.entry = None);
+        by_rhai
     }
 
     /// The mappings that Rhai itself must run, for their scripts say what has no program.

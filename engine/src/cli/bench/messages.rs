@@ -32,23 +32,23 @@ pub(super) const APPLICATIONS: u32 = 200;
 
 /// A place begins with `$` and the letter of what goes there, and is as long as that is.
 const ADT: &str = "MSH|^~\\&|PAS|RXX|$W$|RXX|20260115$T$$$$||ADT^A01^ADT_A01|$C$$$$$$$$$$$$$$$$|T|2.4|||||GBR|UNICODE|EN||iTKv1.0\r\
-    EVN||20260115$T$$$$|||111111111^CLERK^ANNE^^^Miss^^RXX01|20260115092500\r\
+    EVN||20260115$T$$$$|||111111$E$^CLERK^ANNE^^^Miss^^RXX01|20260115092500\r\
     PID|1||$N$$$$$$$$^^^NHS~$M$$$$$^^^RXX^MR||$S$$$$$^FREDA^JANE^^MRS^^L~SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN~FREDDIE^^^^^^PREFERRED||$B$$$$$$0415|2|||$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H~PO BOX $H$^^LEEDS^^LS1 1AA^GBR^PST||01653$P$$$$^PRN^PH~07700$P$$$$^PRN^CP~^NET^Internet^p$M$$$$$@example.org|01653555199^WPN^PH|EN|M|C22|||||A|BERLIN|N||GBR||DEU|||N|ED\r\
-    PD1|||MALTON GP PRACTICE^^Y06601|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP\r\
+    PD1|||MALTON GP PRACTICE^^Y$K$$$|G99$G$$$^TOWNLEY^GREGORY^^^Dr^^^GMP\r\
     NK1|1|$S$$$$$^ALBERT^J^^MR^^L|1|$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700$P$$$$||||||||||1|19631111||||EN\r\
     NK1|2|$S$$$$$^MARY^ANN^^MRS^^L|2|$H$ WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H|07700$P$$$$\r\
-    PV1|1|I|MAU^WARD7^BED$H$^RXX01|21|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC|G9999981^TOWNLEY^GREGORY^^^Dr^^^GMP|C9999991^DARWIN^SAMUEL^^^Dr^^^GMC~C9999992^BLACKWELL^ELIZA^^^Dr^^^GMC|300||||19|||C9999991^DARWIN^SAMUEL^^^Dr^^^GMC||V$M$$$$$^^^VISITID|||||||||||||||||||||||||20260115090000\r\
+    PV1|1|I|MAU^WARD$U^BED$V^RXX01|21|||C9999$D$^DARWIN^SAMUEL^^^Dr^^^GMC|G99$G$$$^TOWNLEY^GREGORY^^^Dr^^^GMP|C9999$D$^DARWIN^SAMUEL^^^Dr^^^GMC~C9998$D$^BLACKWELL^ELIZA^^^Dr^^^GMC|300||||19|||C9999$D$^DARWIN^SAMUEL^^^Dr^^^GMC||V$M$$$$$^^^VISITID|||||||||||||||||||||||||20260115090000\r\
     PV2|||||||||20260120||||||||||||||||2|||||||||||||A\r\
     AL1|1|DA|Z88.0^Penicillin^ICD10|5|RASH|19980701\r\
-    DG1|1||J18.9^Pneumonia, unspecified^ICD10||202601150900|A|||||||||1\r\
+    DG1|1||J$I.9^Pneumonia, unspecified^ICD10||202601150900|A|||||||||1\r\
     ZU1|202601150830|1|C|202601150900||300\r\
     ZU8|U|1|Yes|0\r";
 
 const RESULT: &str = "MSH|^~\\&|LIMS|RXX|TIE|RXX|20260304$T$$$$||ORU^R01^ORU_R01|$C$$$$$$$$$$$$$$$$|T|2.5.1|||||GBR|UNICODE UTF-8|EN\r\
     PID|1||$N$$$$$$$$^^^NHS~$M$$$$$^^^RXX^MR||$S$$$$$^FREDA||$B$$$$$$|F\r\
-    PV1|1|I|MAU^WARD7^BED$H$||||||||||||||||V$M$$$$$\r\
+    PV1|1|I|MAU^WARD$U^BED$V||||||||||||||||V$M$$$$$\r\
     ORC|RE|P$O$$$$$$$|F$O$$$$$$$||CM\r\
-    OBR|1|P$O$$$$$$$|F$O$$$$$$$|FBC^FULL BLOOD COUNT^L|||20260304090000|||||||||C9999991^DARWIN^SAMUEL||||||20260304$T$$$$||HM|F\r";
+    OBR|1|P$O$$$$$$$|F$O$$$$$$$|FBC^FULL BLOOD COUNT^L|||20260304090000|||||||||C9999$D$^DARWIN^SAMUEL||||||20260304$T$$$$||HM|F\r";
 
 const LETTER: &str = "MSH|^~\\&|EPR|RXX|TIE|RXX|20260203$T$$$$||MDM^T02^MDM_T02|$C$$$$$$$$$$$$$$$$|T|2.5.1|||||GBR|UNICODE|EN||iTKv1.0\r\
     EVN|T02|20260203$T$$$$|||111111111^CLERK^ANNE^^^Miss\r\
@@ -215,6 +215,14 @@ impl Patient {
             b'N' => digits(place, self.nhs_number()),
             b'M' => digits(place, self.local_number()),
             b'W' => digits(place, u64::from(self.number % APPLICATIONS)),
+            // As many as a trust has: clerks, doctors, practices and their doctors, wards and their beds, diagnoses.
+            b'E' => digits(place, u64::from(mixed % 300)),
+            b'D' => digits(place, u64::from(mixed % 400)),
+            b'K' => digits(place, u64::from(mixed % 800)),
+            b'G' => digits(place, u64::from(mixed % 4000)),
+            b'U' => digits(place, u64::from(mixed % 60)),
+            b'V' => digits(place, u64::from(mixed / 60 % 30)),
+            b'I' => digits(place, u64::from(mixed % 100)),
             b'B' => digits(place, u64::from((1930 + mixed % 80) * 10_000 + 101 + mixed / 80 % 12 * 100)),
             b'H' => digits(place, u64::from(100 + mixed % 900)),
             b'P' => digits(place, u64::from(mixed % 1_000_000)),

@@ -32,7 +32,7 @@ const RESULT: f64 = 2.2;
 const KEPT: f64 = 4_100.0;
 const WRITTEN: f64 = 34_000.0;
 const ROAD: f64 = 1.7;
-/// Measured 0.9 to 1.1.
+/// Measured once each on a busy machine: 0.87 beside many messages, 1.28 with many routes.
 const GROWTH: f64 = 1.5;
 
 /// Rounds of which the median counts.

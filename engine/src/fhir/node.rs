@@ -247,18 +247,9 @@ impl Within for Alone {
 }
 
 /// Takes all that is referred to as near, and notes it.
-#[derive(Default)]
-pub(super) struct Near(RefCell<Vec<Target>>);
-
-impl Near {
-    pub fn into_targets(self) -> Vec<Target> {
-        self.0.into_inner()
-    }
-}
-
-impl Within for Near {
+impl Within for RefCell<Vec<Target>> {
     fn holds(&self, target: &Target) -> bool {
-        self.0.borrow_mut().push(target.clone());
+        self.borrow_mut().push(target.clone());
         true
     }
 }

@@ -2,6 +2,7 @@
 //! besides) is held in common: a copy costs a count, and it is checked and written once.
 
 use std::{
+    cell::RefCell,
     fmt,
     sync::{Arc, OnceLock},
 };
@@ -10,7 +11,7 @@ use super::{
     elements::Type,
     json::write_name,
     name::Name,
-    node::{Near, Node, Target, Within},
+    node::{Node, Target, Within},
 };
 
 /// Named elements in the order they were put in.
@@ -28,13 +29,8 @@ struct Common {
     elements: Vec<(Name, Node)>,
     /// The type by which it was found to be right.
     checked: OnceLock<&'static Type>,
-    /// As JSON with its braces, where all that it refers to is near.
-    json: OnceLock<Json>,
-}
-
-struct Json {
-    text: Box<[u8]>,
-    targets: Vec<Target>,
+    /// As JSON with its braces, where all that it refers to is near; and what it refers to.
+    json: OnceLock<(Vec<u8>, Vec<Target>)>,
 }
 
 impl Object {
@@ -206,16 +202,6 @@ impl Object {
         }
     }
 
-    /// How many elements there are, empty ones included.
-    pub fn len(&self) -> usize {
-        self.entries().len()
-    }
-
-    /// Whether there are no elements.
-    pub fn is_empty(&self) -> bool {
-        self.entries().is_empty()
-    }
-
     /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
     pub(super) fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
         let mut any = false;
@@ -237,12 +223,15 @@ impl Object {
         any
     }
 
-    /// As JSON, where it is held in common and all that it refers to is near.
+    /// As JSON, where it is held in common and all that it refers to is near; made when it is first written.
     fn json(&self, within: &dyn Within) -> Option<&[u8]> {
-        match &self.0 {
-            Elements::Own(_) => None,
-            Elements::Common(common) => common.json(within),
-        }
+        let Elements::Common(common) = &self.0 else { return None };
+        let (text, targets) = common.json.get_or_init(|| {
+            let (mut text, near) = (Vec::new(), RefCell::default());
+            Self(Elements::Own(common.elements.clone())).write(&mut text, &near);
+            (text, near.into_inner())
+        });
+        targets.iter().all(|target| within.holds(target)).then_some(text)
     }
 
     pub(super) fn write(&self, out: &mut Vec<u8>, within: &dyn Within) -> bool {
@@ -258,18 +247,6 @@ impl Object {
         }
         out.truncate(start);
         false
-    }
-}
-
-impl Common {
-    /// As JSON, made when it is first written; none where something that it refers to is elsewhere.
-    fn json(&self, within: &dyn Within) -> Option<&[u8]> {
-        let json = self.json.get_or_init(|| {
-            let (mut text, near) = (Vec::new(), Near::default());
-            Object(Elements::Own(self.elements.clone())).write(&mut text, &near);
-            Json { text: text.into(), targets: near.into_targets() }
-        });
-        json.targets.iter().all(|target| within.holds(target)).then_some(&json.text)
     }
 }
 

@@ -458,6 +458,6 @@ mod tests {
         assert_eq!(what("name", "CANARY".into()), "takes a HumanName, not a text");
         let added = path("gender").add(&mut patient, "male".into());
         assert_eq!(added.unwrap_err().what, "takes one value: use `set`");
-        assert!(patient.is_empty());
+        assert!(patient.entries().is_empty());
     }
 }

@@ -11,6 +11,7 @@
 //! and tables of a revision are compiled once, into one [`Mappings`] that all threads share.
 
 mod check;
+mod comparisons;
 mod compile;
 mod current;
 mod datum;

@@ -5,9 +5,10 @@
 use std::borrow::Cow;
 
 use rhai::{EvalAltResult, INT};
-use smol_str::{SmolStr, SmolStrBuilder};
+use smol_str::SmolStr;
 
 use super::{
+    comparisons,
     current::{Current, path, with},
     datum::{Datum, List},
     fault::fault,
@@ -113,7 +114,7 @@ pub(super) fn register(host: &mut Host) {
     register_segment(host);
     register_value(host);
     register_documents(host);
-    register_comparisons(host);
+    comparisons::register(host);
 }
 
 fn register_message(host: &mut Host) {
@@ -141,7 +142,7 @@ fn register_message(host: &mut Host) {
         })
         .register_fn("text", |_: &mut MessageHandle, at: SmolStr| text(first(&at)?, &at));
     let header = |read: fn(&Current) -> Cow<'_, str>| {
-        move |_: &mut MessageHandle| with(|current| Ok(shared(read(current))))
+        move |_: &mut MessageHandle| with(|current| Ok(SmolStr::from(read(current))))
     };
     host.register_get("code", header(|current| Cow::Owned(current.incoming().code().into_owned())))
         .register_get("event", header(|current| Cow::Owned(current.incoming().event().into_owned())))
@@ -196,7 +197,7 @@ fn register_value(host: &mut Host) {
         })
         .register_get("whole", |value: &mut FieldHandle| {
             with(|current| {
-                Ok(value.find(current).part().map_or(SmolStr::default(), |part| shared(part.whole())))
+                Ok(value.find(current).part().map_or(SmolStr::default(), |part| part.whole().into()))
             })
         })
         .register_get("is_absent", |value: &mut FieldHandle| matches!(value, FieldHandle::Absent))
@@ -270,49 +271,6 @@ pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
     })
 }
 
-fn register_comparisons(host: &mut Host) {
-    host.register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
-        .register_fn("!=", |value: FieldHandle, text: SmolStr| {
-            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
-        })
-        .register_fn("==", |text: SmolStr, value: FieldHandle| equal(value, &text))
-        .register_fn("!=", |text: SmolStr, value: FieldHandle| {
-            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
-        })
-        .register_fn("==", |one: FieldHandle, other: FieldHandle| same(one, other))
-        .register_fn("!=", |one: FieldHandle, other: FieldHandle| {
-            Ok::<_, Box<EvalAltResult>>(!same(one, other)?)
-        })
-        .register_fn("+", |value: FieldHandle, text: SmolStr| -> Result<SmolStr> {
-            Ok(joined(&value.text()?, &text))
-        })
-        .register_fn("+", |text: SmolStr, value: FieldHandle| -> Result<SmolStr> {
-            Ok(joined(&text, &value.text()?))
-        });
-}
-
-/// Two texts as one.
-pub(super) fn joined(one: &str, other: &str) -> SmolStr {
-    let mut text = SmolStrBuilder::new();
-    text.push_str(one);
-    text.push_str(other);
-    text.finish()
-}
-
-fn equal(value: FieldHandle, text: &str) -> Result<bool> {
-    with(|current| Ok(value.find(current).text().is_some_and(|own| own == text)))
-}
-
-fn same(one: FieldHandle, other: FieldHandle) -> Result<bool> {
-    with(|current| {
-        Ok(match (one.find(current), other.find(current)) {
-            (Value::Absent, Value::Absent) | (Value::Null, Value::Null) => true,
-            (Value::Present(one), Value::Present(other)) => one.whole() == other.whole(),
-            _ => false,
-        })
-    })
-}
-
 fn message_get(at: &str) -> Result<Datum> {
     let path = path(at)?;
     with(|current| {
@@ -368,7 +326,7 @@ fn says_something(value: Value<'_>) -> bool {
 /// The text of the first leaf; empty when that is blank.
 fn said(value: Value<'_>) -> SmolStr {
     match value.text() {
-        Some(text) if !text.trim_start().is_empty() => shared(text),
+        Some(text) if !text.trim_start().is_empty() => text.into(),
         _ => SmolStr::default(),
     }
 }
@@ -495,11 +453,4 @@ fn positive(number: INT) -> Result<usize> {
 fn received(current: &Current) -> String {
     let zoned = current.received.to_zoned(current.zone.clone());
     zoned.strftime("%Y-%m-%dT%H:%M:%S%.3f%:z").to_string()
-}
-
-fn shared(text: Cow<'_, str>) -> SmolStr {
-    match text {
-        Cow::Borrowed(text) => text.into(),
-        Cow::Owned(text) => text.into(),
-    }
 }

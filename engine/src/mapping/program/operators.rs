@@ -9,7 +9,7 @@ use super::{
     Compound, Node, Operator,
     machine::{Flow, Machine},
 };
-use crate::mapping::{datum::Datum, host::Native, values::joined};
+use crate::mapping::{comparisons::joined, datum::Datum, host::Native};
 
 type Result<T> = std::result::Result<T, Flow>;
 

@@ -1,0 +1,53 @@
+//! Values of a message beside texts and each other: a value is compared and joined by the text of its first leaf.
+
+use rhai::EvalAltResult;
+use smol_str::{SmolStr, SmolStrBuilder};
+
+use super::{current::with, host::Host, values::FieldHandle};
+use crate::hl7::Value;
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// Gives scripts `==`, `!=` and `+` for values.
+pub(super) fn register(host: &mut Host) {
+    host.register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
+        .register_fn("!=", |value: FieldHandle, text: SmolStr| {
+            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
+        })
+        .register_fn("==", |text: SmolStr, value: FieldHandle| equal(value, &text))
+        .register_fn("!=", |text: SmolStr, value: FieldHandle| {
+            Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
+        })
+        .register_fn("==", |one: FieldHandle, other: FieldHandle| same(one, other))
+        .register_fn("!=", |one: FieldHandle, other: FieldHandle| {
+            Ok::<_, Box<EvalAltResult>>(!same(one, other)?)
+        })
+        .register_fn("+", |value: FieldHandle, text: SmolStr| -> Result<SmolStr> {
+            Ok(joined(&value.text()?, &text))
+        })
+        .register_fn("+", |text: SmolStr, value: FieldHandle| -> Result<SmolStr> {
+            Ok(joined(&text, &value.text()?))
+        });
+}
+
+/// Two texts as one.
+pub(super) fn joined(one: &str, other: &str) -> SmolStr {
+    let mut text = SmolStrBuilder::new();
+    text.push_str(one);
+    text.push_str(other);
+    text.finish()
+}
+
+fn equal(value: FieldHandle, text: &str) -> Result<bool> {
+    with(|current| Ok(value.find(current).text().is_some_and(|own| own == text)))
+}
+
+fn same(one: FieldHandle, other: FieldHandle) -> Result<bool> {
+    with(|current| {
+        Ok(match (one.find(current), other.find(current)) {
+            (Value::Absent, Value::Absent) | (Value::Null, Value::Null) => true,
+            (Value::Present(one), Value::Present(other)) => one.whole() == other.whole(),
+            _ => false,
+        })
+    })
+}

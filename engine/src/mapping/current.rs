@@ -23,7 +23,7 @@ use super::{
     fault::{Words, fault},
     groups::Tree,
     ignored::{self, Ignored},
-    memory::Memory,
+    memory::Recall,
 };
 use crate::{
     fhir::{self, Bundle, Tables, types::Cx, types::Finding},
@@ -48,7 +48,7 @@ pub(super) struct Current {
     /// How often `nth` was asked for each text.
     pub counts: HashMap<SmolStr, i64, RandomState>,
     pub findings: RefCell<Vec<Finding>>,
-    pub memory: RefCell<Memory>,
+    pub recall: RefCell<Recall>,
     pub coverage: Coverage,
     pub words: Arc<Words>,
     pub deadline: Deadline,

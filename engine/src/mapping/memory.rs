@@ -3,14 +3,15 @@
 //!
 //! Promise:  what is remembered is what the converter would make: it is kept under all that the converter looks at (the
 //!           part, the table, the separators, and of the sender MSH-3, 4, 17 and 21), and is not kept where it looked at
-//!           more, or reported something. It belongs to one revision.
-//! Bounded:  parts up to [`LONGEST`] bytes, two generations of [`MOST`] each; what nobody asked for during a whole
-//!           generation is forgotten.
+//!           more, or reported something. It belongs to one revision, and all threads share it.
+//! Bounded:  parts up to [`LONGEST`] bytes that came twice of late, two generations of [`MOST`] each; what nobody asked
+//!           for during a whole generation is forgotten. Of more than [`SENDERS`] senders the later ones' are not kept.
 //! Not here: who a patient is. Codes, and what fields name, are all that is asked for.
 
-use std::{collections::HashMap, mem::take, sync::Arc};
+use std::{array, collections::HashMap, hash::BuildHasher, mem::take, sync::Arc};
 
 use foldhash::fast::RandomState;
+use parking_lot::{Mutex, RwLock};
 
 use crate::{
     fhir::{
@@ -23,23 +24,42 @@ use crate::{
     hl7::{Message, Part, Separators},
 };
 
-/// Parts that a generation remembers of each kind.
-const MOST: usize = 2048;
+/// Parts that a generation of a shelf remembers of each kind.
+const MOST: usize = 512;
+
+/// Shelves, each with a lock of its own.
+const SHELVES: usize = 16;
+
+/// Parts of late of which a shelf knows that they came once.
+const ONCE: usize = 512;
 
 /// A longer part is not remembered.
 const LONGEST: usize = 256;
 
-/// Senders that are told apart at once; more make it begin anew.
+/// Senders that are told apart.
 const SENDERS: usize = 1024;
 
-/// What one thread at a time remembers of one revision.
-#[derive(Default)]
+/// What a revision remembers.
 pub(super) struct Memory {
-    senders: HashMap<Box<[u8]>, u32, RandomState>,
-    /// Who sends the message at hand.
-    sender: u32,
+    senders: RwLock<HashMap<Box<[u8]>, u32, RandomState>>,
+    shelves: [Mutex<Shelf>; SHELVES],
+    hasher: RandomState,
+}
+
+/// A part of the memory.
+struct Shelf {
     values: Generations<Option<Node>>,
     named: Generations<Arc<Known>>,
+    /// What came once, by its hash.
+    once: Box<[u64]>,
+}
+
+/// The memory while one message is mapped.
+#[derive(Default)]
+pub(super) struct Recall {
+    memory: Option<Arc<Memory>>,
+    /// Who sends the message, by number.
+    sender: u32,
     /// What is looked for: a buffer, so that looking costs nothing.
     key: Vec<u8>,
 }
@@ -62,62 +82,111 @@ pub(super) fn is_worth_it(converter: &Converter) -> bool {
     matches!(converter.to, "CodeableConcept" | "Coding") || (converter.name, converter.to) == ("HD", "uri")
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            senders: RwLock::default(),
+            shelves: array::from_fn(|_| Mutex::default()),
+            hasher: RandomState::default(),
+        }
+    }
+}
+
+impl Default for Shelf {
+    fn default() -> Self {
+        Self { values: Generations::default(), named: Generations::default(), once: [0; ONCE].into() }
+    }
+}
+
 impl Memory {
-    /// Begins with a message: what one sender means is not what another means.
-    pub fn attend(&mut self, message: &Message) {
+    /// The number of a sender; none when there are too many.
+    fn sender(&self, said: &[u8]) -> Option<u32> {
+        if let Some(known) = self.senders.read().get(said) {
+            return Some(*known);
+        }
+        let mut senders = self.senders.write();
+        if senders.len() >= SENDERS {
+            return None;
+        }
+        let number = u32::try_from(senders.len()).ok()?;
+        Some(*senders.entry(said.into()).or_insert(number))
+    }
+
+    /// The shelf of a key, and its hash.
+    fn shelf(&self, key: &[u8]) -> (&Mutex<Shelf>, u64) {
+        let hash = self.hasher.hash_one(key);
+        let [first, ..] = &self.shelves;
+        (self.shelves.get(hash as usize % SHELVES).unwrap_or(first), hash)
+    }
+}
+
+impl Recall {
+    /// Begins with a message: what one sender means is not what another means. Without a memory nothing is remembered.
+    pub fn of(message: &Message, memory: Option<&Arc<Memory>>) -> Self {
+        let Some(memory) = memory else { return Self::default() };
         let Separators { field, component, repetition, escape, subcomponent, truncation } =
             message.separators();
         let optional = [escape, subcomponent, truncation].map(Option::unwrap_or_default);
-        self.key.clear();
-        self.key.extend([field, component, repetition].into_iter().chain(optional));
+        let mut key = Vec::with_capacity(LONGEST);
+        key.extend([field, component, repetition].into_iter().chain(optional));
         for field in [3, 4, 17, 21] {
-            self.key.extend_from_slice(message.header(field).part().map_or("", Part::raw).as_bytes());
-            self.key.push(b'\r');
+            key.extend_from_slice(message.header(field).part().map_or("", Part::raw).as_bytes());
+            key.push(b'\r');
         }
-        if let Some(known) = self.senders.get(self.key.as_slice()) {
-            self.sender = *known;
-            return;
+        match memory.sender(&key) {
+            Some(sender) => Self { memory: Some(memory.clone()), sender, key },
+            None => Self::default(),
         }
-        if self.senders.len() >= SENDERS {
-            *self = Self { key: take(&mut self.key), ..Self::default() };
-        }
-        self.sender = u32::try_from(self.senders.len()).unwrap_or(u32::MAX);
-        self.senders.insert(self.key.as_slice().into(), self.sender);
     }
 
     /// What the converter makes of a part.
     pub fn value(&mut self, convert: Convert, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         let table = cx.table.map_or(0, |table| std::ptr::from_ref(table).addr());
-        self.look_for(convert as usize, table, &[part]);
-        if let Some(known) = self.values.get(&self.key) {
+        let Some((shelf, hash, key)) = self.sought(convert as usize, table, &[part]) else {
+            return convert(part, cx);
+        };
+        if let Some(known) = shelf.lock().values.get(key) {
             return known;
         }
         cx.is_passing.set(false);
         let made = convert(part, cx);
-        if cx.is_passing.get() || self.key.len() > LONGEST {
+        let mut shelf = shelf.lock();
+        if cx.is_passing.get() || !shelf.comes_again(hash) {
             return made;
         }
         let made = made.map(Node::in_common);
-        self.values.put(&self.key, made.clone());
+        shelf.values.put(key, made.clone());
         made
     }
 
     /// What the parts of one field name.
     pub fn named(&mut self, data_type: &'static str, parts: &[Part<'_>], cx: &Cx<'_>) -> Arc<Known> {
-        self.look_for(data_type.as_ptr().addr(), 0, parts);
-        if let Some(known) = self.named.get(&self.key) {
+        let make = || Known::of(resources::named(data_type, parts, cx).unwrap_or_default());
+        let Some((shelf, hash, key)) = self.sought(data_type.as_ptr().addr(), 0, parts) else {
+            return make().into();
+        };
+        if let Some(known) = shelf.lock().named.get(key) {
             return known;
         }
         cx.is_passing.set(false);
-        let named = resources::named(data_type, parts, cx).unwrap_or_default();
-        let known = Arc::new(Known::of(named));
-        if !cx.is_passing.get() && self.key.len() <= LONGEST {
-            self.named.put(&self.key, known.clone());
+        let made = make();
+        let mut shelf = shelf.lock();
+        if cx.is_passing.get() || !shelf.comes_again(hash) {
+            return made.into();
         }
-        known
+        let made = Arc::new(made.in_common());
+        shelf.named.put(key, made.clone());
+        made
     }
 
-    fn look_for(&mut self, what: usize, table: usize, parts: &[Part<'_>]) {
+    /// Where a part is remembered, with its hash and under what; nowhere when it is too long.
+    fn sought(
+        &mut self,
+        what: usize,
+        table: usize,
+        parts: &[Part<'_>],
+    ) -> Option<(&Mutex<Shelf>, u64, &[u8])> {
+        let memory = self.memory.as_ref()?;
         self.key.clear();
         self.key.extend_from_slice(&self.sender.to_ne_bytes());
         self.key.extend_from_slice(&what.to_ne_bytes());
@@ -126,6 +195,16 @@ impl Memory {
             self.key.extend_from_slice(part.raw().as_bytes());
             self.key.push(b'\r');
         }
+        let (shelf, hash) = memory.shelf(&self.key);
+        (self.key.len() <= LONGEST).then_some((shelf, hash, &self.key))
+    }
+}
+
+impl Shelf {
+    /// Whether a part came before, of late: what comes once is not worth the room.
+    fn comes_again(&mut self, hash: u64) -> bool {
+        let Some(slot) = self.once.get_mut((hash >> 32) as usize % ONCE) else { return false };
+        std::mem::replace(slot, hash) == hash
     }
 }
 
@@ -134,10 +213,15 @@ impl Known {
         let mut known = Self::default();
         for Named { resources, display } in named {
             let target = resources.last().map(Resource::target);
+            // The same doctor stands in many places of a message.
             known.references.push(Node::reference(target, display.map(Node::Text)).in_common());
-            known.resources.extend(resources.into_iter().map(Resource::in_common));
+            known.resources.extend(resources);
         }
         known
+    }
+
+    fn in_common(self) -> Self {
+        Self { resources: self.resources.into_iter().map(Resource::in_common).collect(), ..self }
     }
 }
 
@@ -173,32 +257,34 @@ mod tests {
     const SEGMENT: &str =
         "ZZZ|C9999993^SEACOLE^MARY|C9999993^SEACOLE^MARY^^^^^^^^^^^^^^^^20260101090000|A^B^L|^\r";
 
-    /// What of the fields of a message is remembered after it: staff of the first two, codes of the third.
-    fn remembered(memory: &mut Memory, header: &str) -> (usize, usize) {
+    /// What of the fields of messages is remembered after this one: staff of the first two, codes of the third.
+    fn remembered(memory: &Arc<Memory>, header: &str) -> (usize, usize) {
         let concept = CONVERTERS.iter().find(|one| is_worth_it(one)).expect("codes are worth it").convert;
         on(header, SEGMENT, |message, cx| {
-            memory.attend(message);
+            let mut recall = Recall::of(message, Some(memory));
             let field = |number| message.segment("ZZZ").and_then(|segment| segment.field(number).part());
-            for _ in 0..2 {
-                for part in [1, 2].into_iter().filter_map(field) {
-                    assert_eq!(memory.named("XCN", &[part], cx).resources.len(), 1);
-                }
-                assert_eq!(
-                    field(3).and_then(|part| memory.value(concept, part, cx)),
-                    field(3).and_then(|part| concept(part, cx))
-                );
+            for part in [1, 2].into_iter().filter_map(field) {
+                assert_eq!(recall.named("XCN", &[part], cx).resources.len(), 1);
             }
+            let code = field(3).expect("there is a code");
+            assert_eq!(recall.value(concept, code, cx), concept(code, cx));
             String::new()
         });
-        (memory.named.recent.len(), memory.values.recent.len())
+        let shelves = || memory.shelves.iter().map(Mutex::lock);
+        (
+            shelves().map(|shelf| shelf.named.recent.len()).sum(),
+            shelves().map(|shelf| shelf.values.recent.len()).sum(),
+        )
     }
 
     #[test]
-    fn the_same_part_of_the_same_sender_is_read_once_and_what_goes_by_the_message_each_time() {
-        let mut memory = Memory::default();
-        assert_eq!(remembered(&mut memory, "RXX|||20260115093000|"), (1, 1));
-        assert_eq!(remembered(&mut memory, "RXX|||20260116093000|"), (1, 1));
-        assert_eq!(remembered(&mut memory, "RYY|||20260116093000|"), (2, 2));
+    fn what_comes_again_from_the_same_sender_is_kept_and_what_goes_by_the_message_is_not() {
+        let memory = Arc::default();
+        assert_eq!(remembered(&memory, "RXX|||20260115093000|"), (0, 0));
+        assert_eq!(remembered(&memory, "RXX|||20260116093000|"), (1, 1));
+        assert_eq!(remembered(&memory, "RXX|||20260117093000|"), (1, 1));
+        assert_eq!(remembered(&memory, "RYY|||20260117093000|"), (1, 1));
+        assert_eq!(remembered(&memory, "RYY|||20260118093000|"), (2, 2));
     }
 
     #[test]
@@ -214,11 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn more_senders_than_are_told_apart_begin_anew() {
-        let mut memory = Memory::default();
-        for number in 0..3 * SENDERS {
-            let (_, values) = remembered(&mut memory, &format!("R{number}|||20260115093000|"));
-            assert!(memory.senders.len() <= SENDERS && values <= SENDERS);
+    fn of_more_senders_than_are_told_apart_the_later_ones_are_not_kept() {
+        let memory = Arc::default();
+        for number in 0..2 * SENDERS {
+            for _ in 0..2 {
+                let (named, values) = remembered(&memory, &format!("R{number}|||20260115093000|"));
+                assert!(named <= SENDERS && values <= SENDERS);
+            }
         }
+        assert_eq!(memory.senders.read().len(), SENDERS);
     }
 }

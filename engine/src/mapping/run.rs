@@ -7,7 +7,6 @@ use std::{
     sync::Arc,
 };
 
-use parking_lot::Mutex;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, Scope};
 
 use super::{
@@ -20,7 +19,7 @@ use super::{
     handles::{BundleHandle, ResourceHandle},
     ignored::Ignored,
     layers::Parts,
-    memory::Memory,
+    memory::{Memory, Recall},
     nodes,
     program::{self, Program},
     values::MessageHandle,
@@ -50,8 +49,8 @@ pub struct Mappings {
     parts: BTreeMap<String, Parts>,
     warnings: Vec<Problem>,
     limits: Limits,
-    /// What the threads remember that run no mapping just now; none where nothing is to be remembered.
-    memories: Option<Mutex<Vec<Memory>>>,
+    /// None where nothing is to be remembered.
+    memory: Option<Arc<Memory>>,
 }
 
 /// One mapping: a call of its `map`.
@@ -94,7 +93,7 @@ impl Mappings {
             parts,
             warnings,
             limits,
-            memories: Some(Mutex::default()),
+            memory: Some(Arc::default()),
         })
     }
 
@@ -111,7 +110,7 @@ impl Mappings {
     /// The same mappings, and nothing remembered from message to message.
     #[must_use]
     pub fn without_memory(self) -> Self {
-        Self { memories: None, ..self }
+        Self { memory: None, ..self }
     }
 
     /// The same mappings, run by Rhai's own evaluator and without memory: what the programs are held against.
@@ -153,8 +152,6 @@ impl Mappings {
             Incoming::Hl7(message) => (message, None),
             Incoming::Fhir(fhir) => (Arc::new(Message::none()), Some(fhir)),
         };
-        let mut memory = self.memories.as_ref().and_then(|all| all.lock().pop()).unwrap_or_default();
-        memory.attend(&message);
         let current = Current {
             message: message.clone(),
             fhir,
@@ -168,7 +165,7 @@ impl Mappings {
             groups: None,
             counts: Default::default(),
             findings: Default::default(),
-            memory: memory.into(),
+            recall: Recall::of(&message, self.memory.as_ref()).into(),
             coverage: Coverage::new(context.coverage, &message),
             words: self.words.clone(),
             deadline: Deadline::after(self.limits.time),
@@ -189,9 +186,6 @@ impl Mappings {
                 outputs.map_err(|unsent| self.told(unsent.into(), script))?
             }
         };
-        if let Some(all) = &self.memories {
-            all.lock().push(current.memory.take());
-        }
         Ok(Product {
             mapped,
             coverage: current.coverage.told(&message, &script.ignored),

@@ -418,7 +418,7 @@ fn convert(
         let Some(part) = value.find(current).part() else { return Ok(None) };
         let cx = current.cx(table);
         let node = if memory::is_worth_it(converter) {
-            current.memory.borrow_mut().value(converter.convert, part, &cx)
+            current.recall.borrow_mut().value(converter.convert, part, &cx)
         } else {
             (converter.convert)(part, &cx)
         };

@@ -234,7 +234,7 @@ impl Row {
             Read::Known(convert) => {
                 let cx = current.cx(field.table.as_deref());
                 field.each(segment, |part| {
-                    if let Some(node) = current.memory.borrow_mut().value(convert, part, &cx) {
+                    if let Some(node) = current.recall.borrow_mut().value(convert, part, &cx) {
                         self.put(node, place, object);
                     }
                 })
@@ -318,7 +318,7 @@ pub(super) fn references(
     if parts.is_empty() {
         return Vec::new();
     }
-    let known = current.memory.borrow_mut().named(data_type, parts, &current.cx(None));
+    let known = current.recall.borrow_mut().named(data_type, parts, &current.cx(None));
     let Some(bundle) = current.bundles.get_mut(bundle) else { return Vec::new() };
     for resource in &known.resources {
         bundle.put(resource.clone());

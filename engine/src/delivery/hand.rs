@@ -32,7 +32,6 @@ pub(super) struct Hand {
     at_once: usize,
     /// Whether more may be in hand than is asked for at once.
     ahead: bool,
-    most: usize,
     queue: VecDeque<Waiting>,
     /// How many, and how many bytes: those that wait and those that are under way.
     count: usize,
@@ -85,8 +84,11 @@ impl Turn {
 impl Hand {
     /// An empty hand; `ahead` if more may be in it than the destination is asked for at once.
     pub fn new(at_once: usize, ahead: bool) -> Self {
-        let most = at_once.max(MOST);
-        Self { at_once, ahead, most, queue: VecDeque::new(), count: 0, bytes: 0, places: Arc::default() }
+        Self { at_once, ahead, queue: VecDeque::new(), count: 0, bytes: 0, places: Arc::default() }
+    }
+
+    fn most(&self) -> usize {
+        self.at_once.max(MOST)
     }
 
     /// Waits until a place has become free.
@@ -100,7 +102,7 @@ impl Hand {
         let free = allowed.saturating_sub(self.places.taken.load(Ordering::Acquire));
         let under_way = self.count - self.queue.len();
         // What is being written holds its bytes too.
-        let room = if self.is_laden() { self.at_once } else { self.most };
+        let room = if self.is_laden() { self.at_once } else { self.most() };
         free.min(room.saturating_sub(under_way))
     }
 
@@ -112,7 +114,7 @@ impl Hand {
     pub fn wanted(&self, free: usize, steady: bool) -> usize {
         let now = free.saturating_sub(self.queue.len());
         let more = self.ahead && steady && free > 0 && !self.is_laden() && self.queue.len() <= AHEAD / 2;
-        let room = (AHEAD - self.queue.len().min(AHEAD)).min(self.most.saturating_sub(self.count));
+        let room = (AHEAD - self.queue.len().min(AHEAD)).min(self.most().saturating_sub(self.count));
         if more { now.max(room) } else { now }
     }
 

@@ -57,7 +57,7 @@ impl Resource {
         out.extend_from_slice(b",\"id\":\"");
         out.extend_from_slice(id);
         out.push(b'"');
-        self.elements.write_elements(false, out, within);
+        self.elements.write_more(out, within);
         out.push(b'}');
     }
 }

@@ -202,14 +202,19 @@ impl Object {
         }
     }
 
-    /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
-    pub(super) fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
-        let mut any = false;
+    /// Writes the elements without braces, each after a comma.
+    pub(super) fn write_more(&self, out: &mut Vec<u8>, within: &dyn Within) {
         if let Some([_, inner @ .., _]) = self.json(within) {
-            out.extend_from_slice(if first { b"" } else { b"," });
+            out.push(b',');
             out.extend_from_slice(inner);
-            return true;
+        } else {
+            self.write_elements(false, out, within);
         }
+    }
+
+    /// Writes the elements without braces, after a comma if `first` is false; returns whether any was written.
+    fn write_elements(&self, mut first: bool, out: &mut Vec<u8>, within: &dyn Within) -> bool {
+        let mut any = false;
         for (name, node) in self.entries() {
             let start = out.len();
             write_name(name, first, out);

@@ -180,7 +180,7 @@ impl Current {
             table,
             segment: None,
             findings: &self.findings,
-            is_passing: Cell::default(),
+            is_of_one_message: Cell::default(),
         }
     }
 }

@@ -286,9 +286,7 @@ impl From<Dynamic> for Datum {
             id if id == TypeId::of::<Array>() => value.into_array().unwrap_or_default().into_iter().collect(),
             id if id == TypeId::of::<rhai::Map>() => {
                 let pairs = value.try_cast::<rhai::Map>().unwrap_or_default();
-                Self::Map(Arc::new(
-                    pairs.iter().map(|(name, value)| (name.as_str(), value.clone().into())).collect(),
-                ))
+                Self::Map(Arc::new(pairs.into()))
             }
             _ => Self::handle(value),
         }

@@ -8,7 +8,7 @@
 //!           for during a whole generation is forgotten. Of more than [`SENDERS`] senders the later ones' are not kept.
 //! Not here: who a patient is. Codes, and what fields name, are all that is asked for.
 
-use std::{array, collections::HashMap, hash::BuildHasher, mem::take, sync::Arc};
+use std::{array, cell::RefCell, collections::HashMap, hash::BuildHasher, mem::take, sync::Arc};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -24,7 +24,7 @@ use crate::{
     hl7::{Message, Part, Separators},
 };
 
-/// Parts that a generation of a shelf remembers of each kind.
+/// Parts that a generation of a shelf remembers.
 const MOST: usize = 512;
 
 /// Shelves, each with a lock of its own.
@@ -40,16 +40,23 @@ const LONGEST: usize = 256;
 const SENDERS: usize = 1024;
 
 /// What a revision remembers.
+#[derive(Default)]
 pub(super) struct Memory {
     senders: RwLock<HashMap<Box<[u8]>, u32, RandomState>>,
-    shelves: [Mutex<Shelf>; SHELVES],
+    values: Shelves<Option<Node>>,
+    named: Shelves<Arc<Known>>,
+}
+
+/// What is remembered of one kind.
+struct Shelves<V> {
+    shelves: [Mutex<Shelf<V>>; SHELVES],
     hasher: RandomState,
 }
 
-/// A part of the memory.
-struct Shelf {
-    values: Generations<Option<Node>>,
-    named: Generations<Arc<Known>>,
+/// A part of the memory: what was asked for of late, and before that.
+struct Shelf<V> {
+    recent: HashMap<Box<[u8]>, V, RandomState>,
+    older: HashMap<Box<[u8]>, V, RandomState>,
     /// What came once, by its hash.
     once: Box<[u64]>,
 }
@@ -71,30 +78,27 @@ pub(super) struct Known {
     pub references: Vec<Node>,
 }
 
-/// What was asked for of late, and before that.
-struct Generations<V> {
-    recent: HashMap<Box<[u8]>, V, RandomState>,
-    older: HashMap<Box<[u8]>, V, RandomState>,
+/// A converter, by way of the memory where what it gives comes again in other messages: codes do, numbers and times do not.
+#[derive(Clone, Copy)]
+pub(super) struct Reader {
+    convert: Convert,
+    comes_again: bool,
 }
 
-/// Whether what a converter gives comes again in other messages: codes do, numbers and times do not.
-pub(super) fn is_worth_it(converter: &Converter) -> bool {
-    matches!(converter.to, "CodeableConcept" | "Coding") || (converter.name, converter.to) == ("HD", "uri")
-}
-
-impl Default for Memory {
-    fn default() -> Self {
-        Self {
-            senders: RwLock::default(),
-            shelves: array::from_fn(|_| Mutex::default()),
-            hasher: RandomState::default(),
-        }
+impl Reader {
+    pub fn of(converter: &Converter) -> Self {
+        let comes_again = matches!(converter.to, "CodeableConcept" | "Coding")
+            || (converter.name, converter.to) == ("HD", "uri");
+        Self { convert: converter.convert, comes_again }
     }
-}
 
-impl Default for Shelf {
-    fn default() -> Self {
-        Self { values: Generations::default(), named: Generations::default(), once: [0; ONCE].into() }
+    /// What the converter makes of a part.
+    pub fn read(self, part: Part<'_>, cx: &Cx<'_>, recall: &RefCell<Recall>) -> Option<Node> {
+        if self.comes_again {
+            recall.borrow_mut().value(self.convert, part, cx)
+        } else {
+            (self.convert)(part, cx)
+        }
     }
 }
 
@@ -110,13 +114,6 @@ impl Memory {
         }
         let number = u32::try_from(senders.len()).ok()?;
         Some(*senders.entry(said.into()).or_insert(number))
-    }
-
-    /// The shelf of a key, and its hash.
-    fn shelf(&self, key: &[u8]) -> (&Mutex<Shelf>, u64) {
-        let hash = self.hasher.hash_one(key);
-        let [first, ..] = &self.shelves;
-        (self.shelves.get(hash as usize % SHELVES).unwrap_or(first), hash)
     }
 }
 
@@ -139,68 +136,75 @@ impl Recall {
         }
     }
 
-    /// What the converter makes of a part.
-    pub fn value(&mut self, convert: Convert, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    fn value(&mut self, convert: Convert, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         let table = cx.table.map_or(0, |table| std::ptr::from_ref(table).addr());
-        let Some((shelf, hash, key)) = self.sought(convert as usize, table, &[part]) else {
-            return convert(part, cx);
-        };
-        if let Some(known) = shelf.lock().values.get(key) {
-            return known;
+        self.look_for([&(convert as usize).to_ne_bytes(), &table.to_ne_bytes()], &[part]);
+        let make = || convert(part, cx);
+        match &self.memory {
+            Some(memory) => memory.values.recall(&self.key, cx, make, |made| made.map(Node::in_common)),
+            None => make(),
         }
-        cx.is_passing.set(false);
-        let made = convert(part, cx);
-        let mut shelf = shelf.lock();
-        if cx.is_passing.get() || !shelf.comes_again(hash) {
-            return made;
-        }
-        let made = made.map(Node::in_common);
-        shelf.values.put(key, made.clone());
-        made
     }
 
     /// What the parts of one field name.
     pub fn named(&mut self, data_type: &'static str, parts: &[Part<'_>], cx: &Cx<'_>) -> Arc<Known> {
-        let make = || Known::of(resources::named(data_type, parts, cx).unwrap_or_default());
-        let Some((shelf, hash, key)) = self.sought(data_type.as_ptr().addr(), 0, parts) else {
-            return make().into();
-        };
-        if let Some(known) = shelf.lock().named.get(key) {
-            return known;
+        self.look_for([data_type.as_bytes(), &[]], parts);
+        let make = || Arc::new(Known::of(resources::named(data_type, parts, cx).unwrap_or_default()));
+        match &self.memory {
+            Some(memory) => memory.named.recall(&self.key, cx, make, |made| Arc::new(made.in_common())),
+            None => make(),
         }
-        cx.is_passing.set(false);
-        let made = make();
-        let mut shelf = shelf.lock();
-        if cx.is_passing.get() || !shelf.comes_again(hash) {
-            return made.into();
-        }
-        let made = Arc::new(made.in_common());
-        shelf.named.put(key, made.clone());
-        made
     }
 
-    /// Where a part is remembered, with its hash and under what; nowhere when it is too long.
-    fn sought(
-        &mut self,
-        what: usize,
-        table: usize,
-        parts: &[Part<'_>],
-    ) -> Option<(&Mutex<Shelf>, u64, &[u8])> {
-        let memory = self.memory.as_ref()?;
+    fn look_for(&mut self, what: [&[u8]; 2], parts: &[Part<'_>]) {
         self.key.clear();
         self.key.extend_from_slice(&self.sender.to_ne_bytes());
-        self.key.extend_from_slice(&what.to_ne_bytes());
-        self.key.extend_from_slice(&table.to_ne_bytes());
+        what.into_iter().for_each(|what| self.key.extend_from_slice(what));
         for part in parts {
-            self.key.extend_from_slice(part.raw().as_bytes());
             self.key.push(b'\r');
+            self.key.extend_from_slice(part.raw().as_bytes());
         }
-        let (shelf, hash) = memory.shelf(&self.key);
-        (self.key.len() <= LONGEST).then_some((shelf, hash, &self.key))
     }
 }
 
-impl Shelf {
+impl<V: Clone> Shelves<V> {
+    /// What is kept under the key; else it is made, and kept if it comes again.
+    fn recall(&self, key: &[u8], cx: &Cx<'_>, make: impl FnOnce() -> V, keep: impl FnOnce(V) -> V) -> V {
+        let hash = self.hasher.hash_one(key);
+        let Some(shelf) = self.shelves.get(hash as usize % SHELVES).filter(|_| key.len() <= LONGEST) else {
+            return make();
+        };
+        if let Some(known) = shelf.lock().get(key) {
+            return known;
+        }
+        cx.is_of_one_message.set(false);
+        let made = make();
+        if cx.is_of_one_message.get() || !shelf.lock().comes_again(hash) {
+            return made;
+        }
+        let made = keep(made);
+        shelf.lock().put(key, made.clone());
+        made
+    }
+}
+
+impl<V: Clone> Shelf<V> {
+    fn get(&mut self, key: &[u8]) -> Option<V> {
+        if let Some(known) = self.recent.get(key) {
+            return Some(known.clone());
+        }
+        let known = self.older.remove(key)?;
+        self.put(key, known.clone());
+        Some(known)
+    }
+
+    fn put(&mut self, key: &[u8], value: V) {
+        if self.recent.len() >= MOST {
+            self.older = take(&mut self.recent);
+        }
+        self.recent.insert(key.into(), value);
+    }
+
     /// Whether a part came before, of late: what comes once is not worth the room.
     fn comes_again(&mut self, hash: u64) -> bool {
         let Some(slot) = self.once.get_mut((hash >> 32) as usize % ONCE) else { return false };
@@ -220,32 +224,21 @@ impl Known {
         known
     }
 
-    fn in_common(self) -> Self {
-        Self { resources: self.resources.into_iter().map(Resource::in_common).collect(), ..self }
+    fn in_common(&self) -> Self {
+        let resources = self.resources.iter().cloned().map(Resource::in_common).collect();
+        Self { resources, references: self.references.clone() }
     }
 }
 
-impl<V> Default for Generations<V> {
+impl<V> Default for Shelves<V> {
     fn default() -> Self {
-        Self { recent: HashMap::default(), older: HashMap::default() }
+        Self { shelves: array::from_fn(|_| Mutex::default()), hasher: RandomState::default() }
     }
 }
 
-impl<V: Clone> Generations<V> {
-    fn get(&mut self, key: &[u8]) -> Option<V> {
-        if let Some(known) = self.recent.get(key) {
-            return Some(known.clone());
-        }
-        let known = self.older.remove(key)?;
-        self.put(key, known.clone());
-        Some(known)
-    }
-
-    fn put(&mut self, key: &[u8], value: V) {
-        if self.recent.len() >= MOST {
-            self.older = take(&mut self.recent);
-        }
-        self.recent.insert(key.into(), value);
+impl<V> Default for Shelf<V> {
+    fn default() -> Self {
+        Self { recent: HashMap::default(), older: HashMap::default(), once: [0; ONCE].into() }
     }
 }
 
@@ -259,22 +252,21 @@ mod tests {
 
     /// What of the fields of messages is remembered after this one: staff of the first two, codes of the third.
     fn remembered(memory: &Arc<Memory>, header: &str) -> (usize, usize) {
-        let concept = CONVERTERS.iter().find(|one| is_worth_it(one)).expect("codes are worth it").convert;
+        let concept = CONVERTERS.iter().find(|one| one.to == "CodeableConcept").expect("there is one");
         on(header, SEGMENT, |message, cx| {
-            let mut recall = Recall::of(message, Some(memory));
+            let recall = RefCell::new(Recall::of(message, Some(memory)));
             let field = |number| message.segment("ZZZ").and_then(|segment| segment.field(number).part());
             for part in [1, 2].into_iter().filter_map(field) {
-                assert_eq!(recall.named("XCN", &[part], cx).resources.len(), 1);
+                assert_eq!(recall.borrow_mut().named("XCN", &[part], cx).resources.len(), 1);
             }
             let code = field(3).expect("there is a code");
-            assert_eq!(recall.value(concept, code, cx), concept(code, cx));
+            assert_eq!(Reader::of(concept).read(code, cx, &recall), (concept.convert)(code, cx));
             String::new()
         });
-        let shelves = || memory.shelves.iter().map(Mutex::lock);
-        (
-            shelves().map(|shelf| shelf.named.recent.len()).sum(),
-            shelves().map(|shelf| shelf.values.recent.len()).sum(),
-        )
+        fn kept<V>(shelves: &Shelves<V>) -> usize {
+            shelves.shelves.iter().map(|shelf| shelf.lock().recent.len()).sum()
+        }
+        (kept(&memory.named), kept(&memory.values))
     }
 
     #[test]
@@ -289,7 +281,7 @@ mod tests {
 
     #[test]
     fn what_nobody_asks_for_is_forgotten_and_what_is_asked_for_is_kept() {
-        let mut all = Generations::default();
+        let mut all = Shelf::default();
         let key = |number: usize| number.to_ne_bytes();
         for number in 0..10 * MOST {
             all.put(&key(number), number);

@@ -13,7 +13,7 @@ use super::{
     plan::references,
     values::{FieldHandle, fields},
 };
-use crate::fhir::types::resources::{self, NAMED};
+use crate::fhir::types::resources::NAMED;
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
@@ -28,10 +28,10 @@ pub(super) fn register(host: &mut Host) {
         with(|current| {
             let message = current.message.clone();
             let Some(part) = value.of_message(&message).part() else { return Ok(None) };
-            let named = resources::named(data_type, &[part], &current.cx(None)).unwrap_or_default();
+            let known = current.recall.borrow_mut().named(data_type, &[part], &current.cx(None));
             let mut last = None;
-            for resource in named.into_iter().flat_map(|one| one.resources) {
-                last = Some(put_resource(current, *out, resource)?);
+            for resource in &known.resources {
+                last = Some(put_resource(current, *out, resource.clone())?);
             }
             Ok(last)
         })

@@ -30,15 +30,15 @@ impl Map {
         self.0.iter().find(|(own, _)| own == name).map(|(_, value)| value)
     }
 
-    pub fn get_mut(&mut self, name: &str) -> Option<&mut Datum> {
-        let place = self.place(name).ok()?;
-        self.0.get_mut(place).map(|(_, value)| value)
-    }
-
-    /// Puts a name in that is not there yet.
-    pub fn insert(&mut self, name: &str, value: Datum) {
-        if let Err(place) = self.place(name) {
-            self.0.insert(place, (name.into(), value));
+    /// The value of a name, which is put in if it is not there yet.
+    pub fn entry(&mut self, name: &str) -> &mut Datum {
+        let place = self.place(name).unwrap_or_else(|place| {
+            self.0.insert(place, (name.into(), Datum::Unit));
+            place
+        });
+        match self.0.get_mut(place) {
+            Some((_, value)) => value,
+            None => unreachable!("the name was found or just put"),
         }
     }
 
@@ -55,11 +55,10 @@ impl Map {
     }
 }
 
-impl<K: Into<Name>> FromIterator<(K, Datum)> for Map {
-    fn from_iter<T: IntoIterator<Item = (K, Datum)>>(pairs: T) -> Self {
-        let mut pairs: Vec<_> = pairs.into_iter().map(|(name, value)| (name.into(), value)).collect();
-        pairs.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
-        Self(pairs)
+/// Rhai has them in the order of their names, too.
+impl From<rhai::Map> for Map {
+    fn from(pairs: rhai::Map) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.as_str().into(), value.into())).collect())
     }
 }
 

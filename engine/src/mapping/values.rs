@@ -14,7 +14,7 @@ use super::{
     fault::fault,
     handles::NodeHandle,
     host::Host,
-    memory,
+    memory::Reader,
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
@@ -415,13 +415,9 @@ fn convert(
             None => None,
             Some(name) => Some(current.tables.get(name).ok_or_else(|| fault("there is no such table"))?),
         };
-        let Some(part) = value.find(current).part() else { return Ok(None) };
-        let cx = current.cx(table);
-        let node = if memory::is_worth_it(converter) {
-            current.recall.borrow_mut().value(converter.convert, part, &cx)
-        } else {
-            (converter.convert)(part, &cx)
-        };
+        let reader = Reader::of(converter);
+        let part = value.find(current).part();
+        let node = part.and_then(|part| reader.read(part, &current.cx(table), &current.recall));
         Ok(node.map(NodeHandle::wrap))
     })
 }

@@ -197,14 +197,8 @@ mod tests {
     use crate::{
         hl7::Message,
         intake::{PatientKeys, Patients},
-        journal::{Key, NEWEST, Query, sqlite::SqliteStore},
+        journal::{Key, NEWEST, Query, conformance::journal_of},
     };
-
-    async fn open(directory: &std::path::Path) -> Journal {
-        let store = SqliteStore::open(directory).await.unwrap();
-        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-        Journal::start(Arc::new(store), Identifiers::default(), Arc::new(metrics)).await.unwrap()
-    }
 
     #[tokio::test]
     async fn what_is_filled_in_is_found_and_ended_as_if_it_had_come_by_the_road() {
@@ -214,7 +208,7 @@ mod tests {
         let library = Library::read(&Place { home, config: None }, &[], now).ok().unwrap();
         for (first, end) in [(0, 1200), (1200, 1300)] {
             let plan = Plan { first, end, patients: 13 };
-            let filler = Filler::new(plan, open(directory.path()).await, &library, now).unwrap();
+            let filler = Filler::new(plan, journal_of(directory.path()).await, &library, now).unwrap();
             let made = filler.message(first, &mut Form::new(Kind::Adt)).unwrap();
             let message = Message::parse(made.raw.clone(), library.charset).unwrap();
             let keys = PatientKeys::of(&message, &Patients::default());
@@ -226,7 +220,7 @@ mod tests {
             assert_eq!(made.keys.control_id, message.control_id());
             filler.run().await.unwrap();
         }
-        let journal = open(directory.path()).await;
+        let journal = journal_of(directory.path()).await;
         assert!(journal.counts().await.unwrap().iter().all(|count| count.deliveries == 0));
         let somebody = patients(4, 1).remove(0).nhs_number().to_string();
         let query = Query { key: Some(Key::NhsNumber(&somebody)), ..Query::default() };

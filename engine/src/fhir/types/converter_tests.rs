@@ -74,7 +74,7 @@ fn run_from(header: &str, table: Option<&str>, name: &str, to: &str, raw: &str) 
     let convert = found.expect("there is such a converter").convert;
     on(header, &format!("ZZZ|{raw}\r"), |message, cx| {
         let table = table.map(|table| cx.tables.get(table).expect("there is such a table"));
-        let cx = Cx { table, is_passing: false.into(), ..*cx };
+        let cx = Cx { table, is_of_one_message: false.into(), ..*cx };
         let part = message.segment("ZZZ").and_then(|segment| segment.field(1).part());
         json(part.and_then(|part| convert(part, &cx)))
     })
@@ -96,7 +96,7 @@ pub(crate) fn on(
         table: None,
         segment: None,
         findings: &findings,
-        is_passing: false.into(),
+        is_of_one_message: false.into(),
     };
     let done = work(&message, &cx);
     (done, findings.take().into_iter().map(words).collect())

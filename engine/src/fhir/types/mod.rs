@@ -18,10 +18,7 @@ mod telecom;
 mod text;
 pub mod time;
 
-use std::{
-    borrow::Cow,
-    cell::{Cell, RefCell},
-};
+use std::{borrow::Cow, cell::RefCell};
 
 use jiff::tz::TimeZone;
 use smol_str::SmolStr;
@@ -61,7 +58,7 @@ pub struct Cx<'a> {
     pub findings: &'a RefCell<Vec<Finding>>,
     /// Set by what looks at more than the part, the tables and who sends (MSH-3, 4, 17 and 21), or reports something: what it
     /// makes holds for this message alone.
-    pub is_passing: Cell<bool>,
+    pub is_of_one_message: std::cell::Cell<bool>,
 }
 
 /// Something that a person should look at, though the message goes on.
@@ -97,7 +94,7 @@ impl<'a> Cx<'a> {
 
     /// Reports something that a person should look at.
     pub fn report(&self, finding: Finding) {
-        self.is_passing.set(true);
+        self.is_of_one_message.set(true);
         self.findings.borrow_mut().push(finding);
     }
 

@@ -82,7 +82,7 @@ fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&
 
 /// OBX-7 as `Observation.referenceRange`, its bounds in the unit of OBX-6.
 pub fn reference_range(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    cx.is_passing.set(true);
+    cx.is_of_one_message.set(true);
     let range = quantity::reference_range(part, cx)?;
     match cx.segment.filter(|segment| segment.name() == "OBX") {
         Some(obx) => Some(in_unit(range, obx, cx)),

@@ -88,7 +88,7 @@ pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
-    cx.is_passing.set(true);
+    cx.is_of_one_message.set(true);
     let text = part.text();
     let Ok(found) = time::parse(text.trim(), cx.zone) else { return unreadable(cx) };
     if found.reading == Reading::Stated || found.precision <= Precision::Day {

@@ -10,14 +10,17 @@ use std::sync::Arc;
 
 use smol_str::SmolStr;
 
-use super::current::{Current, bit};
+use super::{
+    current::{Current, bit},
+    memory::Reader,
+};
 use crate::{
     error::nearest,
     fhir::{
         Node, Object, Path as ElementPath, Table, Tables,
         elements::{Type, type_named},
         name::name,
-        types::{Convert, Cx, result},
+        types::{Cx, result},
     },
     hl7::{Part, Path, Segment, Value},
 };
@@ -78,9 +81,7 @@ struct Field {
 #[derive(Clone, Copy)]
 enum Read {
     /// A value of the element.
-    Value(Convert),
-    /// One that comes again in other messages: see [`Memory`](super::memory::Memory).
-    Known(Convert),
+    Value(Reader),
     /// A resource of its own in the bundle, by this data type, and a reference to it.
     Resource(&'static str),
 }
@@ -223,18 +224,10 @@ impl Row {
             return;
         }
         let (said, removed) = match field.read {
-            Read::Value(convert) => {
+            Read::Value(reader) => {
                 let cx = Cx { segment: Some(segment), ..current.cx(field.table.as_deref()) };
                 field.each(segment, |part| {
-                    if let Some(node) = convert(part, &cx) {
-                        self.put(node, place, object);
-                    }
-                })
-            }
-            Read::Known(convert) => {
-                let cx = current.cx(field.table.as_deref());
-                field.each(segment, |part| {
-                    if let Some(node) = current.recall.borrow_mut().value(convert, part, &cx) {
+                    if let Some(node) = reader.read(part, &cx, &current.recall) {
                         self.put(node, place, object);
                     }
                 })

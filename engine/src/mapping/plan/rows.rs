@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use super::{super::memory, Cell, Field, Plan, Put, Read, Row, Source};
+use super::{super::memory::Reader, Cell, Field, Plan, Put, Read, Row, Source};
 use crate::{
     error::nearest,
     fhir::{
         Node, Object, Path as ElementPath, Table, Tables,
         elements::{Element, Fault},
-        types::{CONVERTERS, Converter, resources::NAMED},
+        types::{CONVERTERS, resources::NAMED},
     },
     hl7::{
         Path,
@@ -114,11 +114,7 @@ fn besides(node: &Node, cell: usize, element: &ElementPath) -> Result<Object, Wr
 /// How a data type is read for an element: as a resource that the element refers to, or as its value.
 fn read(data_type: &str, element: &Element) -> Result<Read, Wrong> {
     let named = NAMED.iter().find(|(name, _)| *name == data_type && element.type_name == "Reference");
-    let Some((name, resource)) = named else {
-        let found = converter(data_type, element)?;
-        let read = if memory::is_worth_it(found) { Read::Known } else { Read::Value };
-        return Ok(read(found.convert));
-    };
+    let Some((name, resource)) = named else { return converter(data_type, element).map(Read::Value) };
     if element.targets.is_empty() || element.targets.contains(resource) {
         return Ok(Read::Resource(name));
     }
@@ -134,11 +130,11 @@ fn wrong(cell: usize, what: impl Into<String>) -> Wrong {
 }
 
 /// The converter of a name that gives what the element takes.
-fn converter(data_type: &str, element: &Element) -> Result<&'static Converter, Wrong> {
+fn converter(data_type: &str, element: &Element) -> Result<Reader, Wrong> {
     let mut gives = Vec::new();
     for converter in CONVERTERS.iter().filter(|converter| converter.name == data_type) {
         if fits(converter.to, element.type_name) {
-            return Ok(converter);
+            return Ok(Reader::of(converter));
         }
         gives.push(converter.to);
     }

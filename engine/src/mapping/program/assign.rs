@@ -101,16 +101,10 @@ fn within(value: &mut Datum, keys: &[Key], new: bool, work: &mut dyn FnMut(&mut 
                 return Err(EvalAltResult::ErrorDotExpr(what, *at).into());
             };
             let map = Arc::make_mut(map);
-            if map.get(name).is_none() {
-                if !(new && rest.is_empty()) && *is_property {
-                    return Err(EvalAltResult::ErrorPropertyNotFound(name.to_string(), *at).into());
-                }
-                map.insert(name, Datum::Unit);
+            if map.get(name).is_none() && !(new && rest.is_empty()) && *is_property {
+                return Err(EvalAltResult::ErrorPropertyNotFound(name.to_string(), *at).into());
             }
-            match map.get_mut(name) {
-                Some(part) => within(part, rest, new, work),
-                None => Ok(()),
-            }
+            within(map.entry(name), rest, new, work)
         }
         Key::Number(number, at) => {
             let Datum::List(list) = value else {

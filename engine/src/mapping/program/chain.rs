@@ -4,7 +4,7 @@
 use rhai::{ASTFlags, Expr, FnCallExpr, FnPtr, ImmutableString, Position, Stmt};
 
 use super::{
-    Call, Condition, Each, Get, Index, MapOf, NativeCall, Node, Operator, loops,
+    Call, Condition, Each, Get, Index, MapLiteral, NativeCall, Node, Operator, loops,
     lower::{Lower, Lowering, Unable},
     operators,
     standard::Method,
@@ -111,7 +111,7 @@ impl Lower<'_> {
                 let values =
                     pairs.0.iter().map(|(name, value)| Ok((place(&name.name)?, self.expression(value)?)));
                 let values = values.collect::<Lowering<_>>()?;
-                Node::Map(Box::new(MapOf { names, values, at: *at }))
+                Node::Map(Box::new(MapLiteral { names, values, at: *at }))
             }
             Expr::Variable(variable, _, _) => {
                 self.variable(&variable.1, variable.2.path.iter().map(|own| own.as_str()))?

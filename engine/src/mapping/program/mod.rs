@@ -59,7 +59,7 @@ enum Node {
     /// A text with values in it.
     Text(Vec<Node>, Position),
     List(Vec<Node>, Position),
-    Map(Box<MapOf>),
+    Map(Box<MapLiteral>),
     /// A call of a function of a script.
     Call(Box<Call>),
     Native(Box<NativeCall>),
@@ -96,7 +96,7 @@ struct Call {
 }
 
 /// `#{ … }`
-struct MapOf {
+struct MapLiteral {
     /// In their order.
     names: Vec<Name>,
     /// As they are written, with their places among the names.

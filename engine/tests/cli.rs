@@ -103,6 +103,18 @@ impl Ended {
 }
 
 #[test]
+fn send_leaves_stdout_to_the_json() {
+    let home = Home::new();
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let ended = home.tie(&["send", "--json", &nobody, "testdata/a.hl7"]);
+    assert_eq!(
+        (ended.shows(3, &["no answer"]).json()["answered"].clone(), ended.err.lines().count()),
+        (json!(0), 1)
+    );
+    assert!(home.tie(&["send", &nobody, "testdata/a.hl7"]).out.contains("no answer"));
+}
+
+#[test]
 fn help_tells_the_exit_codes_and_a_wrong_command_line_is_2() {
     let home = Home::new();
     home.tie(&["--help"]).shows(0, &["Exit codes: 0 all is well", "check", "replay"]);

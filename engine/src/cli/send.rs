@@ -51,7 +51,7 @@ pub struct Arguments {
     /// Give each message a control id of its own, so that repeats count as new messages.
     #[arg(long)]
     fresh_ids: bool,
-    /// Print the summary as JSON.
+    /// Print the summary as JSON; what was not acknowledged is told on stderr.
     #[arg(long)]
     json: bool,
 }
@@ -136,6 +136,7 @@ struct Load {
     /// Begins the fresh control ids.
     run: Option<String>,
     print_all: bool,
+    json: bool,
 }
 
 /// What became of the messages.
@@ -160,6 +161,7 @@ async fn send_all(arguments: &Arguments, messages: Vec<Bytes>) -> Summary {
         interval: arguments.rate.map(|rate| Duration::from_secs_f64(1.0 / rate)),
         run: arguments.fresh_ids.then(run_id),
         print_all: total <= PRINTED && !arguments.json,
+        json: arguments.json,
     });
     let mut connections = JoinSet::new();
     for _ in 0..usize::from(arguments.connections).min(total.max(1)) {
@@ -209,18 +211,26 @@ async fn converse(load: std::sync::Arc<Load>) -> Summary {
                 let (positive, line) = judge(&answer, &control_id);
                 summary.positive += usize::from(positive);
                 if load.print_all || !positive {
-                    println!("{control_id:<20}  {line}  {:.1} ms", took.as_secs_f64() * 1000.0);
+                    load.tell(format_args!(
+                        "{control_id:<20}  {line}  {:.1} ms",
+                        took.as_secs_f64() * 1000.0
+                    ));
                 }
             }
             Err(error) => {
                 client = None;
-                println!("{control_id:<20}  no answer: {error}");
+                load.tell(format_args!("{control_id:<20}  no answer: {error}"));
             }
         }
     }
 }
 
 impl Load {
+    /// Tells of one message: beside the JSON, which has stdout to itself.
+    fn tell(&self, line: std::fmt::Arguments<'_>) {
+        if self.json { super::complain(line) } else { super::say(format_args!("{line}\n")) }
+    }
+
     fn message(&self, number: usize) -> Option<(Bytes, String)> {
         let message = self.messages.get(number % self.messages.len().max(1))?;
         let message = match &self.run {

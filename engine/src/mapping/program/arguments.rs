@@ -16,6 +16,7 @@ use crate::mapping::{datum::Datum, host::Native};
 type Result<T> = std::result::Result<T, Flow>;
 
 impl Machine<'_> {
+    #[inline(never)]
     pub(super) fn native(&mut self, call: &NativeCall) -> Result<Datum> {
         self.step()?;
         let mark = self.mark();
@@ -50,6 +51,7 @@ impl Machine<'_> {
     }
 
     /// Works on a part of a list or a map where it is kept. What is in another value is a copy, and nothing is given back.
+    #[inline(never)]
     fn native_of_part(&mut self, call: &NativeCall, place: &Place, mark: usize) -> Result<Datum> {
         let keys = self.keys(place)?;
         match self.taken(place, &keys) {
@@ -98,6 +100,7 @@ impl Machine<'_> {
     }
 
     /// By a function of Rhai's, which may change the first value.
+    #[inline(never)]
     fn by_others(&mut self, call: &NativeCall, mark: usize) -> Result<Datum> {
         let mut values = self.places.split_off(mark);
         let done = match self.standard(call, &mut values) {
@@ -155,6 +158,7 @@ impl Machine<'_> {
     }
 
     /// Has Rhai find the function, where none of ours will do. The first value is as it is afterwards.
+    #[cold]
     pub(super) fn by_rhai(&self, name: &str, values: &mut [Datum], at: Position) -> Result<Datum> {
         let context = self.context(name, at);
         let mut own: Vec<Dynamic> = values.iter_mut().map(|value| take(value).into_rhai()).collect();
@@ -184,6 +188,7 @@ impl Machine<'_> {
         self.property(get, object)
     }
 
+    #[inline(never)]
     fn property(&mut self, get: &Get, object: Datum) -> Result<Datum> {
         match &object {
             Datum::Unit if get.elvis => return Ok(Datum::Unit),
@@ -225,6 +230,7 @@ impl Machine<'_> {
         self.indexed(index, object, key)
     }
 
+    #[inline(never)]
     fn indexed(&mut self, index: &Index, object: Datum, key: Datum) -> Result<Datum> {
         let number = |key: &Datum| match key {
             Datum::Integer(number) => Ok(*number),

@@ -21,6 +21,7 @@ pub(super) enum Key {
 }
 
 impl Machine<'_> {
+    #[inline(never)]
     pub(super) fn assign(&mut self, assign: &Assign) -> Result<Datum> {
         let value = self.value(&assign.value)?;
         let keys = self.keys(&assign.place)?;

@@ -47,6 +47,7 @@ impl Kind {
 }
 
 impl Machine<'_> {
+    #[inline(never)]
     pub(super) fn each(&mut self, each: &Each) -> Result<Datum> {
         let list = match self.value(&each.list)? {
             Datum::List(list) => list,
@@ -93,6 +94,7 @@ impl Machine<'_> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn while_loop(&mut self, again: &While) -> Result<Datum> {
         let mut first = again.after.is_some();
         loop {
@@ -110,16 +112,17 @@ impl Machine<'_> {
         }
     }
 
+    #[inline(never)]
     pub(super) fn for_loop(&mut self, each: &For) -> Result<Datum> {
         match self.value(&each.over)? {
-            Datum::List(list) => self.rounds(each, list.iter().cloned()),
-            Datum::Text(text) => self.rounds(each, text.chars().map(|one| Dynamic::from(one).into())),
+            Datum::List(list) => self.rounds(each, &mut list.iter().cloned()),
+            Datum::Text(text) => self.rounds(each, &mut text.chars().map(|one| Dynamic::from(one).into())),
             Datum::Other(over) => {
                 if let Some(range) = over.read_lock::<Range<INT>>().map(|range| range.clone()) {
-                    return self.rounds(each, range.map(Datum::Integer));
+                    return self.rounds(each, &mut range.map(Datum::Integer));
                 }
                 if let Some(range) = over.read_lock::<RangeInclusive<INT>>().map(|range| range.clone()) {
-                    return self.rounds(each, range.map(Datum::Integer));
+                    return self.rounds(each, &mut range.map(Datum::Integer));
                 }
                 Err(EvalAltResult::ErrorFor(each.at).into())
             }
@@ -127,7 +130,7 @@ impl Machine<'_> {
         }
     }
 
-    fn rounds(&mut self, each: &For, items: impl Iterator<Item = Datum>) -> Result<Datum> {
+    fn rounds(&mut self, each: &For, items: &mut dyn Iterator<Item = Datum>) -> Result<Datum> {
         for (number, item) in items.enumerate() {
             self.step()?;
             *self.local(each.item) = item;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use rhai::{Dynamic, Engine, EvalAltResult, GlobalRuntimeState, NativeCallContext, Position};
 use smol_str::SmolStr;
 
-use super::{Call, Condition, Function, If, Node, Program, Switch};
+use super::{Call, Condition, Function, If, MapLiteral, Node, Program, Switch};
 use crate::mapping::{Limits, current, datum::Datum, fault::Verdict, pairs::Map};
 
 type Result<T> = std::result::Result<T, Flow>;
@@ -76,6 +76,9 @@ pub(in crate::mapping) fn run(
 
 impl Machine<'_> {
     /// The value of a step.
+    ///
+    /// It calls itself for what a step consists of. So what takes much code, or much of the stack, stands in functions of
+    /// its own that are never made a part of this one: it stays in the processor's nearest cache.
     pub fn value(&mut self, node: &Node) -> Result<Datum> {
         match node {
             Node::Constant(value) => Ok(value.clone()),
@@ -87,17 +90,8 @@ impl Machine<'_> {
             }
             Node::Assign(assign) => self.assign(assign),
             Node::Text(pieces, at) => self.text(pieces, *at),
-            Node::List(items, at) => {
-                let items = items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>>>()?;
-                self.bounded(items.into(), *at)
-            }
-            Node::Map(literal) => {
-                let mut map = Map::of(&literal.names);
-                for (place, node) in &literal.values {
-                    map.set(*place, self.value(node)?);
-                }
-                self.bounded(Datum::Map(Arc::new(map)), literal.at)
-            }
+            Node::List(items, at) => self.list(items, *at),
+            Node::Map(literal) => self.map(literal),
             Node::Call(call) => self.call(call),
             Node::Native(call) => self.native(call),
             Node::Operator(operator) => self.operator(operator),
@@ -105,8 +99,8 @@ impl Machine<'_> {
             Node::Get(get) => self.get(get),
             Node::Index(index) => self.index(index),
             Node::Each(each) => self.each(each),
-            Node::And(all) => self.first_is(all, false),
-            Node::Or(any) => self.first_is(any, true),
+            Node::And(all) => Ok((!self.first_is(all, false)?).into()),
+            Node::Or(any) => Ok(self.first_is(any, true)?.into()),
             Node::Coalesce(nodes) => self.first_of(nodes),
             Node::Block(nodes) => self.block(nodes),
             Node::If(branches) => self.branch(branches),
@@ -114,9 +108,7 @@ impl Machine<'_> {
             Node::While(again) => self.while_loop(again),
             Node::For(each) => self.for_loop(each),
             Node::Return(value) => Err(Flow::Return(self.value(value)?)),
-            Node::Throw(value, at) => {
-                Err(EvalAltResult::ErrorRuntime(self.value(value)?.into_rhai(), *at).into())
-            }
+            Node::Throw(value, at) => self.throw(value, *at),
             Node::Break(value) => Err(Flow::Break(self.value(value)?)),
             Node::Continue => Err(Flow::Continue),
         }
@@ -172,6 +164,7 @@ impl Machine<'_> {
         self.enter(call.function, &call.arguments, call.at)
     }
 
+    #[inline(never)]
     fn enter(&mut self, number: usize, arguments: &[Node], at: Position) -> Result<Datum> {
         let program = self.program;
         let Some(Some(function)) = program.functions.get(number) else {
@@ -203,20 +196,31 @@ impl Machine<'_> {
 
     /// Whether a condition holds.
     pub fn is_so(&mut self, condition: &Condition) -> Result<bool> {
+        match &condition.node {
+            Node::Not(condition) => return Ok(!self.is_so(condition)?),
+            Node::And(all) => return Ok(!self.first_is(all, false)?),
+            Node::Or(any) => return self.first_is(any, true),
+            Node::Operator(operator) => {
+                if let Some(truth) = self.compared_in_place(operator) {
+                    return Ok(truth);
+                }
+            }
+            _ => {}
+        }
         match self.value(&condition.node)? {
             Datum::Truth(truth) => Ok(truth),
             other => Err(mismatch("bool", other.type_name(), condition.at).into()),
         }
     }
 
-    /// `&&` and `||`: whether one of them is what decides.
-    fn first_is(&mut self, conditions: &[Condition], deciding: bool) -> Result<Datum> {
+    /// Whether one of the conditions is what decides.
+    fn first_is(&mut self, conditions: &[Condition], deciding: bool) -> Result<bool> {
         for condition in conditions {
             if self.is_so(condition)? == deciding {
-                return Ok(deciding.into());
+                return Ok(true);
             }
         }
-        Ok((!deciding).into())
+        Ok(false)
     }
 
     fn first_of(&mut self, nodes: &[Node]) -> Result<Datum> {
@@ -237,6 +241,7 @@ impl Machine<'_> {
         }
     }
 
+    #[inline(never)]
     fn switch(&mut self, switch: &Switch) -> Result<Datum> {
         let on = self.value(&switch.on)?;
         let mut fitting: &[usize] = &[];
@@ -262,6 +267,27 @@ impl Machine<'_> {
         }
     }
 
+    #[inline(never)]
+    fn list(&mut self, items: &[Node], at: Position) -> Result<Datum> {
+        let items = items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>>>()?;
+        self.bounded(items.into(), at)
+    }
+
+    #[inline(never)]
+    fn map(&mut self, literal: &MapLiteral) -> Result<Datum> {
+        let mut map = Map::of(&literal.names);
+        for (place, node) in &literal.values {
+            map.set(*place, self.value(node)?);
+        }
+        self.bounded(Datum::Map(Arc::new(map)), literal.at)
+    }
+
+    #[inline(never)]
+    fn throw(&mut self, value: &Node, at: Position) -> Result<Datum> {
+        Err(EvalAltResult::ErrorRuntime(self.value(value)?.into_rhai(), at).into())
+    }
+
+    #[inline(never)]
     fn text(&mut self, pieces: &[Node], at: Position) -> Result<Datum> {
         let mut text = String::new();
         for piece in pieces {
@@ -331,6 +357,7 @@ impl Size {
 }
 
 /// The error with the function that it happened in. What breaks a bound has no place.
+#[cold]
 fn inside(function: &Function, error: Box<EvalAltResult>, at: Position) -> Box<EvalAltResult> {
     if error.is_system_exception() || matches!(*error, EvalAltResult::ErrorInFunctionCall(..)) {
         return error;
@@ -339,11 +366,13 @@ fn inside(function: &Function, error: Box<EvalAltResult>, at: Position) -> Box<E
 }
 
 /// A value of another type than is needed.
+#[cold]
 pub(super) fn mismatch(wanted: &str, found: &str, at: Position) -> EvalAltResult {
     EvalAltResult::ErrorMismatchDataType(wanted.to_owned(), found.to_owned(), at)
 }
 
 /// The error with the place of the call, if it has none of its own.
+#[cold]
 pub(super) fn placed(mut error: Box<EvalAltResult>, at: Position) -> Box<EvalAltResult> {
     if error.position().is_none() {
         error.set_position(at);

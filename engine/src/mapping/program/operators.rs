@@ -43,17 +43,22 @@ impl Kind {
 
 impl Machine<'_> {
     pub(super) fn operator(&mut self, operator: &Operator) -> Result<Datum> {
-        // Two texts are compared where they are.
-        if let (Node::Local(place), Node::Constant(right)) = (&operator.left, &operator.right) {
-            let left = self.local(*place);
-            if let Some(value) = compared(operator.kind, left, right) {
-                return Ok(value.into());
-            }
+        if let Some(truth) = self.compared_in_place(operator) {
+            return Ok(truth.into());
         }
         let both = [self.value(&operator.left)?, self.value(&operator.right)?];
         self.operated(operator.kind, &operator.name, &operator.natives, both, operator.at)
     }
 
+    /// The comparison of a variable with a value that the script names, where they are.
+    pub(super) fn compared_in_place(&mut self, operator: &Operator) -> Option<bool> {
+        let (Node::Local(place), Node::Constant(right)) = (&operator.left, &operator.right) else {
+            return None;
+        };
+        compared(operator.kind, self.local(*place), right)
+    }
+
+    #[inline(never)]
     fn operated(
         &self,
         kind: Kind,

@@ -192,7 +192,8 @@ fn reader_options(database: &Path) -> SqliteConnectOptions {
         .filename(database)
         .read_only(true)
         .busy_timeout(Duration::from_secs(10))
-        .pragma("cache_size", "-8192")
+        // Enough for one reading: SQLite forgets what a reader has cached whenever the writer commits.
+        .pragma("cache_size", "-2048")
         .pragma("query_only", "ON")
         .disable_statement_logging()
 }

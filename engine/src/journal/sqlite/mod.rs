@@ -4,7 +4,7 @@
 //! Promise:  P1, P7. WAL with `synchronous=FULL`: a commit has synced the log before it returns. One connection
 //!           writes, a few only read. Checkpoints are ours, not SQLite's: its automatic ones swallow errors, and an
 //!           error of a sync must close the journal. One engine at a time: a locked file beside the database.
-//! Not here: statements (write.rs, read.rs).
+//! Not here: statements (write.rs, read.rs), when the log is copied into the database (checkpoint.rs).
 //!
 //! ```text
 //! <directory>/journal.sqlite (-wal, -shm)   the database, 0600
@@ -12,6 +12,7 @@
 //! ```
 
 mod backup;
+mod checkpoint;
 #[cfg(test)]
 mod damage_tests;
 mod decide;
@@ -53,10 +54,6 @@ use super::{
 };
 use place::Place;
 
-/// Log pages (4 kB each) that make a checkpoint worth its time: 64 MB.
-const CHECKPOINT_PAGES: i64 = 16_000;
-/// Written bytes between two looks at the length of the log.
-const LOOK_BYTES: u64 = 8 << 20;
 /// Of the database. A commit writes about ten pages which hold little that is new: ends of indexes, the page above each,
 /// the list of pages. So they are small.
 const PAGE_BYTES: u32 = 4096;
@@ -67,6 +64,7 @@ const COMMIT_WEIGHT_BYTES: usize = 128 << 10;
 pub struct SqliteStore {
     /// Taken out when the store is closed.
     writer: Mutex<Option<SqliteConnection>>,
+    copier: checkpoint::Copier,
     readers: SqlitePool,
     counters: parking_lot::Mutex<Counters>,
     last: AtomicI64,
@@ -110,6 +108,8 @@ impl Store for SqliteStore {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
+        // Before anything is written, and said to be durable, over a disk that has failed.
+        self.copier.look().await?;
         let committed = write::commit(self, writer, batch).await?;
         self.place.check()?;
         Ok(committed)
@@ -118,7 +118,7 @@ impl Store for SqliteStore {
     async fn maintain(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock().await;
         let writer = writer.as_mut().ok_or_else(closed)?;
-        write::maintain(self, writer).await
+        checkpoint::maintain(self, writer).await
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
@@ -135,6 +135,7 @@ impl Store for SqliteStore {
 
     async fn close(&self) {
         self.readers.close().await;
+        self.copier.close().await;
         if let Some(writer) = self.writer.lock().await.take()
             && let Err(error) = writer.close().await
         {

@@ -16,7 +16,9 @@ use sqlx::{
     },
 };
 
-use super::{Counters, PAGE_BYTES, SqliteStore, keys, place::Place, prune::Sweep, read, state};
+use super::{
+    Counters, PAGE_BYTES, SqliteStore, checkpoint::Copier, keys, place::Place, prune::Sweep, read, state,
+};
 use crate::journal::{Count, State, Stats, store::StoreError};
 
 /// The name of the database in its directory.
@@ -98,6 +100,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
         .connect_with(reader_options(&database))
         .await
         .map_err(failed_sql)?;
+    let copier = writer_options(&database).pragma("cache_size", "-64").connect().await.map_err(failed_sql)?;
     let last = number(&mut writer, LAST).await.map_err(failed_sql)?;
     let searched = number(&mut writer, SEARCHED).await.map_err(failed_sql)?;
     let counters = seed(&mut writer).await.map_err(failed)?;
@@ -108,6 +111,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     Ok(SqliteStore {
         place,
         writer: tokio::sync::Mutex::new(Some(writer)),
+        copier: Copier::new(copier),
         readers,
         counters: parking_lot::Mutex::new(counters),
         last: last.into(),

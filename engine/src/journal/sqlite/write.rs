@@ -7,7 +7,7 @@ use std::{collections::HashSet, sync::atomic::Ordering};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::{
-    CHECKPOINT_PAGES, COMMIT_WEIGHT_BYTES, LOOK_BYTES, SqliteStore, column,
+    COMMIT_WEIGHT_BYTES, SqliteStore, column,
     counters::Moves,
     decide, keys, number,
     script::{Rows, Script, Values},
@@ -246,32 +246,6 @@ impl<'t> Batch<'t> {
         self.script.add_with(FAILED, failed);
         Ok(())
     }
-}
-
-/// Checkpoints: after the answers, so that nobody waits for them who has been served.
-pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection) -> Result<(), StoreError> {
-    if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
-        store.unlooked_bytes.store(0, Ordering::Release);
-        let pages = checkpoint(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
-        if pages >= 4 * CHECKPOINT_PAGES {
-            // Readers have kept the log from starting anew for too long: wait for those of this moment, but not for a
-            // backup, which may read for minutes: the log grows meanwhile.
-            sqlx::query(HASTY).execute(&mut *writer).await?;
-            checkpoint(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
-            sqlx::query(PATIENT).execute(&mut *writer).await?;
-        } else if pages >= CHECKPOINT_PAGES {
-            checkpoint(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
-        }
-    }
-    Ok(())
-}
-
-const HASTY: &str = "PRAGMA busy_timeout = 20";
-const PATIENT: &str = "PRAGMA busy_timeout = 10000";
-
-/// The length of the log in pages.
-async fn checkpoint(writer: &mut SqliteConnection, sql: &'static str) -> Result<i64, StoreError> {
-    column(&sqlx::query(sql).fetch_one(writer).await?, 1)
 }
 
 /// What a message owes one destination.

@@ -1,0 +1,230 @@
+//! Checkpoints: what the log holds is copied into the database, so that the log can begin anew.
+//!
+//! Promise:  P7. An error of a copy or a sync is an error of the store: the next commit, or the next look, ends with it.
+//!           The log stays bounded. A commit waits for what was written while most of it was copied, not for all of it:
+//!           the copy is made by a connection of its own, beside the commits. It waits for the whole where the disk does
+//!           not keep up.
+//! Not here: what asks for a checkpoint besides (prune.rs).
+
+use std::sync::atomic::Ordering;
+
+use sqlx::{Connection, SqliteConnection};
+use tokio::{sync::Mutex, task::JoinHandle};
+
+use super::{SqliteStore, closed, column};
+use crate::journal::store::StoreError;
+
+/// Written bytes between two looks at the length of the log.
+const LOOK_BYTES: u64 = 8 << 20;
+/// Log pages (4 kB each) that make a copy worth its time: 64 MB.
+const WORTH_PAGES: i64 = 16_000;
+/// So long may the log become while it is copied.
+const PATIENT_PAGES: i64 = WORTH_PAGES * 3 / 2;
+/// A log that is so long is held by its readers.
+const HELD_PAGES: i64 = WORTH_PAGES * 4;
+
+const HASTY: &str = "PRAGMA busy_timeout = 20";
+const PATIENT: &str = "PRAGMA busy_timeout = 10000";
+
+/// The connection that copies.
+pub(super) struct Copier(Mutex<Work>);
+
+enum Work {
+    AtRest(SqliteConnection),
+    UnderWay(JoinHandle<Result<SqliteConnection, StoreError>>),
+    /// The log cannot begin anew yet: a little was written meanwhile.
+    Done(SqliteConnection),
+    /// The store is closed, or a copy has failed.
+    Over,
+}
+
+impl Copier {
+    pub(super) fn new(connection: SqliteConnection) -> Self {
+        Self(Mutex::new(Work::AtRest(connection)))
+    }
+
+    /// Tells of a copy that has failed.
+    pub(super) async fn look(&self) -> Result<(), StoreError> {
+        let mut work = self.0.lock().await;
+        match &*work {
+            Work::UnderWay(running) if running.is_finished() => work.end().await,
+            Work::AtRest(_) | Work::UnderWay(_) | Work::Done(_) => Ok(()),
+            Work::Over => Err(closed()),
+        }
+    }
+
+    /// Lets a copy end, then lets go of the database.
+    pub(super) async fn close(&self) {
+        let mut work = self.0.lock().await;
+        let ended = work.end().await;
+        let closed = match std::mem::replace(&mut *work, Work::Over) {
+            Work::AtRest(connection) | Work::Done(connection) => connection.close().await,
+            Work::UnderWay(_) | Work::Over => Ok(()),
+        };
+        if let Err(error) = ended.and(closed.map_err(StoreError::from)) {
+            // Everything is in the log; the next start reads it from there.
+            tracing::warn!(%error, "the journal's log was not copied before the stop");
+        }
+    }
+}
+
+impl Work {
+    /// Begins, where none is under way.
+    fn begin(&mut self) {
+        *self = match std::mem::replace(self, Self::Over) {
+            Self::AtRest(mut connection) | Self::Done(mut connection) => {
+                Self::UnderWay(tokio::spawn(async {
+                    pages(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+                    Ok(connection)
+                }))
+            }
+            other => other,
+        };
+    }
+
+    /// Waits for the one that is under way.
+    async fn end(&mut self) -> Result<(), StoreError> {
+        let Self::UnderWay(running) = self else { return Ok(()) };
+        let ended = running.await.unwrap_or_else(|error| Err(StoreError::new(error.to_string())));
+        *self = Self::Over;
+        *self = Self::Done(ended?);
+        Ok(())
+    }
+
+    /// Whether one has ended since this was last asked.
+    fn has_ended(&mut self) -> bool {
+        let (next, ended) = match std::mem::replace(self, Self::Over) {
+            Self::Done(connection) => (Self::AtRest(connection), true),
+            other => (other, false),
+        };
+        *self = next;
+        ended
+    }
+}
+
+/// Called after the answers, so that nobody waits for it who has been served.
+pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection) -> Result<(), StoreError> {
+    store.copier.look().await?;
+    let mut work = store.copier.0.lock().await;
+    if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
+        store.unlooked_bytes.store(0, Ordering::Release);
+        let pages = pages(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
+        if pages >= HELD_PAGES {
+            // Readers have kept the log from starting anew for too long: wait for those of this moment, but not for a
+            // backup, which may read for minutes: the log grows meanwhile.
+            work.end().await?;
+            work.has_ended();
+            return restart(writer).await;
+        }
+        if pages >= PATIENT_PAGES {
+            work.end().await?;
+        }
+        if pages >= WORTH_PAGES && !matches!(*work, Work::Done(_)) {
+            work.begin();
+        }
+    }
+    if work.has_ended() {
+        pages(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+    }
+    Ok(())
+}
+
+async fn restart(writer: &mut SqliteConnection) -> Result<(), StoreError> {
+    sqlx::query(HASTY).execute(&mut *writer).await?;
+    pages(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
+    sqlx::query(PATIENT).execute(&mut *writer).await?;
+    Ok(())
+}
+
+/// Runs a checkpoint; the length of the log in pages.
+async fn pages(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, StoreError> {
+    column(&sqlx::query(sql).fetch_one(connection).await?, 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+
+    use super::*;
+    use crate::journal::{
+        body::Body,
+        conformance::message,
+        sqlite::open::DATABASE,
+        store::{Append, Change, Store},
+    };
+
+    const LONG: usize = 4_000_000;
+
+    /// Appends a message whose bytes do not compress.
+    async fn append(store: &SqliteStore, number: u64) -> Result<(), StoreError> {
+        let mut seed = number + 1;
+        let noise = std::iter::repeat_with(|| {
+            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (seed >> 56) as u8
+        });
+        let new = message(number as i64, &[("adt", "record")]);
+        let append = Append {
+            received: new.received,
+            listener: new.listener,
+            peer: new.peer,
+            keys: new.keys,
+            flag: new.flag,
+            disposition: new.disposition,
+            body: Body::pack(&noise.take(LONG).collect::<Vec<u8>>()),
+        };
+        store.commit(vec![Change::Append(append)]).await.map(drop)
+    }
+
+    async fn log_pages(store: &SqliteStore) -> i64 {
+        let mut writer = store.writer.lock().await;
+        pages(writer.as_mut().unwrap(), "PRAGMA wal_checkpoint(NOOP)").await.unwrap()
+    }
+
+    /// A store whose log is worth a copy.
+    async fn with_a_long_log(directory: &Path) -> SqliteStore {
+        let store = SqliteStore::open(directory).await.unwrap();
+        for number in 0..=WORTH_PAGES as u64 * 4096 / LONG as u64 {
+            append(&store, number).await.unwrap();
+        }
+        assert!(log_pages(&store).await >= WORTH_PAGES);
+        store
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn messages_are_committed_while_the_log_is_copied_and_then_it_begins_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_a_long_log(directory.path()).await;
+        store.maintain().await.unwrap();
+        assert!(matches!(*store.copier.0.lock().await, Work::UnderWay(_)), "nobody waits for the copy");
+        append(&store, 100).await.unwrap();
+        store.copier.0.lock().await.end().await.unwrap();
+        store.maintain().await.unwrap();
+        append(&store, 101).await.unwrap();
+        assert!(log_pages(&store).await < WORTH_PAGES / 4, "the log has begun anew");
+        assert!(std::fs::metadata(directory.path().join(DATABASE)).unwrap().len() > 64 << 20);
+        store.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn p7_after_a_copy_that_failed_nothing_is_committed() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_a_long_log(directory.path()).await;
+        let database = SqliteConnectOptions::new().filename(directory.path().join(DATABASE));
+        let cannot_write = database.read_only(true).connect().await.unwrap();
+        *store.copier.0.lock().await = Work::AtRest(cannot_write);
+        store.maintain().await.unwrap();
+        let is_running = async || match &*store.copier.0.lock().await {
+            Work::UnderWay(running) => !running.is_finished(),
+            _ => false,
+        };
+        while is_running().await {
+            tokio::task::yield_now().await;
+        }
+        let failed = append(&store, 100).await.unwrap_err().to_string();
+        assert!(failed.contains("disk I/O error"), "{failed}");
+        assert!(append(&store, 101).await.is_err(), "nor later");
+        assert!(store.maintain().await.is_err());
+    }
+}

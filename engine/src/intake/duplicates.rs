@@ -11,7 +11,8 @@
 //! Memory holds two marks a message, 64 bits each from a hash with a key of this process: one of source and control
 //! id, one of these and the content. Marks lie in spans of time that are dropped as they leave the longest window, or
 //! the oldest first when there are [`MOST`] marks. They are read back from the journal after a start, newest first,
-//! while messages already come in.
+//! while messages already come in: those wait for it, [`PATIENCE`] at most, for to ask the journal about each would take
+//! longer, and hold up the reading.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, hash_map::Entry},
@@ -21,6 +22,10 @@ use std::{
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
+use tokio::{
+    sync::{RwLock, Semaphore},
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 
 use crate::journal::{Arrival, Journal, JournalError, Sequence};
@@ -31,6 +36,10 @@ const MOST: usize = 6_000_000;
 const SPANS: u32 = 16;
 /// Messages in one reading of the journal.
 const PAGE: usize = 4096;
+/// So long a message waits until the window is read back; senders have more.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Questions to the journal at a time: each looks through all that it has.
+const QUESTIONS: usize = 2;
 
 /// The repeats of an instance, for all its listeners: it outlives them.
 pub struct Duplicates {
@@ -38,6 +47,9 @@ pub struct Duplicates {
     key: RandomState,
     most: usize,
     state: Mutex<State>,
+    /// Written while the window is read back.
+    recall: RwLock<()>,
+    questions: Semaphore,
 }
 
 #[derive(Default)]
@@ -98,7 +110,14 @@ pub(super) struct Claims<'d> {
 impl Duplicates {
     /// Nothing is known yet: [`Duplicates::remember`] begins.
     pub fn new(journal: Journal) -> Self {
-        Self { journal, key: RandomState::new(), most: MOST, state: Mutex::default() }
+        Self {
+            journal,
+            key: RandomState::new(),
+            most: MOST,
+            state: Mutex::default(),
+            recall: RwLock::default(),
+            questions: Semaphore::new(QUESTIONS),
+        }
     }
 
     #[cfg(test)]
@@ -123,6 +142,7 @@ impl Duplicates {
     /// # Errors
     /// When the journal cannot be read: it goes on being asked for what is not in memory.
     pub async fn recall(&self, now: Timestamp) -> Result<usize, JournalError> {
+        let _reading = self.recall.write().await;
         let (window, epoch) = {
             let state = self.state.lock();
             (state.window, state.epoch)
@@ -199,7 +219,11 @@ impl Duplicates {
         window: Duration,
     ) -> Result<Earlier, JournalError> {
         let since = before(arrival.received, window);
-        let (copy, id, unknown) = self.state.lock().look(marks, since);
+        let look = || self.state.lock().look(marks, since);
+        let (mut copy, mut id, mut unknown) = look();
+        if unknown.is_some() && timeout(PATIENCE, self.recall.read()).await.is_ok() {
+            (copy, id, unknown) = look();
+        }
         if let Some(sequence) = copy
             && let Some(known) = self.journal.message(sequence).await?
             && arrival.is_repeat_of(&known, since)
@@ -207,6 +231,8 @@ impl Duplicates {
             return Ok(Earlier::Copy(sequence));
         }
         if let Some(before) = unknown {
+            // Never closed.
+            let _turn = self.questions.acquire().await.ok();
             let found = self.journal.earlier(arrival, since, before).await?;
             if let Some(sequence) = found.copy {
                 return Ok(Earlier::Copy(sequence));

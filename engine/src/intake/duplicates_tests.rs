@@ -192,6 +192,23 @@ async fn p3_a_restart_forgets_nothing_neither_before_nor_after_the_window_is_rea
 }
 
 #[tokio::test]
+async fn what_comes_while_the_window_is_read_back_waits_for_that_and_not_for_ever() {
+    let (_directory, journal) = journal().await;
+    let arrival = arrival(1, Fixed.now());
+    let sequence = store(&journal, &arrival).await;
+    let duplicates = Duplicates::new(journal);
+    assert!(duplicates.remember(DAY));
+    let reading = duplicates.recall.write().await;
+    let mut comes = std::pin::pin!(look(&duplicates, &arrival));
+    assert!(timeout(Duration::from_millis(200), &mut comes).await.is_err(), "it does not ask the journal");
+    drop(reading);
+    assert_eq!(comes.await, Earlier::Copy(sequence));
+    let _hangs = duplicates.recall.write().await;
+    let all_the_same = timeout(2 * PATIENCE, look(&duplicates, &arrival)).await.unwrap();
+    assert_eq!(all_the_same, Earlier::Copy(sequence));
+}
+
+#[tokio::test]
 async fn p3_p6_what_memory_has_no_room_for_is_asked_of_the_journal() {
     let (_directory, journal) = journal().await;
     let duplicates = Duplicates::with_room_for(journal.clone(), 40);

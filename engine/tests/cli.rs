@@ -126,7 +126,7 @@ fn help_tells_the_exit_codes_and_a_wrong_command_line_is_2() {
 #[test]
 fn check_says_that_a_configuration_is_sound() {
     let home = Home::new();
-    home.tie(&["check"]).shows(0, &["The configuration is sound: 1 routes, 1 mappings. Revision "]);
+    home.tie(&["check"]).shows(0, &["The configuration is sound: 1 route, 1 mapping. Revision "]);
     let answer = home.tie(&["check", "--json"]).json();
     assert_eq!((&answer["ok"], &answer["problems"]), (&json!(true), &json!([])));
     assert_eq!(answer["revision"].as_str().unwrap().len(), 64);

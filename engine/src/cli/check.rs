@@ -2,7 +2,11 @@
 
 use serde_json::json;
 
-use super::{Exit, Place, complain, report, say};
+use super::{
+    Exit, Place, complain,
+    report::{self, counted},
+    say,
+};
 use crate::{connector::Plugin, error::Problem, mapping::Override, revision::Revision};
 
 /// Check the whole configuration.
@@ -42,20 +46,20 @@ fn summary(sound: Option<&Revision>, problems: &[Problem]) {
             for Override { file, of, what } in revision.mappings.overrides() {
                 say(format_args!("{} goes before {}: {what}\n", file.display(), of.display()));
             }
-            let (routes, mappings) = (revision.routes.iter().count(), revision.mappings.names().count());
+            let routes = counted(revision.routes.iter().count(), "route");
+            let mappings = counted(revision.mappings.names().count(), "mapping");
             let warnings = match problems.len() {
                 0 => String::new(),
                 number => format!(", {number} to look at"),
             };
             say(format_args!(
-                "The configuration is sound: {routes} routes, {mappings} mappings{warnings}. Revision {}.\n",
+                "The configuration is sound: {routes}, {mappings}{warnings}. Revision {}.\n",
                 revision.short()
             ));
         }
         None => {
-            let number = problems.len();
-            let problems = if number == 1 { "problem" } else { "problems" };
-            complain(format_args!("The configuration is not sound: {number} {problems}."));
+            let problems = counted(problems.len(), "problem");
+            complain(format_args!("The configuration is not sound: {problems}."));
         }
     }
 }

@@ -26,6 +26,11 @@ pub(super) fn rendered(problems: &[Problem], snapshot: Option<&Snapshot>, colour
     out
 }
 
+/// So many of something: `1 route`, `2 routes`.
+pub(super) fn counted(number: usize, one: &str) -> String {
+    format!("{number} {one}{}", if number == 1 { "" } else { "s" })
+}
+
 /// Whether stderr is a terminal that wants colour.
 pub(super) fn wants_colour() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr()) && std::env::var_os("NO_COLOR").is_none()

@@ -4,7 +4,7 @@
 
 use jiff::{Span, Timestamp, Unit, civil::DateTime, tz::TimeZone};
 
-use super::{Exit, Place, client::Target, complain, say};
+use super::{Exit, Place, client::Target, complain, report::counted, say};
 use crate::{
     admin::{MessageView, SearchAnswer, SearchKey, SearchRequest},
     clock::{Clock, SystemClock},
@@ -160,19 +160,17 @@ fn standing(view: &MessageView) -> String {
 
 /// What the answer rests on: nothing found must not be taken for nothing received.
 fn searched(answer: &SearchAnswer, arguments: &Arguments) -> String {
-    let found = answer.messages.len();
+    let found = counted(answer.messages.len(), "message");
     let Some(oldest) = answer.oldest else { return "The journal has no messages at all.".to_owned() };
     let until = arguments.until.map(|until| format!(" to {until}")).unwrap_or_default();
     match answer.next {
-        Some(_) => format!("{found} messages; there may be older ones (--limit)."),
+        Some(_) => format!("{found}; there may be older ones (--limit)."),
         None => match arguments.since {
             Some(since) if since < oldest => {
-                format!(
-                    "{found} messages; the journal goes back to {oldest} only, searched from there{until}."
-                )
+                format!("{found}; the journal goes back to {oldest} only, searched from there{until}.")
             }
-            Some(since) => format!("{found} messages; searched all from {since}{until}."),
-            None => format!("{found} messages; searched all from {oldest} on{until}."),
+            Some(since) => format!("{found}; searched all from {since}{until}."),
+            None => format!("{found}; searched all from {oldest} on{until}."),
         },
     }
 }

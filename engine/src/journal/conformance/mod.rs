@@ -41,7 +41,9 @@ pub(crate) use searching::{
 
 use super::{
     Count, DeliveryId, Disposition, Filter, Identifiers, Journal, JournalError, Keys, NewDelivery,
-    NewMessage, Outcome, Pending, Requeue, Sequence, State, store::Store,
+    NewMessage, Outcome, Pending, Requeue, Sequence, State,
+    body::Body,
+    store::{Append, Store},
 };
 use crate::{
     connector::{ErrorClass, Payload},
@@ -102,6 +104,21 @@ pub(crate) fn message(number: i64, to: &[(&str, &str)]) -> NewMessage {
         flag: None,
         disposition: Disposition::Routed(deliveries.collect()),
     }
+}
+
+/// A message as a store is given it.
+pub(crate) fn append(new: NewMessage) -> Append {
+    let NewMessage { received, listener, peer, raw, keys, flag, disposition } = new;
+    Append { received, listener, peer, keys, flag, disposition, body: Body::pack(&raw) }
+}
+
+/// Bytes that do not compress.
+pub(crate) fn noise(mut seed: u64, bytes: usize) -> Vec<u8> {
+    let next = || {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (seed >> 56) as u8
+    };
+    std::iter::repeat_with(next).take(bytes).collect()
 }
 
 pub(crate) fn outcome(id: &DeliveryId, state: State, attempts: u32) -> Outcome {

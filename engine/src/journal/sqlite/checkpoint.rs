@@ -23,6 +23,8 @@ const PATIENT_PAGES: i64 = WORTH_PAGES * 3 / 2;
 /// A log that is so long is held by its readers.
 const HELD_PAGES: i64 = WORTH_PAGES * 4;
 
+/// Copies as much of the log as its readers allow, and waits for nobody.
+pub(super) const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
 const HASTY: &str = "PRAGMA busy_timeout = 20";
 const PATIENT: &str = "PRAGMA busy_timeout = 10000";
 
@@ -74,7 +76,7 @@ impl Work {
         *self = match std::mem::replace(self, Self::Over) {
             Self::AtRest(mut connection) | Self::Done(mut connection) => {
                 Self::UnderWay(tokio::spawn(async {
-                    pages(&mut connection, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+                    pages(&mut connection, COPY).await?;
                     Ok(connection)
                 }))
             }
@@ -124,7 +126,7 @@ pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection)
         }
     }
     if work.has_ended() {
-        pages(writer, "PRAGMA wal_checkpoint(PASSIVE)").await?;
+        pages(writer, COPY).await?;
     }
     Ok(())
 }
@@ -149,32 +151,18 @@ mod tests {
 
     use super::*;
     use crate::journal::{
-        body::Body,
-        conformance::message,
+        conformance::{append as append_of, message, noise},
         sqlite::open::DATABASE,
-        store::{Append, Change, Store},
+        store::{Change, Store},
     };
 
     const LONG: usize = 4_000_000;
 
     /// Appends a message whose bytes do not compress.
     async fn append(store: &SqliteStore, number: u64) -> Result<(), StoreError> {
-        let mut seed = number + 1;
-        let noise = std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 56) as u8
-        });
-        let new = message(number as i64, &[("adt", "record")]);
-        let append = Append {
-            received: new.received,
-            listener: new.listener,
-            peer: new.peer,
-            keys: new.keys,
-            flag: new.flag,
-            disposition: new.disposition,
-            body: Body::pack(&noise.take(LONG).collect::<Vec<u8>>()),
-        };
-        store.commit(vec![Change::Append(append)]).await.map(drop)
+        let mut new = message(number as i64, &[("adt", "record")]);
+        new.raw = noise(number, LONG).into();
+        store.commit(vec![Change::Append(append_of(new))]).await.map(drop)
     }
 
     async fn log_pages(store: &SqliteStore) -> i64 {

@@ -8,7 +8,7 @@
 use sqlx::{Connection, SqliteConnection, SqlitePool};
 use std::{collections::BTreeMap, sync::atomic::Ordering};
 
-use super::{SqliteStore, column, counters::Moves, instant, read, state};
+use super::{SqliteStore, checkpoint, column, counters::Moves, instant, read, state};
 use crate::journal::{
     Aged, Sequence, State,
     store::{Prune, Pruned, StoreError},
@@ -164,7 +164,7 @@ pub(super) async fn reclaim(store: &SqliteStore, writer: &mut SqliteConnection) 
         store.wrote(usize::try_from(GIVEN_BACK * 2 * i64::from(super::PAGE_BYTES)).unwrap_or_default());
     } else {
         // What the log still holds of it is written over, so that the files shrink now and not some day.
-        sqlx::query("PRAGMA wal_checkpoint(PASSIVE)").fetch_all(&mut *writer).await?;
+        sqlx::query(checkpoint::COPY).fetch_all(&mut *writer).await?;
     }
     Ok(free > 0)
 }

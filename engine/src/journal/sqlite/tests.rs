@@ -162,13 +162,7 @@ async fn the_log_is_checkpointed_and_stays_bounded() {
     let directory = Directory::new();
     let store = SqliteStore::open(&directory.path()).await.unwrap();
     let journal = conformance::over(Arc::new(store)).await;
-    // Bytes that do not compress.
-    let mut seed = 1_u64;
-    let mut next = || {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 56) as u8
-    };
-    let noise: Vec<u8> = std::iter::repeat_with(&mut next).take(4_000_000).collect();
+    let noise = conformance::noise(1, 4_000_000);
     for number in 0..60 {
         let mut message = message(number, &[("adt", "record")]);
         message.raw = [&noise[..], &number.to_le_bytes()].concat().into();
@@ -182,22 +176,11 @@ async fn the_log_is_checkpointed_and_stays_bounded() {
 
 #[tokio::test]
 async fn one_batch_keeps_the_order_of_its_changes() {
-    use crate::journal::{
-        body::Body,
-        store::{Append, Chosen, Record},
-    };
+    use crate::journal::store::{Chosen, Record};
     let directory = Directory::new();
     let store = SqliteStore::open(&directory.path()).await.unwrap();
     let new = message(1, &[("adt", "record")]);
-    let append = Append {
-        received: new.received,
-        listener: new.listener,
-        peer: new.peer,
-        keys: new.keys,
-        flag: new.flag,
-        disposition: new.disposition,
-        body: Body::pack(&new.raw),
-    };
+    let at = new.received;
     let id = id(Sequence(1), "adt", "record");
     let record = |state, attempts| {
         let outcome = outcome(&id, state, attempts);
@@ -215,7 +198,7 @@ async fn one_batch_keeps_the_order_of_its_changes() {
         })
     };
     let audit = Audit {
-        at: new.received,
+        at,
         action: String::new(),
         who: String::new(),
         why: String::new(),
@@ -223,7 +206,7 @@ async fn one_batch_keeps_the_order_of_its_changes() {
         deliveries: 0,
     };
     let batch = vec![
-        Change::Append(append),
+        Change::Append(conformance::append(new)),
         record(State::Retrying, 1),
         record(State::Dead, 2),
         record(State::Delivered, 3),

@@ -13,10 +13,9 @@ use super::{
     groups::GroupHandle,
     handles::{BundleHandle, NodeHandle, PlanHandle, ResourceHandle},
     pairs::Map,
+    program::Flow,
     values::{FieldHandle, MessageHandle, SegmentHandle},
 };
-
-type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// A value of a script: of three words, for it is moved all the time.
 #[derive(Clone, Default)]
@@ -80,18 +79,21 @@ pub(super) trait Given: Sized + 'static {
 
 /// What a native function can give.
 pub(super) trait Gives {
-    fn gives(self) -> Result<Datum>;
+    fn gives(self) -> Result<Datum, Flow>;
 }
 
 impl<T: Into<Datum>> Gives for T {
-    fn gives(self) -> Result<Datum> {
+    fn gives(self) -> Result<Datum, Flow> {
         Ok(self.into())
     }
 }
 
-impl<T: Into<Datum>> Gives for Result<T> {
-    fn gives(self) -> Result<Datum> {
-        self.map(Into::into)
+impl<T: Into<Datum>> Gives for Result<T, Box<EvalAltResult>> {
+    fn gives(self) -> Result<Datum, Flow> {
+        match self {
+            Ok(value) => Ok(value.into()),
+            Err(error) => Err(Flow::Fail(error)),
+        }
     }
 }
 
@@ -296,7 +298,7 @@ impl From<Dynamic> for Datum {
 impl Datum {
     /// One of our own types.
     fn handle(value: Dynamic) -> Self {
-        fn of<T: Variant + Clone + Into<Datum>>(value: Dynamic) -> std::result::Result<Datum, Dynamic> {
+        fn of<T: Variant + Clone + Into<Datum>>(value: Dynamic) -> Result<Datum, Dynamic> {
             value.try_cast_result::<T>().map(Into::into)
         }
         let own = of::<FieldHandle>(value)

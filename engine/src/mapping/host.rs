@@ -7,14 +7,18 @@
 use std::{any::TypeId, collections::HashMap, mem::take, sync::Arc};
 
 use foldhash::fast::RandomState;
-use rhai::{Dynamic, Engine, EvalAltResult, Variant};
+use rhai::{Dynamic, Engine, Variant};
 
-use super::datum::{Datum, Given, Gives, Kind};
+use super::{
+    datum::{Datum, Given, Gives, Kind},
+    program::Flow,
+};
 
-type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+/// What a program has of a native function, as it has everything else.
+type Done = Result<Datum, Flow>;
 
 /// A native function over values. They are used up where they are of the types that it asks for; else nothing is done.
-type Call = dyn Fn(&mut [Datum]) -> Option<Result<Datum>> + Send + Sync;
+type Call = dyn Fn(&mut [Datum]) -> Option<Done> + Send + Sync;
 
 /// An engine that learns functions.
 pub(super) struct Host {
@@ -55,9 +59,11 @@ impl Host {
         self.engine.register_raw_fn(name, of_rhai, move |_, arguments| {
             let mut given: Vec<Datum> =
                 arguments.iter().map(|argument| Datum::from(Dynamic::clone(argument))).collect();
-            let done = own(&mut given)
-                .unwrap_or_else(|| Err("a native function was given what it does not take".into()));
-            done.map(Datum::into_rhai)
+            match own(&mut given) {
+                Some(Ok(value)) => Ok(value.into_rhai()),
+                Some(Err(Flow::Fail(error))) => Err(error),
+                None | Some(Err(_)) => Err("a native function was given what it does not take".into()),
+            }
         });
         let native = Native { kinds: kinds.into(), call };
         self.natives.functions.entry((name.to_owned(), native.kinds.len())).or_default().push(native);
@@ -89,7 +95,7 @@ impl Natives {
 
 impl Native {
     /// Calls the first that takes these, which are used up; nothing where none does.
-    pub fn call_one(natives: &[Self], arguments: &mut [Datum]) -> Option<Result<Datum>> {
+    pub fn call_one(natives: &[Self], arguments: &mut [Datum]) -> Option<Done> {
         natives.iter().find_map(|native| (native.call)(arguments))
     }
 }
@@ -99,7 +105,7 @@ pub(super) trait Closure<M>: Send + Sync + 'static {
     /// The types it asks for, ours and Rhai's.
     fn types() -> Vec<(Kind, TypeId)>;
     /// Nothing, and nothing used up, where the arguments are of other types.
-    fn call(&self, arguments: &mut [Datum]) -> Option<Result<Datum>>;
+    fn call(&self, arguments: &mut [Datum]) -> Option<Done>;
 }
 
 /// The shape of a closure that takes values, and of one that asks for its first one as `&mut`.
@@ -117,7 +123,7 @@ macro_rules! closures {
             }
 
             #[allow(non_snake_case)]
-            fn call(&self, arguments: &mut [Datum]) -> Option<Result<Datum>> {
+            fn call(&self, arguments: &mut [Datum]) -> Option<Done> {
                 let [$($argument),*] = arguments else { return None };
                 if !(true $(&& $argument::is_given($argument))*) {
                     return None;
@@ -136,7 +142,7 @@ macro_rules! closures {
             }
 
             #[allow(non_snake_case)]
-            fn call(&self, arguments: &mut [Datum]) -> Option<Result<Datum>> {
+            fn call(&self, arguments: &mut [Datum]) -> Option<Done> {
                 let [first $(, $argument)*] = arguments else { return None };
                 if !(First::is_given(first) $(&& $argument::is_given($argument))*) {
                     return None;

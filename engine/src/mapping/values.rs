@@ -10,18 +10,19 @@ use smol_str::SmolStr;
 use super::{
     comparisons,
     current::{Current, path, with},
-    datum::{Datum, List},
+    datum::{Datum, Gives, List},
     fault::fault,
     handles::NodeHandle,
     host::Host,
     memory::Reader,
+    program::Flow,
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
     hl7::{Message, Part, Path, Segment, Value},
 };
 
-type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+type Result<T, E = Box<EvalAltResult>> = std::result::Result<T, E>;
 
 /// The message.
 #[derive(Clone, Copy)]
@@ -118,7 +119,7 @@ pub(super) fn register(host: &mut Host) {
 }
 
 fn register_message(host: &mut Host) {
-    host.register_indexer_get(|_: &mut MessageHandle, at: SmolStr| message_get(&at))
+    host.register_indexer_get(|_: &mut MessageHandle, at: SmolStr| message_get(&*path(&at)?))
         .register_fn("all", |_: &mut MessageHandle, at: SmolStr| message_all(&at))
         .register_fn("segments", |_: &mut MessageHandle, name: SmolStr| {
             check_name(&name)?;
@@ -133,14 +134,8 @@ fn register_message(host: &mut Host) {
             check_name(&name)?;
             with(|current| Ok(first_segment(current, name_of(&name), 1)))
         })
-        .register_fn("has", |_: &mut MessageHandle, at: SmolStr| {
-            if at.len() > 3 {
-                return has(first(&at)?, &at);
-            }
-            check_name(&at)?;
-            with(|current| Ok(current.message.segment(&at).is_some()))
-        })
-        .register_fn("text", |_: &mut MessageHandle, at: SmolStr| text(first(&at)?, &at));
+        .register_fn("has", |_: &mut MessageHandle, at: SmolStr| message_has(&*path(&at)?))
+        .register_fn("text", |_: &mut MessageHandle, at: SmolStr| message_text(&*path(&at)?));
     let header = |read: fn(&Current) -> Cow<'_, str>| {
         move |_: &mut MessageHandle| with(|current| Ok(SmolStr::from(read(current))))
     };
@@ -163,7 +158,7 @@ fn register_message(host: &mut Host) {
 }
 
 fn register_segment(host: &mut Host) {
-    host.register_indexer_get(|segment: &mut SegmentHandle, at: SmolStr| segment_get(*segment, &at))
+    host.register_indexer_get(|segment: &mut SegmentHandle, at: SmolStr| segment_get(*segment, &*path(&at)?))
         .register_indexer_get(|segment: &mut SegmentHandle, number: INT| segment_field(*segment, number))
         .register_fn("all", |segment: &mut SegmentHandle, at: SmolStr| segment_all(*segment, &at))
         .register_fn("all", |segment: &mut SegmentHandle, number: INT| {
@@ -175,8 +170,8 @@ fn register_segment(host: &mut Host) {
                 Ok(found.map(|value| FieldHandle::of(value, current.message.text())).collect())
             })
         })
-        .register_fn("has", |segment: &mut SegmentHandle, at: SmolStr| has(*segment, &at))
-        .register_fn("text", |segment: &mut SegmentHandle, at: SmolStr| text(*segment, &at))
+        .register_fn("has", |segment: &mut SegmentHandle, at: SmolStr| has(*segment, &*path(&at)?))
+        .register_fn("text", |segment: &mut SegmentHandle, at: SmolStr| text(*segment, &*path(&at)?))
         .register_get("name", |segment: &mut SegmentHandle| SmolStr::from(segment.name()))
         .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
         .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
@@ -271,12 +266,43 @@ pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
     })
 }
 
-fn message_get(at: &str) -> Result<Datum> {
-    let path = path(at)?;
+/// What scripts ask at a path, all the time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ask {
+    /// `value["PV1-3"]`
+    Value,
+    Has,
+    Text,
+}
+
+/// The answer of a message or a segment, as the functions registered for them give it; nothing where the value is neither.
+pub(super) fn ask(what: Ask, value: &Datum, path: &Path) -> Option<Result<Datum, Flow>> {
+    Some(match (value, what) {
+        (Datum::Segment(segment), Ask::Value) => segment_get(*segment, path).gives(),
+        (Datum::Segment(segment), Ask::Has) => has(*segment, path).gives(),
+        (Datum::Segment(segment), Ask::Text) => text(*segment, path).gives(),
+        (Datum::Message(_), Ask::Value) => message_get(path).gives(),
+        (Datum::Message(_), Ask::Has) => message_has(path).gives(),
+        (Datum::Message(_), Ask::Text) => message_text(path).gives(),
+        _ => return None,
+    })
+}
+
+fn message_get(path: &Path) -> Result<Datum> {
     with(|current| {
         let handle = first_segment(current, path.segment, path.occurrence);
-        Ok(segment_value(current, handle, &path))
+        Ok(segment_value(current, handle, path))
     })
+}
+
+fn message_has(path: &Path) -> Result<bool> {
+    let segment = first(path)?;
+    // To ask whether a segment is there is not to read it.
+    if path.field == 0 { Ok(segment.index.is_some()) } else { has(segment, path) }
+}
+
+fn message_text(path: &Path) -> Result<SmolStr> {
+    text(first(path)?, path)
 }
 
 /// The segment itself for a path without a field, else the value of its field.
@@ -302,17 +328,16 @@ fn message_all(at: &str) -> Result<Datum> {
     })
 }
 
-fn segment_get(segment: SegmentHandle, at: &str) -> Result<FieldHandle> {
-    look(segment, at, FieldHandle::of)
+fn segment_get(segment: SegmentHandle, path: &Path) -> Result<FieldHandle> {
+    look(segment, path, FieldHandle::of)
 }
 
 /// Whether something was sent there, in any repetition if the path names none.
-fn has(segment: SegmentHandle, at: &str) -> Result<bool> {
-    let path = path(at)?;
+fn has(segment: SegmentHandle, path: &Path) -> Result<bool> {
     if path.repetition > 1 || path.field == 0 {
-        return look(segment, at, |value, _| says_something(value));
+        return look(segment, path, |value, _| says_something(value));
     }
-    with(|current| Ok(repetitions(segment, &path, current)?.any(says_something)))
+    with(|current| Ok(repetitions(segment, path, current)?.any(says_something)))
 }
 
 /// Whether there is more than blanks and line ends, which no data type takes for a value.
@@ -332,16 +357,15 @@ fn said(value: Value<'_>) -> SmolStr {
 }
 
 /// The text of the first leaf there; empty when there is none.
-fn text(segment: SegmentHandle, at: &str) -> Result<SmolStr> {
-    look(segment, at, |value, _| said(value))
+fn text(segment: SegmentHandle, path: &Path) -> Result<SmolStr> {
+    look(segment, path, |value, _| said(value))
 }
 
 /// Looks at the value at a path of the segment, in the text of the message.
-fn look<T>(segment: SegmentHandle, at: &str, work: impl FnOnce(Value<'_>, &str) -> T) -> Result<T> {
-    let path = path(at)?;
+fn look<T>(segment: SegmentHandle, path: &Path, work: impl FnOnce(Value<'_>, &str) -> T) -> Result<T> {
     with(|current| {
-        let found = asked(segment, &path, current)?;
-        let value = found.map_or(Value::Absent, |segment| segment.get(&path));
+        let found = asked(segment, path, current)?;
+        let value = found.map_or(Value::Absent, |segment| segment.get(path));
         Ok(work(value, current.message.text()))
     })
 }
@@ -358,8 +382,7 @@ fn asked<'m>(segment: SegmentHandle, path: &Path, current: &'m Current) -> Resul
 }
 
 /// The segment that a path of the message speaks of.
-fn first(at: &str) -> Result<SegmentHandle> {
-    let path = path(at)?;
+fn first(path: &Path) -> Result<SegmentHandle> {
     with(|current| Ok(first_segment(current, path.segment, path.occurrence)))
 }
 

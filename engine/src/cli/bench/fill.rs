@@ -43,10 +43,8 @@ const BETWEEN_MS: i64 = 86_400_000 / 300_000;
 /// What to fill in.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Plan {
-    /// The first message, counted from 0 over all plans of one journal.
-    pub first: u64,
-    /// The end: the first that is not filled in.
-    pub end: u64,
+    /// How many messages.
+    pub messages: u64,
     /// How many patients they are of, in turn.
     pub patients: u32,
 }
@@ -95,7 +93,7 @@ impl Filler {
         let bundles = people.iter().take(BUNDLES).map(|patient| bundle(&mut form, patient, library));
         let bundles = bundles.collect::<io::Result<_>>()?;
         let revision = library.context.revision.to_string();
-        Ok(Self { next: Cell::new(plan.first), plan, journal, people, bundles, revision, now })
+        Ok(Self { next: Cell::default(), plan, journal, people, bundles, revision, now })
     }
 
     async fn run(self) -> Result<(), JournalError> {
@@ -107,9 +105,9 @@ impl Filler {
     /// Hands in some and their outcomes, again and again, until there is nothing left.
     async fn hand(&self) -> Result<(), JournalError> {
         let mut form = Form::new(Kind::Adt);
-        while self.next.get() < self.plan.end {
+        while self.next.get() < self.plan.messages {
             let first = self.next.get();
-            let end = (first + TOGETHER).min(self.plan.end);
+            let end = (first + TOGETHER).min(self.plan.messages);
             self.next.set(end);
             let messages = (first..end).filter_map(|number| self.message(number, &mut form)).collect();
             let sequences = self.journal.append_all(messages).await?;
@@ -120,7 +118,7 @@ impl Filler {
     }
 
     fn received(&self, number: u64) -> Timestamp {
-        let before = (self.plan.end - number) as i64 * BETWEEN_MS;
+        let before = (self.plan.messages - number) as i64 * BETWEEN_MS;
         self.now - SignedDuration::from_millis(before)
     }
 
@@ -206,20 +204,18 @@ mod tests {
         let home = concat!(env!("CARGO_MANIFEST_DIR"), "/..").into();
         let now = SystemClock.now();
         let library = Library::read(&Place { home, config: None }, &[], now).ok().unwrap();
-        for (first, end) in [(0, 1200), (1200, 1300)] {
-            let plan = Plan { first, end, patients: 13 };
-            let filler = Filler::new(plan, journal_of(directory.path()).await, &library, now).unwrap();
-            let made = filler.message(first, &mut Form::new(Kind::Adt)).unwrap();
-            let message = Message::parse(made.raw.clone(), library.charset).unwrap();
-            let keys = PatientKeys::of(&message, &Patients::default());
-            let lanes = keys.all().map(|key| format!("patient|{key}")).collect();
-            let to = (ADMISSIONS.to_owned(), DESTINATION.to_owned());
-            let delivery = NewDelivery { route: to.0, destination: to.1, lanes };
-            assert!(made.disposition == Disposition::Routed(vec![delivery]));
-            assert_eq!(made.keys.patient, keys.main.unwrap().to_string());
-            assert_eq!(made.keys.control_id, message.control_id());
-            filler.run().await.unwrap();
-        }
+        let plan = Plan { messages: 1300, patients: 13 };
+        let filler = Filler::new(plan, journal_of(directory.path()).await, &library, now).unwrap();
+        let made = filler.message(1200, &mut Form::new(Kind::Adt)).unwrap();
+        let message = Message::parse(made.raw.clone(), library.charset).unwrap();
+        let keys = PatientKeys::of(&message, &Patients::default());
+        let lanes = keys.all().map(|key| format!("patient|{key}")).collect();
+        let to = (ADMISSIONS.to_owned(), DESTINATION.to_owned());
+        let delivery = NewDelivery { route: to.0, destination: to.1, lanes };
+        assert!(made.disposition == Disposition::Routed(vec![delivery]));
+        assert_eq!(made.keys.patient, keys.main.unwrap().to_string());
+        assert_eq!(made.keys.control_id, message.control_id());
+        filler.run().await.unwrap();
         let journal = journal_of(directory.path()).await;
         assert!(journal.counts().await.unwrap().iter().all(|count| count.deliveries == 0));
         let somebody = patients(4, 1).remove(0).nhs_number().to_string();

@@ -1,6 +1,7 @@
 //! What a trial stands on: a scratch directory, a database where the journal is in one, and what the journal holds.
 //!
-//! Promise: of a ground nothing is left when it is removed. Trials that measure growth share one; all others have their own.
+//! Promise: of a ground nothing is left when it is removed. Trials beside as many stored messages share one; all others have
+//! their own.
 
 use std::path::Path;
 
@@ -65,19 +66,17 @@ impl Ground {
         self.database.as_ref().map(Database::environment).unwrap_or_default()
     }
 
-    /// Fills the journal until it holds so many messages.
-    pub(super) async fn grow(&mut self, options: &Options, wanted: u64) -> Result<(), Failure> {
-        let messages = wanted.saturating_sub(self.stored());
-        if messages == 0 {
+    /// Fills the journal with so many messages, unless it has been filled.
+    pub(super) async fn fill(&mut self, options: &Options, messages: u64) -> Result<(), Failure> {
+        if self.filled > 0 {
             return Ok(());
         }
         complain(format_args!("the journal is filled with {messages} messages …"));
         self.scratch.configure(&Instance::new(Scenario::Growth, 1, self.journal())?)?;
-        let plan =
-            Plan { first: self.filled, end: self.filled + messages, patients: options.patients * PHASES };
+        let plan = Plan { messages, patients: options.patients * PHASES };
         let filling = Client::fill(&self.scratch.home, &self.environment(), &plan).await?;
         let Filled { seconds } = filling.ended().await?;
-        self.filled += messages;
+        self.filled = messages;
         complain(format_args!("it took {seconds:.0} s"));
         Ok(())
     }

@@ -89,7 +89,7 @@ pub(super) struct Arguments {
     #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(1..), value_name = "NUMBER")]
     backlog: u64,
     /// Messages in the journal of `growth`, several with commas: it is filled with delivered ones before the engine starts,
-    /// on the same disk from size to size.
+    /// anew for each size.
     #[arg(long, default_value = "1000,100000", value_delimiter = ',', value_parser = clap::value_parser!(u64).range(1..), value_name = "NUMBER")]
     stored: Vec<u64>,
     /// Routes of `routes` that share the admissions, several with commas.
@@ -259,9 +259,9 @@ impl Bench<'_> {
         let mut first_road = None;
         for step in self.arguments.steps(scenario) {
             let mut trials = Vec::new();
-            for _ in 0..self.arguments.runs {
-                let old = if scenario == Scenario::Growth { None } else { ground.take() };
-                if let Some(old) = old {
+            for run in 0..self.arguments.runs {
+                let shared = scenario == Scenario::Growth && run > 0;
+                if let Some(old) = ground.take_if(|_| !shared) {
                     old.remove().await?;
                 }
                 trials.push(self.trial(scenario, connections, step, server, ground).await?);

@@ -32,7 +32,7 @@ pub(super) async fn run(
     ground: &mut Ground,
 ) -> Result<Figures, Failure> {
     if let Step::Stored(messages) = step {
-        ground.grow(options, messages).await?;
+        ground.fill(options, messages).await?;
     }
     let mut stage = Stage::start(options, scenario, connections, step, ground).await?;
     let measured = phases::load(scenario, options, &mut stage).await?;

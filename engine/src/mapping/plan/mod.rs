@@ -302,6 +302,7 @@ impl Field {
 }
 
 /// Puts what the parts of one field name into the bundle; references to it, or names where it has no number.
+#[inline(never)]
 pub(super) fn references(
     data_type: &'static str,
     parts: &[Part<'_>],

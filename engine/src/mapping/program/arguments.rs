@@ -6,12 +6,12 @@ use rhai::{Dynamic, EvalAltResult, INT, Position};
 use smol_str::SmolStr;
 
 use super::{
-    Get, Index, NativeCall, Node, Place,
+    Field, Get, Index, NativeCall, Node, Place,
     assign::leads_elsewhere,
     machine::{Flow, Machine, mismatch, placed},
     standard::{self, Method},
 };
-use crate::mapping::{datum::Datum, host::Native};
+use crate::mapping::{datum::Datum, host::Native, values::ask};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -23,7 +23,11 @@ impl Machine<'_> {
         // In their order; but a variable that the function works on comes last, for the others may change it.
         let is_kept = call.object.is_some() || matches!(call.arguments.first(), Some(Node::Local(_)));
         for (number, node) in call.arguments.iter().enumerate() {
-            let value = if number == 0 && is_kept { Datum::Unit } else { self.value(node)? };
+            let value = match node {
+                _ if number == 0 && is_kept => Datum::Unit,
+                Node::Constant(value) => value.clone(),
+                node => self.value(node)?,
+            };
             self.places.push(value);
         }
         let done = match (call.arguments.first(), &call.object) {
@@ -153,8 +157,13 @@ impl Machine<'_> {
         Some(self.checked(Native::call_one(natives, values)?, at))
     }
 
-    fn checked(&self, done: std::result::Result<Datum, Box<EvalAltResult>>, at: Position) -> Result<Datum> {
-        self.bounded(done.map_err(|error| placed(error, at))?, at)
+    /// What came, as it came: to take it apart here would copy it more than once.
+    fn checked(&self, done: Result<Datum>, at: Position) -> Result<Datum> {
+        match &done {
+            Ok(value) => self.is_bounded(value, at)?,
+            Err(_) => return done.map_err(|flow| flow.placed(at)),
+        }
+        done
     }
 
     /// Has Rhai find the function, where none of ours will do. The first value is as it is afterwards.
@@ -173,6 +182,14 @@ impl Machine<'_> {
             self.is_bounded(object, at)?;
         }
         Ok(value.into())
+    }
+
+    #[inline(never)]
+    pub(super) fn field(&mut self, field: &Field) -> Result<Datum> {
+        match ask(field.ask, self.local(field.local), &field.path) {
+            Some(done) => self.checked(done, field.at),
+            None => self.value(&field.otherwise),
+        }
     }
 
     pub(super) fn get(&mut self, get: &Get) -> Result<Datum> {

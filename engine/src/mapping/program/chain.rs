@@ -4,14 +4,19 @@
 use rhai::{ASTFlags, Expr, FnCallExpr, FnPtr, ImmutableString, Position, Stmt};
 
 use super::{
-    Call, Condition, Each, Get, Index, MapLiteral, NativeCall, Node, Operator, loops,
+    Call, Condition, Each, Field, Get, Index, MapLiteral, NativeCall, Node, Operator, loops,
     lower::{Lower, Lowering, Unable},
     operators,
     standard::Method,
 };
 use crate::{
     fhir::Name,
-    mapping::host::{INDEXER, getter},
+    hl7::Path,
+    mapping::{
+        datum::Datum,
+        host::{INDEXER, getter},
+        values::Ask,
+    },
 };
 
 /// Words that Rhai itself answers, by what it knows of the function that says them.
@@ -210,13 +215,10 @@ impl Lower<'_> {
         for (number, link) in links.iter().enumerate() {
             node = match link.kind {
                 Kind::Property(name) => self.property(node, name, link),
-                Kind::Index(index) => Node::Index(Box::new(Index {
-                    object: node,
-                    index: self.expression(index)?,
-                    natives: self.natives.named(INDEXER, 2),
-                    elvis: link.elvis,
-                    at: link.at,
-                })),
+                Kind::Index(index) => {
+                    let index = self.expression(index)?;
+                    self.index(node, index, link)
+                }
                 Kind::Method(_) if link.elvis => return Err(Unable),
                 Kind::Method(call) => {
                     let before = links.get(..number).unwrap_or_default();
@@ -240,6 +242,13 @@ impl Lower<'_> {
         Node::Get(Box::new(Get { object, name, getter: getter.into(), natives, indexers, elvis, at }))
     }
 
+    fn index(&self, object: Node, index: Node, link: &Link<'_>) -> Node {
+        let (elvis, at) = (link.elvis, link.at);
+        let natives = self.natives.named(INDEXER, 2);
+        let asked = asked(Ask::Value, &object, &index);
+        by_path(asked, Node::Index(Box::new(Index { object, index, natives, elvis, at })), at)
+    }
+
     fn method(
         &mut self,
         object: Node,
@@ -259,7 +268,12 @@ impl Lower<'_> {
         for argument in &call.args {
             arguments.push(self.expression(argument)?);
         }
-        Ok(self.native(&call.name, arguments, part, at))
+        let asked = match (call.name.as_str(), arguments.as_slice()) {
+            ("has", [object, path]) => asked(Ask::Has, object, path),
+            ("text", [object, path]) => asked(Ask::Text, object, path),
+            _ => None,
+        };
+        Ok(by_path(asked, self.native(&call.name, arguments, part, at), at))
     }
 
     /// A method with a closure, which becomes a part of the function that it is written in: what it captures are the
@@ -278,6 +292,24 @@ impl Lower<'_> {
             let body = lower.statements(body)?;
             Ok(Node::Each(Box::new(Each { kind, list, item, number, body, at })))
         })
+    }
+}
+
+/// What is asked of which variable, where the script says at which path.
+fn asked(ask: Ask, object: &Node, path: &Node) -> Option<(Ask, usize, Path)> {
+    match (object, path) {
+        (Node::Local(local), Node::Constant(Datum::Text(path))) => {
+            Some((ask, *local, Path::parse(path).ok()?))
+        }
+        _ => None,
+    }
+}
+
+/// The step, or the same by a path that need not be read again each time.
+fn by_path(asked: Option<(Ask, usize, Path)>, step: Node, at: Position) -> Node {
+    match asked {
+        Some((ask, local, path)) => Node::Field(Box::new(Field { ask, local, path, otherwise: step, at })),
+        None => step,
     }
 }
 

@@ -1,6 +1,9 @@
 //! Loops, and the methods of lists that take a closure.
 
-use std::ops::{Range, RangeInclusive};
+use std::{
+    mem::take,
+    ops::{Range, RangeInclusive},
+};
 
 use rhai::{Dynamic, EvalAltResult, INT};
 
@@ -86,9 +89,9 @@ impl Machine<'_> {
     fn closure(&mut self, each: &Each) -> Result<Datum> {
         let mark = self.mark();
         match self.block(&each.body) {
-            Err(Flow::Return(value)) => {
+            Err(Flow::Return) => {
                 self.forget(mark);
-                Ok(value)
+                Ok(take(&mut self.last))
             }
             said => said,
         }
@@ -100,7 +103,7 @@ impl Machine<'_> {
         loop {
             self.step()?;
             let wanted = again.after.unwrap_or(true);
-            if !std::mem::take(&mut first)
+            if !take(&mut first)
                 && let Some(condition) = &again.condition
                 && self.is_so(condition)? != wanted
             {
@@ -150,7 +153,7 @@ impl Machine<'_> {
         let value = match self.block(body) {
             Ok(_) => return Ok(None),
             Err(Flow::Continue) => None,
-            Err(Flow::Break(value)) => Some(value),
+            Err(Flow::Break) => Some(take(&mut self.last)),
             Err(flow) => return Err(flow),
         };
         self.forget(mark);

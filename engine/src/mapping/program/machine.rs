@@ -1,6 +1,6 @@
 //! Runs a program.
 
-use std::sync::Arc;
+use std::{mem::take, sync::Arc};
 
 use rhai::{Dynamic, Engine, EvalAltResult, GlobalRuntimeState, NativeCallContext, Position};
 use smol_str::SmolStr;
@@ -13,12 +13,26 @@ type Result<T> = std::result::Result<T, Flow>;
 /// How often the clock is looked at, in steps; a power of two.
 const CLOCK_EVERY: u64 = 256;
 
-/// What ends the steps that follow.
-pub(super) enum Flow {
+/// What ends the steps that follow. The value that a function or loop ends with is [`Machine::last`]: here it would make
+/// every result a word longer than the value in it, to be taken apart and put together at each step.
+pub(in crate::mapping) enum Flow {
     Fail(Box<EvalAltResult>),
-    Return(Datum),
-    Break(Datum),
+    Return,
+    Break,
     Continue,
+}
+
+const _: () = assert!(size_of::<Result<Datum>>() == size_of::<Datum>());
+
+impl Flow {
+    /// The same with a place in the script, where an error has none of its own.
+    #[cold]
+    pub fn placed(self, at: Position) -> Self {
+        match self {
+            Self::Fail(error) => Self::Fail(placed(error, at)),
+            flow => flow,
+        }
+    }
 }
 
 impl From<Box<EvalAltResult>> for Flow {
@@ -41,6 +55,8 @@ pub(super) struct Machine<'a> {
     global: &'a GlobalRuntimeState,
     /// The variables of all functions that are under way, and the arguments of calls that are being made.
     pub places: Vec<Datum>,
+    /// What the innermost function or loop ends with, when it is left before its end.
+    pub last: Datum,
     /// Where the variables of the innermost function begin.
     frame: usize,
     depth: usize,
@@ -62,16 +78,17 @@ pub(in crate::mapping) fn run(
         limits,
         global,
         places: Vec::with_capacity(64),
+        last: Datum::Unit,
         frame: 0,
         depth: 0,
         steps: 0,
     };
     let arguments = [Node::Constant(argument)];
-    match machine.enter(function, &arguments, Position::NONE) {
-        Ok(value) | Err(Flow::Return(value) | Flow::Break(value)) => Ok(value),
-        Err(Flow::Continue) => Ok(Datum::Unit),
-        Err(Flow::Fail(error)) => Err(error),
-    }
+    machine.enter(function, &arguments, Position::NONE).or_else(|flow| match flow {
+        Flow::Return | Flow::Break => Ok(take(&mut machine.last)),
+        Flow::Continue => Ok(Datum::Unit),
+        Flow::Fail(error) => Err(error),
+    })
 }
 
 impl Machine<'_> {
@@ -94,6 +111,7 @@ impl Machine<'_> {
             Node::Map(literal) => self.map(literal),
             Node::Call(call) => self.call(call),
             Node::Native(call) => self.native(call),
+            Node::Field(field) => self.field(field),
             Node::Operator(operator) => self.operator(operator),
             Node::Not(condition) => Ok((!self.is_so(condition)?).into()),
             Node::Get(get) => self.get(get),
@@ -107,11 +125,16 @@ impl Machine<'_> {
             Node::Switch(switch) => self.switch(switch),
             Node::While(again) => self.while_loop(again),
             Node::For(each) => self.for_loop(each),
-            Node::Return(value) => Err(Flow::Return(self.value(value)?)),
+            Node::Return(value) => self.end(value, Flow::Return),
             Node::Throw(value, at) => self.throw(value, *at),
-            Node::Break(value) => Err(Flow::Break(self.value(value)?)),
+            Node::Break(value) => self.end(value, Flow::Break),
             Node::Continue => Err(Flow::Continue),
         }
+    }
+
+    fn end(&mut self, value: &Node, flow: Flow) -> Result<Datum> {
+        self.last = self.value(value)?;
+        Err(flow)
     }
 
     /// Counts a step, which is a call or a round of a loop: a script may take only so many, and so long. What stands between
@@ -186,12 +209,11 @@ impl Machine<'_> {
         self.depth -= 1;
         self.frame = outer;
         self.places.truncate(frame);
-        match done {
-            Err(Flow::Return(value) | Flow::Break(value)) => Ok(value),
-            Err(Flow::Continue) => Ok(Datum::Unit),
-            Err(Flow::Fail(error)) => Err(inside(function, error, at).into()),
-            done => done,
-        }
+        done.or_else(|flow| match flow {
+            Flow::Return | Flow::Break => Ok(take(&mut self.last)),
+            Flow::Continue => Ok(Datum::Unit),
+            Flow::Fail(error) => Err(inside(function, error, at).into()),
+        })
     }
 
     /// Whether a condition holds.
@@ -313,8 +335,12 @@ impl Machine<'_> {
     }
 
     pub fn is_bounded(&self, value: &Datum, at: Position) -> Result<()> {
-        if !matches!(value, Datum::Text(_) | Datum::List(_) | Datum::Map(_)) {
-            return Ok(());
+        match value {
+            Datum::Text(text) => {
+                return self.fits(text.len(), self.limits.text_bytes, "Length of string", at);
+            }
+            Datum::List(_) | Datum::Map(_) => {}
+            _ => return Ok(()),
         }
         let mut size = Size::default();
         size.add(value);

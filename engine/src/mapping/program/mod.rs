@@ -26,10 +26,10 @@ use foldhash::fast::RandomState;
 use rhai::{Position, RangeCase};
 use smol_str::SmolStr;
 
-use super::{datum::Datum, host::Native};
-use crate::fhir::Name;
+use super::{datum::Datum, host::Native, values::Ask};
+use crate::{fhir::Name, hl7::Path};
 pub(super) use lower::{Library, Source};
-pub(super) use machine::run;
+pub(super) use machine::{Flow, run};
 
 /// The functions of all scripts of a revision, by number.
 #[derive(Default)]
@@ -63,6 +63,8 @@ enum Node {
     /// A call of a function of a script.
     Call(Box<Call>),
     Native(Box<NativeCall>),
+    /// A field of a message or segment, by a path that the script says.
+    Field(Box<Field>),
     Operator(Box<Operator>),
     Not(Box<Condition>),
     Get(Box<Get>),
@@ -116,6 +118,16 @@ struct NativeCall {
     standard: Option<standard::Method>,
     /// What `==` is, for `in`.
     equals: Vec<Native>,
+    at: Position,
+}
+
+/// `variable["PV1-3"]`, `variable.has("PV1-3")`, `variable.text("PV1-3")`
+struct Field {
+    ask: Ask,
+    local: usize,
+    path: Path,
+    /// The same where the variable is no message and no segment.
+    otherwise: Node,
     at: Position,
 }
 

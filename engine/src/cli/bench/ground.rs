@@ -1,7 +1,7 @@
 //! What a trial stands on: a scratch directory, a database where the journal is in one, and what the journal holds.
 //!
-//! Promise: of a ground nothing is left when it is removed. Trials beside as many stored messages share one; all others have
-//! their own.
+//! Promise: of a ground nothing is left when it is removed. The runs of one size of `growth` share one; all
+//! other trials have their own.
 
 use std::path::Path;
 

@@ -299,8 +299,10 @@ impl Bench<'_> {
             Some(ground) => ground,
             None => {
                 if scenario == Scenario::Growth && server.is_none() {
-                    let most = self.arguments.stored.iter().max().copied().unwrap_or_default();
-                    ground::check(&self.options.directory, most)?;
+                    let sizes = self.arguments.stored.iter();
+                    let wanted =
+                        if self.options.keep { sizes.sum() } else { sizes.copied().max().unwrap_or(0) };
+                    ground::check(&self.options.directory, wanted)?;
                 }
                 ground.insert(Ground::make(&self.options, server).await?)
             }

@@ -1,4 +1,4 @@
-//! Calls of native functions, properties and indexes.
+//! Calls of native functions, fields, properties and indexes.
 
 use std::mem::take;
 
@@ -11,7 +11,11 @@ use super::{
     machine::{Flow, Machine, mismatch, placed},
     standard::{self, Method},
 };
-use crate::mapping::{datum::Datum, host::Native, values::ask};
+use crate::mapping::{
+    datum::Datum,
+    host::Native,
+    values::{Ask, ask},
+};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -186,6 +190,9 @@ impl Machine<'_> {
 
     #[inline(never)]
     pub(super) fn field(&mut self, field: &Field) -> Result<Datum> {
+        if field.ask != Ask::Value {
+            self.step()?;
+        }
         match ask(field.ask, self.local(field.local), &field.path) {
             Some(done) => self.checked(done, field.at),
             None => self.value(&field.otherwise),

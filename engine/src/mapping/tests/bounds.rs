@@ -166,8 +166,9 @@ fn a_panic_inside_ends_the_message_and_not_the_engine() {
 
 #[test]
 fn fields_that_were_not_read_are_told() {
+    // To ask for a segment is not to read it.
     let script = format!(
-        "{PATIENT}fn map(msg) {{ let out = bundle(); out.put(PATIENT, msg[\"PID\"]); msg[\"PV1\"][2]; msg.all(\"PV1-7\"); for s in msg.segments(\"NK1\") {{ s[\"NK1-2\"]; }} out }}"
+        "{PATIENT}fn map(msg) {{ let out = bundle(); out.put(PATIENT, msg[\"PID\"]); msg.has(\"EVN\"); msg.has(\"EVN(1)\"); msg[\"PV1\"][2]; msg.all(\"PV1-7\"); for s in msg.segments(\"NK1\") {{ s[\"NK1-2\"]; }} out }}"
     );
     let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default()).unwrap();
     let run = |coverage| mappings.run("adt", &message(ADT), &Context { coverage, ..context() }).unwrap();

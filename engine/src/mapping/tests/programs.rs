@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 50] = [
+const SCRIPTS: [&str; 63] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",
@@ -35,6 +35,20 @@ const SCRIPTS: [&str; 50] = [
     "let a = [1, 2]; let b = a; b.push(3); say([a, b])",
     "let m = #{ p: \" x \", s: [msg], r: [\"b\"] }; m.p.trim(); m.r[0].replace(\"b\", \"c\"); let t = msg[\"PID-5\"].text.trim(); m.s[0][\"PID-5\"].text.trim(); msg[\"PID-5\"].text.trim(); say([m.p, m.r, t])",
     "say([max(nth(\"x\"), nth(\"x\") * 10), [nth(\"y\"), nth(\"y\")]])",
+    // Fields by paths that the script says, of messages and segments and of what is neither.
+    "let pid = msg[\"PID\"]; say([pid.has(\"PID-3\"), pid.has(\"PID-99\"), pid[\"PID-5\"], pid.text(\"PID-5.2\"), msg.has(\"PID\"), msg.has(\"ZZZ\"), msg[\"ZZZ\"].has(\"ZZZ-1\"), msg.text(\"PID-8\")])",
+    "let pid = msg[\"PID\"]; say([pid.has(\"PID\"), pid[\"PID\"], msg[\"PV1\"][\"PV1-2\"], pid.has(\"PID-3[2]\")])",
+    "let part = msg.cut(\"PID\", \"\")[0]; say([part.has(\"PID\"), part[\"PID\"][\"PID-3\"]])",
+    "let m = #{ \"PID-3\": 1 }; let p = bundle().put(\"Patient\", \"urn:x\", \"1\"); p.set(\"active\", true); say([m[\"PID-3\"], p.has(\"active\")])",
+    "let none = (); say(none?[\"PID-3\"])",
+    "let none = (); say(none.has(\"PID-3\"))",
+    "let none = (); say(none.text(\"PID-3\"))",
+    "let pid = msg[\"PID\"]; say(pid.has(\"PV1-2\"))",
+    "let pid = msg[\"PID\"]; say(pid.text(\"PV1-2\"))",
+    "say(msg.has(\"pid\"))",
+    "say(msg.segments().filter(|one| one.has(\"PID-3\")))",
+    "let one = msg; { let one = msg[\"PID\"]; one.has(\"PID-3\"); } say([one.has(\"PV1-2\"), one[\"PV1-2\"], one.text(\"PV1-2\")])",
+    "let a = 1; say(a.has(\"PID-3\"))",
     // Closures.
     "say([1, 2, 3, 4].filter(|n| n % 2 == 0).map(|n| n * 10))",
     "let more = 5; say([1, 2].map(|n| n + more))",
@@ -93,8 +107,9 @@ fn a_program_means_what_rhai_means() {
         if mappings.run_by_rhai().count() > 0 {
             unlike.push(format!("{body} has no program\n"));
         }
-        let program = mappings.run("adt", &message, &context());
-        let rhai = mappings.by_rhai().run("adt", &message, &context());
+        let counting = Context { coverage: true, ..context() };
+        let program = mappings.run("adt", &message, &counting);
+        let rhai = mappings.by_rhai().run("adt", &message, &counting);
         if program != rhai {
             unlike.push(format!("{body}\n  program {program:?}\n  Rhai    {rhai:?}\n"));
         }

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::{
     Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending,
     Predecessors, Query, Sequence, State, Stats, Summary,
-    conformance::{id, message, outcome, over},
+    conformance::{id, message, noise, outcome, over},
     sqlite::SqliteStore,
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
 };
@@ -291,12 +291,7 @@ async fn p6_bytes_in_hand_are_bounded_and_a_message_beyond_the_bound_still_goes_
     let directory = tempfile::tempdir().unwrap();
     let gate = Arc::new(Semaphore::new(0));
     let (journal, store) = hindered(&directory, Hindrance::Gate(gate.clone())).await;
-    let mut seed = 1_u64;
-    let mut noise = std::iter::repeat_with(|| {
-        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (seed >> 56) as u8
-    });
-    let long: bytes::Bytes = noise.by_ref().take(70_000_000).collect::<Vec<_>>().into();
+    let long: bytes::Bytes = noise(1, 70_000_000).into();
     let appends: Vec<_> = (0..3)
         .map(|number| {
             let (journal, long) = (journal.clone(), long.clone());

@@ -7,7 +7,7 @@ use tempfile::TempDir;
 use super::*;
 use crate::journal::{
     Ages, Identifiers, Journal, JournalError, PAUSED, Retention, State,
-    conformance::{at, id, journal_of, load, message, outcome, over},
+    conformance::{at, id, journal_of, load, message, noise, outcome, over},
 };
 
 /// A journal with messages that do not compress, closed; their bytes by sequence.
@@ -15,14 +15,9 @@ async fn made(messages: i64) -> (TempDir, PathBuf, Vec<bytes::Bytes>) {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("journal");
     let journal = journal_of(&path).await;
-    let mut seed = 7_u64;
     let mut raws = Vec::new();
     for number in 0..messages {
-        let noise = std::iter::repeat_with(|| {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (seed >> 56) as u8
-        });
-        let raw: bytes::Bytes = noise.take(300 + 900 * (number as usize % 20)).collect::<Vec<_>>().into();
+        let raw: bytes::Bytes = noise(number as u64, 300 + 900 * (number as usize % 20)).into();
         let mut new = message(number, &[("adt", "record")]);
         new.raw = raw.clone();
         let sequence = journal.append(new).await.unwrap();

@@ -190,13 +190,13 @@ impl Machine<'_> {
 
     #[inline(never)]
     pub(super) fn field(&mut self, field: &Field) -> Result<Datum> {
+        let Some(done) = ask(field.ask, self.local(field.local), &field.path) else {
+            return self.value(&field.otherwise);
+        };
         if field.ask != Ask::Value {
             self.step()?;
         }
-        match ask(field.ask, self.local(field.local), &field.path) {
-            Some(done) => self.checked(done, field.at),
-            None => self.value(&field.otherwise),
-        }
+        self.checked(done, field.at)
     }
 
     pub(super) fn get(&mut self, get: &Get) -> Result<Datum> {

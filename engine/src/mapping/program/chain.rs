@@ -215,10 +215,13 @@ impl Lower<'_> {
         for (number, link) in links.iter().enumerate() {
             node = match link.kind {
                 Kind::Property(name) => self.property(node, name, link),
-                Kind::Index(index) => {
-                    let index = self.expression(index)?;
-                    self.index(node, index, link)
-                }
+                Kind::Index(index) => by_path(Node::Index(Box::new(Index {
+                    object: node,
+                    index: self.expression(index)?,
+                    natives: self.natives.named(INDEXER, 2),
+                    elvis: link.elvis,
+                    at: link.at,
+                }))),
                 Kind::Method(_) if link.elvis => return Err(Unable),
                 Kind::Method(call) => {
                     let before = links.get(..number).unwrap_or_default();
@@ -242,13 +245,6 @@ impl Lower<'_> {
         Node::Get(Box::new(Get { object, name, getter: getter.into(), natives, indexers, elvis, at }))
     }
 
-    fn index(&self, object: Node, index: Node, link: &Link<'_>) -> Node {
-        let (elvis, at) = (link.elvis, link.at);
-        let natives = self.natives.named(INDEXER, 2);
-        let asked = asked(Ask::Value, &object, &index);
-        by_path(asked, Node::Index(Box::new(Index { object, index, natives, elvis, at })), at)
-    }
-
     fn method(
         &mut self,
         object: Node,
@@ -268,12 +264,7 @@ impl Lower<'_> {
         for argument in &call.args {
             arguments.push(self.expression(argument)?);
         }
-        let asked = match (call.name.as_str(), arguments.as_slice()) {
-            ("has", [object, path]) => asked(Ask::Has, object, path),
-            ("text", [object, path]) => asked(Ask::Text, object, path),
-            _ => None,
-        };
-        Ok(by_path(asked, self.native(&call.name, arguments, part, at), at))
+        Ok(by_path(self.native(&call.name, arguments, part, at)))
     }
 
     /// A method with a closure, which becomes a part of the function that it is written in: what it captures are the
@@ -295,21 +286,21 @@ impl Lower<'_> {
     }
 }
 
-/// What is asked of which variable, where the script says at which path.
-fn asked(ask: Ask, object: &Node, path: &Node) -> Option<(Ask, usize, Path)> {
-    match (object, path) {
-        (Node::Local(local), Node::Constant(Datum::Text(path))) => {
-            Some((ask, *local, Path::parse(path).ok()?))
-        }
-        _ => None,
-    }
-}
-
-/// The step, or the same by a path that need not be read again each time.
-fn by_path(asked: Option<(Ask, usize, Path)>, step: Node, at: Position) -> Node {
-    match asked {
-        Some((ask, local, path)) => Node::Field(Box::new(Field { ask, local, path, otherwise: step, at })),
-        None => step,
+/// The step, or, where it asks a variable by a path that the script says, one that need not read the path each time.
+fn by_path(step: Node) -> Node {
+    let (ask, object, path, at) = match &step {
+        Node::Index(index) => (Ask::Value, &index.object, &index.index, index.at),
+        Node::Native(call) => match (call.name.as_str(), call.arguments.as_slice()) {
+            ("has", [object, path]) => (Ask::Has, object, path, call.at),
+            ("text", [object, path]) => (Ask::Text, object, path, call.at),
+            _ => return step,
+        },
+        _ => return step,
+    };
+    let (Node::Local(local), Node::Constant(Datum::Text(path))) = (object, path) else { return step };
+    match Path::parse(path) {
+        Ok(path) => Node::Field(Box::new(Field { ask, local: *local, path, otherwise: step, at })),
+        Err(_) => step,
     }
 }
 

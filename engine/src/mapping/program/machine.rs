@@ -85,9 +85,9 @@ pub(in crate::mapping) fn run(
     };
     let arguments = [Node::Constant(argument)];
     machine.enter(function, &arguments, Position::NONE).or_else(|flow| match flow {
-        Flow::Return | Flow::Break => Ok(take(&mut machine.last)),
-        Flow::Continue => Ok(Datum::Unit),
         Flow::Fail(error) => Err(error),
+        // These end within the function.
+        Flow::Return | Flow::Break | Flow::Continue => Ok(Datum::Unit),
     })
 }
 

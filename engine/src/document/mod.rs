@@ -115,6 +115,8 @@ fn plain(message: &str, also_known: &[&str]) -> (String, Option<String>) {
     if let Some((found, expected)) = mismatch.and_then(|rest| rest.split_once(", expected ")) {
         let expected = match expected {
             "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number in range",
+            "a sequence" => "a list",
+            table if table == "a map" || table.starts_with("struct ") => "a table",
             other => other,
         };
         return (format!("expected {expected}, found {found}"), None);

@@ -86,6 +86,16 @@ fn a_required_key_with_a_wrong_value_is_not_missing_too() {
 }
 
 #[test]
+fn tables_and_lists_are_called_so() {
+    check(
+        "address = 'a'\npeers = 1\ntls = 'certificate'",
+        expect![[r#"
+            tie.toml:2:9: expected a list, found integer `1`
+            tie.toml:3:7: expected a table, found string "certificate""#]],
+    );
+}
+
+#[test]
 fn the_syntax_itself_is_checked_first_and_whole() {
     check(
         "address = 'a\nwait = = 3\n",

@@ -22,7 +22,23 @@ const NHS_AUTHORITIES: [&str; 7] = [
 /// One spelling of what is typed in many: lower case, blanks trimmed and single; no NUL, with which some senders fill
 /// fields up.
 pub fn spelled(text: &str) -> String {
-    text.replace('\0', "").split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
+    let mut spelled = String::with_capacity(text.len());
+    let mut after_blank = false;
+    for one in text.chars().filter(|one| *one != '\0') {
+        if one.is_whitespace() {
+            after_blank = !spelled.is_empty();
+            continue;
+        }
+        if std::mem::take(&mut after_blank) {
+            spelled.push(' ');
+        }
+        spelled.push(one);
+    }
+    if !spelled.is_ascii() {
+        return spelled.to_lowercase();
+    }
+    spelled.make_ascii_lowercase();
+    spelled
 }
 
 /// What senders write where they know no number: patients who have nothing else in common would be one.
@@ -69,13 +85,14 @@ pub fn nhs_number(value: &str) -> Option<String> {
 /// Whether the ten digits are an NHS number (or CHI number): modulus 11 with the weights 10 to 2. Numbers of ten
 /// equal digits pass the sum and are nobody's.
 pub fn is_nhs_number(digits: &str) -> bool {
-    let values: Vec<u32> = digits.chars().filter_map(|digit| digit.to_digit(10)).collect();
-    let [head @ .., check] = values.as_slice() else { return false };
-    if digits.len() != 10 || head.len() != 9 || head.iter().all(|digit| digit == check) {
+    let Ok([head @ .., check]) = <&[u8; 10]>::try_from(digits.as_bytes()) else { return false };
+    let all = digits.bytes();
+    if !all.clone().all(|digit| digit.is_ascii_digit()) || all.clone().all(|digit| digit == *check) {
         return false;
     }
-    let sum: u32 = head.iter().zip((2..=10).rev()).map(|(digit, weight)| digit * weight).sum();
-    (11 - sum % 11) % 11 == *check
+    let value = |digit: &u8| u32::from(digit - b'0');
+    let sum: u32 = head.iter().zip((2..=10).rev()).map(|(digit, weight)| value(digit) * weight).sum();
+    (11 - sum % 11) % 11 == value(check)
 }
 
 #[cfg(test)]
@@ -93,6 +110,17 @@ mod tests {
         assert!(!is_nhs_number("0000000000") && !is_nhs_number("6666666666"), "all digits equal");
         // 11 - (sum mod 11) = 10 is no check digit at all
         assert!((0..10).all(|check| !is_nhs_number(&format!("100000001{check}")) || check != 10));
+    }
+
+    #[test]
+    fn one_spelling_has_single_blanks_small_letters_and_no_nul() {
+        for (typed, one) in [
+            ("  A\u{a0}\t b\0 \0 C ", "a b c"),
+            ("\0", ""),
+            ("\u{dc}BER \u{39f}\u{3a3}", "\u{fc}ber \u{3bf}\u{3c2}"),
+        ] {
+            assert_eq!(spelled(typed), one, "{typed:?}");
+        }
     }
 
     #[test]

@@ -22,7 +22,10 @@
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::{Environment, PatientKeys, Router, Settings, Unmatched, fhir, keys, patient};
+use super::{
+    Environment, PatientKeys, Router, Settings, Unmatched, fhir, keys,
+    patient::{self, People},
+};
 use crate::{
     connector::Acknowledge,
     fhir::is_fhir,
@@ -151,19 +154,20 @@ impl Read<'_> {
 }
 
 fn of_hl7(settings: &Settings, router: &dyn Router, incoming: &Incoming, message: &Message) -> Admitted {
-    let patient = PatientKeys::of(message, &settings.patients);
-    let keys = keys::of(message, &patient, &settings.patients);
+    let people = People::of(message, &settings.patients);
+    let patient = people.keys();
+    let keys = keys::of(message, &people, &patient);
     let read = Read { incoming, raw: message.raw().clone(), keys, replaced: message.charset().replaced };
     if matches!(message.trigger().code.as_ref(), "ACK" | "NAK" | "MCF") {
         let reason = "an acknowledgement came where messages are expected".to_owned();
         // The verdict is never sent.
         return read.kept(Verdict::Accepted, reason);
     }
-    if let Some((word, reason)) = stray(settings, message) {
+    if let Some((word, reason)) = stray(settings, message, &people) {
         let text = reason.text.clone();
         return Admitted { stray: Some(word), ..read.kept(Verdict::Rejected(reason), text) };
     }
-    if let Some(verdict) = fault(settings, message) {
+    if let Some(verdict) = fault(message, &people) {
         let reason = text(&verdict);
         return read.kept(verdict, reason);
     }
@@ -203,7 +207,7 @@ fn unreadable(raw: Bytes, error: &Unreadable) -> Admitted {
 }
 
 /// What keeps a message from being taken, whoever would want it.
-fn fault(settings: &Settings, message: &Message) -> Option<Verdict> {
+fn fault(message: &Message, people: &People<'_>) -> Option<Verdict> {
     for (path, empty) in
         [("MSH-9", message.trigger().code.is_empty()), ("MSH-10", message.control_id().is_empty())]
     {
@@ -216,12 +220,12 @@ fn fault(settings: &Settings, message: &Message) -> Option<Verdict> {
         let reason = Reason::new(ErrorCode::UnsupportedVersionId, "MSH-12 is no version 2 of HL7");
         return Some(Verdict::Rejected(Reason { location: Path::parse("MSH-12").ok(), ..reason }));
     }
-    let text = patient::merge_fault(message, &settings.patients)?;
+    let text = people.merge_fault(&message.trigger().event)?;
     Some(Verdict::Error(Reason::new(ErrorCode::DuplicateKey, text)))
 }
 
 /// What does not belong into a live record (hazard H11): the word it is counted by, and why.
-fn stray(settings: &Settings, message: &Message) -> Option<(&'static str, Reason)> {
+fn stray(settings: &Settings, message: &Message, people: &People<'_>) -> Option<(&'static str, Reason)> {
     if settings.environment != Environment::Live {
         return None;
     }
@@ -231,11 +235,9 @@ fn stray(settings: &Settings, message: &Message) -> Option<(&'static str, Reason
         let reason = Reason::new(ErrorCode::UnsupportedProcessingId, text);
         return Some(("environment", Reason { location: Path::parse("MSH-11").ok(), ..reason }));
     }
-    let begins = |number: String| settings.patients.test_numbers.iter().any(|test| number.starts_with(test));
+    let begins = |number: &str| settings.patients.test_numbers.iter().any(|test| number.starts_with(test));
     let text = "a message of a test patient (NHS number) came to a live system";
-    patient::nhs_numbers(message)
-        .any(begins)
-        .then(|| ("test_patient", Reason::new(ErrorCode::UnknownKey, text)))
+    people.nhs_numbers().any(begins).then(|| ("test_patient", Reason::new(ErrorCode::UnknownKey, text)))
 }
 
 /// `2`, `2.4`, `2.5.1`; many senders leave it out.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use super::patient::PatientKey;
 use crate::hl7::{
     Part, Value,
-    identifier::{NHS, may_type_nhs, names_nhs, names_nobody, spelled, types_nhs},
+    identifier::{NHS, may_type_nhs, names_nhs, names_nobody, nhs_number, spelled, types_nhs},
 };
 
 /// One repetition of a CX field.
@@ -20,6 +20,8 @@ pub(super) struct Identifier {
     pub(super) authorities: Vec<String>,
     /// CX.5, upper case.
     pub(super) kind: String,
+    /// Its ten digits, if it may be meant to be an NHS number and is one.
+    pub(super) nhs_number: Option<String>,
 }
 
 impl Identifier {
@@ -27,9 +29,9 @@ impl Identifier {
         let part: Part<'_> = value.part()?;
         let text = |value: Value<'_>| value.text().map(|text| spelled(&text)).unwrap_or_default();
         let sent = part.component(1).text().map(Cow::into_owned).unwrap_or_default();
-        let identifier = spelled(&sent);
+        let value = spelled(&sent);
         // Thousands would share one lane.
-        if names_nobody(&identifier) {
+        if names_nobody(&value) {
             return None;
         }
         let named = part.component(4);
@@ -41,7 +43,12 @@ impl Identifier {
             }
         }
         let sent = sent.replace('\0', "").trim().to_owned();
-        Some(Self { value: identifier, sent, authorities, kind: text(part.component(5)).to_uppercase() })
+        let kind = text(part.component(5)).to_uppercase();
+        let mut read = Self { value, sent, authorities, kind, nhs_number: None };
+        if read.says_nhs() || may_type_nhs(&read.kind) {
+            read.nhs_number = nhs_number(&read.value);
+        }
+        Some(read)
     }
 
     /// Whether it is meant to be an NHS number and nothing else.
@@ -56,12 +63,6 @@ impl Identifier {
     /// Whether nobody is named as the one who gave it.
     pub(super) fn is_bare(&self) -> bool {
         self.authorities.is_empty()
-    }
-
-    /// Its key as an NHS number, if it may be meant to be one and is.
-    pub(super) fn nhs_number(&self) -> Option<PatientKey> {
-        let meant = self.says_nhs() || may_type_nhs(&self.kind);
-        meant.then(|| self.under(NHS)).flatten()
     }
 
     /// Its key among the numbers of an authority; none among NHS numbers if it is none.

@@ -4,7 +4,7 @@
 //!           left out.
 //! Not here: storing and searching (journal).
 
-use super::patient::{self, PatientKeys, Patients};
+use super::patient::{PatientKeys, People};
 use crate::{
     hl7::{Message, Segment},
     journal::Keys,
@@ -40,14 +40,12 @@ pub(super) fn of_header(message: &Message) -> Keys {
 }
 
 /// All keys of a message.
-pub(super) fn of(message: &Message, patient: &PatientKeys, patients: &Patients) -> Keys {
+pub(super) fn of(message: &Message, people: &People<'_>, patient: &PatientKeys) -> Keys {
     let visit = message.segment("PV1").and_then(|visit| visit.field(19).text());
     Keys {
         patient: patient.main.as_ref().map(ToString::to_string).unwrap_or_default(),
-        nhs_number: patient::nhs_numbers(message).next().unwrap_or_default(),
-        local_number: patient::local_number(message, patients)
-            .and_then(|number| sound(&number))
-            .unwrap_or_default(),
+        nhs_number: people.nhs_numbers().next().unwrap_or_default().to_owned(),
+        local_number: people.local_number().and_then(sound).unwrap_or_default(),
         visit: visit.and_then(|visit| sound(&visit)).unwrap_or_default(),
         orders: orders(message),
         ..of_header(message)
@@ -90,13 +88,14 @@ fn without_nul(text: &str) -> String {
 mod tests {
     use bytes::Bytes;
 
-    use super::*;
+    use super::{super::Patients, *};
 
     fn keys(segments: &str) -> Keys {
         let text = format!("MSH|^~\\&|LAB^1|RXX|||20260101||ORU^R01|M1|P|2.4\r{segments}");
         let message = Message::parse(Bytes::from(text), encoding_rs::UTF_8).unwrap();
         let patients = Patients::default();
-        of(&message, &PatientKeys::of(&message, &patients), &patients)
+        let people = People::of(&message, &patients);
+        of(&message, &people, &people.keys())
     }
 
     #[test]

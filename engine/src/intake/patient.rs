@@ -77,21 +77,7 @@ pub struct PatientKey {
 impl PatientKeys {
     /// Reads the identities of a message.
     pub fn of(message: &Message, patients: &Patients) -> Self {
-        let reading = Reading::of(message, patients);
-        let mut all: Vec<PatientKey> = Vec::new();
-        for segment in people(message).take(MOST) {
-            let keys = match segment.name() {
-                "PID" => reading.flat(&reading.told(&in_first_field(segment))),
-                _ => reading.every(segment),
-            };
-            for key in keys {
-                if all.len() < MOST && !all.contains(&key) {
-                    all.push(key);
-                }
-            }
-        }
-        let mut all = all.into_iter();
-        Self { main: all.next(), others: all.collect() }
+        People::of(message, patients).keys()
     }
 
     /// Reads the identities of a message of either kind.
@@ -132,41 +118,6 @@ impl fmt::Debug for PatientKey {
     }
 }
 
-/// Why the merges of a message cannot be done, in words that can be read aloud; none if they can.
-pub fn merge_fault(message: &Message, patients: &Patients) -> Option<&'static str> {
-    if !OF_PATIENTS.contains(&message.trigger().event.as_ref()) {
-        return None;
-    }
-    let reading = Reading::of(message, patients);
-    let mut merges: Vec<(Person, Person)> = Vec::new();
-    let mut survivor = None;
-    for segment in people(message).take(MOST) {
-        let person = Person::of(segment, &reading);
-        match (segment.name(), &survivor) {
-            ("PID", _) => survivor = Some(person),
-            (_, Some(survivor)) if !person.main.is_empty() => merges.push((Person::clone(survivor), person)),
-            _ => {}
-        }
-    }
-    if merges.iter().any(|(survivor, gone)| survivor.is(gone)) {
-        return Some("a patient is to be merged with himself: PID and MRG have the same identifiers");
-    }
-    for (number, (survivor, gone)) in merges.iter().enumerate() {
-        for (other_survivor, other_gone) in merges.iter().skip(number + 1) {
-            match (survivor.meets(other_gone), other_survivor.meets(gone)) {
-                (true, true) => return Some("two merges go round in a circle: nobody would be left"),
-                (true, false) | (false, true) => {
-                    return Some(
-                        "the patient who is left by one merge goes by another: send them one by one",
-                    );
-                }
-                (false, false) => {}
-            }
-        }
-    }
-    None
-}
-
 /// Whether a message that merges or moves a patient names nobody who goes: it has one PID and no identifier in MRG.
 pub fn lacks_the_old_identity(message: &Message) -> bool {
     let trigger = message.trigger();
@@ -184,38 +135,175 @@ pub fn lacks_the_old_identity(message: &Message) -> bool {
             .all(|segment| (1..=6).all(|field| segment.field(field).part().is_none()))
 }
 
-/// Every NHS number of a message that passes its check, whoever it belongs to.
-pub fn nhs_numbers(message: &Message) -> impl Iterator<Item = String> {
-    let fields = |segment: Segment<'_>| if segment.name() == "PID" { PID_FIELDS } else { MRG_FIELDS };
-    let listed = people(message).take(MOST).flat_map(move |segment| {
-        fields(segment)
-            .into_iter()
-            .flat_map(move |field| segment.repetitions(field).filter_map(Identifier::read))
-    });
-    listed.filter_map(|identifier| identifier.nhs_number()).map(|key| key.identifier)
-}
-
-/// The preferred local number of the first PID, as it was sent.
-pub fn local_number(message: &Message, patients: &Patients) -> Option<String> {
-    let listed = in_first_field(message.segment("PID")?);
-    local(&listed, patients).map(|local| local.sent.clone())
-}
-
 /// PID-3 since 2.3.1; before, PID-2 and PID-4 held what some senders still put there alone.
 const PID_FIELDS: [usize; 3] = [3, 2, 4];
 /// MRG-1, MRG-4 and MRG-2 in the same way.
 const MRG_FIELDS: [usize; 3] = [1, 4, 2];
 
-fn people(message: &Message) -> impl Iterator<Item = Segment<'_>> {
-    message.segments().filter(|segment| matches!(segment.name(), "PID" | "MRG"))
+/// Who a message names, read once for all that is asked of it.
+pub struct People<'p> {
+    patients: &'p Patients,
+    /// MSH-4.
+    facility: String,
+    /// What the PIDs name as authorities.
+    named: Vec<String>,
+    said: Vec<Said>,
 }
 
-/// The identifiers of the first field that has any.
-fn in_first_field(segment: Segment<'_>) -> Vec<Identifier> {
-    let fields = if segment.name() == "PID" { PID_FIELDS } else { MRG_FIELDS };
-    let listed =
-        fields.map(|field| segment.repetitions(field).filter_map(Identifier::read).collect::<Vec<_>>());
-    listed.into_iter().find(|listed| !listed.is_empty()).unwrap_or_default()
+/// What a PID or an MRG says.
+struct Said {
+    is_pid: bool,
+    /// The identifiers of each field that holds any, in the order in which the fields are asked.
+    fields: [Vec<Identifier>; 3],
+}
+
+impl Said {
+    fn of(segment: Segment<'_>) -> Self {
+        let is_pid = segment.name() == "PID";
+        let fields = if is_pid { PID_FIELDS } else { MRG_FIELDS };
+        let fields = fields.map(|field| segment.repetitions(field).filter_map(Identifier::read).collect());
+        Self { is_pid, fields }
+    }
+
+    /// The identifiers of the first field that has any.
+    fn in_first_field(&self) -> &[Identifier] {
+        self.fields.iter().find(|listed| !listed.is_empty()).map_or(&[], Vec::as_slice)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Identifier> {
+        self.fields.iter().flatten()
+    }
+}
+
+impl<'p> People<'p> {
+    /// Reads the PIDs and MRGs of a message.
+    pub fn of(message: &Message, patients: &'p Patients) -> Self {
+        let facility = spelled(&message.header(4).text().unwrap_or_default());
+        let people = message.segments().filter(|segment| matches!(segment.name(), "PID" | "MRG"));
+        let said: Vec<_> = people.take(MOST).map(Said::of).collect();
+        let mut named: Vec<String> = Vec::new();
+        let listed = said.iter().filter(|said| said.is_pid).flat_map(Said::in_first_field);
+        for authority in listed.flat_map(|one| &one.authorities) {
+            if named.len() < MOST_AUTHORITIES && !named.contains(authority) {
+                named.push(authority.clone());
+            }
+        }
+        Self { patients, facility, named, said }
+    }
+
+    /// Their identities.
+    pub fn keys(&self) -> PatientKeys {
+        let mut all: Vec<PatientKey> = Vec::new();
+        for said in &self.said {
+            let keys: Vec<_> = match said.is_pid {
+                true => {
+                    let told = self.told(said.in_first_field());
+                    told.into_iter().flat_map(|one| self.keys_of(one)).collect()
+                }
+                false => said.all().take(MOST).flat_map(|one| self.keys_of_gone(one)).collect(),
+            };
+            for key in keys {
+                if all.len() < MOST && !all.contains(&key) {
+                    all.push(key);
+                }
+            }
+        }
+        let mut all = all.into_iter();
+        PatientKeys { main: all.next(), others: all.collect() }
+    }
+
+    /// Every NHS number that passes its check, whoever it belongs to.
+    pub fn nhs_numbers(&self) -> impl Iterator<Item = &str> {
+        self.said.iter().flat_map(Said::all).filter_map(|one| one.nhs_number.as_deref())
+    }
+
+    /// The preferred local number of the first PID, as it was sent.
+    pub fn local_number(&self) -> Option<&str> {
+        let pid = self.said.iter().find(|said| said.is_pid)?;
+        self.local(pid.in_first_field()).map(|local| local.sent.as_str())
+    }
+
+    /// Why their merges cannot be done, in words that can be read aloud; none if they can.
+    pub fn merge_fault(&self, event: &str) -> Option<&'static str> {
+        if !OF_PATIENTS.contains(&event) {
+            return None;
+        }
+        let mut merges: Vec<(Person, Person)> = Vec::new();
+        let mut survivor = None;
+        for said in &self.said {
+            let person = Person::of(said, self);
+            match (said.is_pid, &survivor) {
+                (true, _) => survivor = Some(person),
+                (false, Some(survivor)) if !person.main.is_empty() => {
+                    merges.push((Person::clone(survivor), person));
+                }
+                (false, _) => {}
+            }
+        }
+        fault_among(&merges)
+    }
+
+    fn rank(&self, kind: &str) -> Option<usize> {
+        self.patients.identifiers.iter().position(|known| known == kind)
+    }
+
+    fn nhs_number<'i>(&self, one: &'i Identifier) -> Option<&'i str> {
+        one.nhs_number.as_deref().filter(|_| self.rank(NHS).is_some())
+    }
+
+    /// The identifiers that a patient is rather known by: the preferred one first, at most two.
+    fn preferred<'i>(&self, listed: &'i [Identifier]) -> Vec<&'i Identifier> {
+        let nhs = listed.iter().find(|one| self.nhs_number(one).is_some());
+        let local = self.local(listed).or_else(|| if nhs.is_none() { listed.first() } else { None });
+        let local_first = match (self.rank(NHS), local.and_then(|local| self.rank(&local.kind))) {
+            (Some(nhs), Some(local)) => local < nhs,
+            (None, _) => true,
+            (Some(_), None) => false,
+        };
+        let both = if local_first { [local, nhs] } else { [nhs, local] };
+        both.into_iter().flatten().collect()
+    }
+
+    /// The identifiers that name a patient: the preferred ones, then every other of a type that does.
+    fn told<'i>(&self, listed: &'i [Identifier]) -> Vec<&'i Identifier> {
+        let tells = |one: &&Identifier| match self.nhs_number(one) {
+            Some(_) => true,
+            None => !one.says_nhs() && (one.kind.is_empty() || self.rank(&one.kind).is_some()),
+        };
+        self.preferred(listed).into_iter().chain(listed.iter().filter(tells)).take(MOST).collect()
+    }
+
+    fn local<'i>(&self, listed: &'i [Identifier]) -> Option<&'i Identifier> {
+        let find = |with_authority: bool| {
+            self.patients.identifiers.iter().find_map(|kind| {
+                let is_local = |one: &&Identifier| !one.says_nhs() && one.nhs_number.is_none();
+                let mut of_kind = listed.iter().filter(is_local).filter(|one| one.kind == *kind);
+                of_kind.find(|one| one.is_bare() != with_authority)
+            })
+        };
+        find(true).or_else(|| find(false)).or_else(|| listed.iter().find(|one| !one.says_nhs()))
+    }
+
+    /// The keys of an identifier: as an NHS number, as a local one, or as both if it may be either.
+    fn keys_of(&self, one: &Identifier) -> Vec<PatientKey> {
+        let nhs = self.nhs_number(one).map(|digits| PatientKey {
+            authority: identifier::NHS.to_owned(),
+            identifier: digits.to_owned(),
+        });
+        match nhs {
+            Some(nhs) if one.says_nhs() => vec![nhs],
+            nhs => nhs.into_iter().chain(one.local(&self.facility)).collect(),
+        }
+    }
+
+    /// Those of one who goes: what stands there without its authority may be of any that the message names.
+    fn keys_of_gone(&self, one: &Identifier) -> Vec<PatientKey> {
+        let mut keys = self.keys_of(one);
+        if one.is_bare() && !one.says_nhs() {
+            keys.extend(self.named.iter().filter_map(|authority| one.under(authority)));
+        }
+        keys
+    }
 }
 
 /// What a patient is known by in one message, each identifier with its keys.
@@ -228,15 +316,12 @@ struct Person {
 }
 
 impl Person {
-    fn of(segment: Segment<'_>, reading: &Reading<'_>) -> Self {
-        let listed = in_first_field(segment);
-        let keys = |one: &Identifier| match segment.name() {
-            "PID" => reading.keys(one),
-            _ => reading.keys_of_gone(one),
-        };
+    fn of(said: &Said, people: &People<'_>) -> Self {
+        let listed = said.in_first_field();
+        let keys = |one| if said.is_pid { people.keys_of(one) } else { people.keys_of_gone(one) };
         Self {
-            main: reading.preferred(&listed).into_iter().map(keys).collect(),
-            told: reading.told(&listed).into_iter().map(keys).collect(),
+            main: people.preferred(listed).into_iter().map(keys).collect(),
+            told: people.told(listed).into_iter().map(keys).collect(),
         }
     }
 
@@ -257,97 +342,25 @@ fn meet(keys: &[PatientKey], others: &[Vec<PatientKey>]) -> bool {
     others.iter().flatten().any(|other| keys.contains(other))
 }
 
-/// How the identifiers of one message are read.
-struct Reading<'p> {
-    patients: &'p Patients,
-    /// MSH-4.
-    facility: String,
-    /// What the PIDs name as authorities.
-    named: Vec<String>,
-}
-
-impl<'p> Reading<'p> {
-    fn of(message: &Message, patients: &'p Patients) -> Self {
-        let facility = spelled(&message.header(4).text().unwrap_or_default());
-        let mut named: Vec<String> = Vec::new();
-        for pid in message.segments_named("PID").take(MOST) {
-            for authority in in_first_field(pid).into_iter().flat_map(|one| one.authorities) {
-                if named.len() < MOST_AUTHORITIES && !named.contains(&authority) {
-                    named.push(authority);
+/// Why merges, each of a survivor and one who goes, cannot be done.
+fn fault_among(merges: &[(Person, Person)]) -> Option<&'static str> {
+    if merges.iter().any(|(survivor, gone)| survivor.is(gone)) {
+        return Some("a patient is to be merged with himself: PID and MRG have the same identifiers");
+    }
+    for (number, (survivor, gone)) in merges.iter().enumerate() {
+        for (other_survivor, other_gone) in merges.iter().skip(number + 1) {
+            match (survivor.meets(other_gone), other_survivor.meets(gone)) {
+                (true, true) => return Some("two merges go round in a circle: nobody would be left"),
+                (true, false) | (false, true) => {
+                    return Some(
+                        "the patient who is left by one merge goes by another: send them one by one",
+                    );
                 }
+                (false, false) => {}
             }
         }
-        Self { patients, facility, named }
     }
-
-    fn rank(&self, kind: &str) -> Option<usize> {
-        self.patients.identifiers.iter().position(|known| known == kind)
-    }
-
-    fn nhs_number(&self, one: &Identifier) -> Option<PatientKey> {
-        one.nhs_number().filter(|_| self.rank(NHS).is_some())
-    }
-
-    /// The identifiers that a patient is rather known by: the preferred one first, at most two.
-    fn preferred<'i>(&self, listed: &'i [Identifier]) -> Vec<&'i Identifier> {
-        let nhs = listed.iter().find(|one| self.nhs_number(one).is_some());
-        let local =
-            local(listed, self.patients).or_else(|| if nhs.is_none() { listed.first() } else { None });
-        let local_first = match (self.rank(NHS), local.and_then(|local| self.rank(&local.kind))) {
-            (Some(nhs), Some(local)) => local < nhs,
-            (None, _) => true,
-            (Some(_), None) => false,
-        };
-        let both = if local_first { [local, nhs] } else { [nhs, local] };
-        both.into_iter().flatten().collect()
-    }
-
-    /// The identifiers that name a patient: the preferred ones, then every other of a type that does.
-    fn told<'i>(&self, listed: &'i [Identifier]) -> Vec<&'i Identifier> {
-        let tells = |one: &&Identifier| match self.nhs_number(one) {
-            Some(_) => true,
-            None => !one.says_nhs() && (one.kind.is_empty() || self.rank(&one.kind).is_some()),
-        };
-        self.preferred(listed).into_iter().chain(listed.iter().filter(tells)).take(MOST).collect()
-    }
-
-    /// Every key in an MRG.
-    fn every(&self, segment: Segment<'_>) -> Vec<PatientKey> {
-        let fields = MRG_FIELDS.into_iter().flat_map(|field| segment.repetitions(field));
-        fields.filter_map(Identifier::read).take(MOST).flat_map(|one| self.keys_of_gone(&one)).collect()
-    }
-
-    fn flat(&self, listed: &[&Identifier]) -> Vec<PatientKey> {
-        listed.iter().flat_map(|one| self.keys(one)).collect()
-    }
-
-    /// The keys of an identifier: as an NHS number, as a local one, or as both if it may be either.
-    fn keys(&self, one: &Identifier) -> Vec<PatientKey> {
-        match self.nhs_number(one) {
-            Some(nhs) if one.says_nhs() => vec![nhs],
-            nhs => nhs.into_iter().chain(one.local(&self.facility)).collect(),
-        }
-    }
-
-    /// Those of one who goes: what stands there without its authority may be of any that the message names.
-    fn keys_of_gone(&self, one: &Identifier) -> Vec<PatientKey> {
-        let mut keys = self.keys(one);
-        if one.is_bare() && !one.says_nhs() {
-            keys.extend(self.named.iter().filter_map(|authority| one.under(authority)));
-        }
-        keys
-    }
-}
-
-fn local<'i>(listed: &'i [Identifier], patients: &Patients) -> Option<&'i Identifier> {
-    let find = |with_authority: bool| {
-        patients.identifiers.iter().find_map(|kind| {
-            let is_local = |one: &&Identifier| !one.says_nhs() && one.nhs_number().is_none();
-            let mut of_kind = listed.iter().filter(is_local).filter(|one| one.kind == *kind);
-            of_kind.find(|one| one.is_bare() != with_authority)
-        })
-    };
-    find(true).or_else(|| find(false)).or_else(|| listed.iter().find(|one| !one.says_nhs()))
+    None
 }
 
 #[cfg(test)]
@@ -415,6 +428,7 @@ mod tests {
 
     #[test]
     fn p4_the_words_for_nhs_numbers_are_those_of_the_mappings() {
+        let patients = Patients::default();
         for spelling in [
             "9991001069^^^NHSNMBR",
             "9991001069^^^NHSNO^NH",
@@ -426,7 +440,8 @@ mod tests {
         ] {
             check(&format!("PID|1||{spelling}"), &["nhs|9991001069"]);
             let message = message("ADT^A01", &format!("PID|1||{spelling}"));
-            assert_eq!(nhs_numbers(&message).collect::<Vec<_>>(), ["9991001069"], "{spelling}");
+            let people = People::of(&message, &patients);
+            assert_eq!(people.nhs_numbers().collect::<Vec<_>>(), ["9991001069"], "{spelling}");
         }
         // The mappings take it for a number of RXX, a person would take it for an NHS number: both.
         check("PID|1||9991001069^^^RXX^NH", &["nhs|9991001069", "rxx|9991001069"]);
@@ -439,7 +454,7 @@ mod tests {
             let message = Message::parse(Bytes::from(text), encoding_rs::UTF_8).unwrap();
             let keys = PatientKeys::of(&message, &Patients::default());
             assert_eq!(keys.all().map(ToString::to_string).collect::<Vec<_>>(), expected, "{segments}");
-            merge_fault(&message, &Patients::default())
+            merge_fault(&message)
         };
         let fine = of_site("PID|1||7^^^RXX^MR\rMRG|2000306", &["rxx|7", "rxx01|2000306", "rxx|2000306"]);
         assert_eq!(fine, None);
@@ -504,6 +519,10 @@ mod tests {
         );
     }
 
+    fn merge_fault(message: &Message) -> Option<&'static str> {
+        People::of(message, &Patients::default()).merge_fault(&message.trigger().event)
+    }
+
     fn message(trigger: &str, segments: &str) -> Message {
         let text = format!("MSH|^~\\&|PAS|RXX|||20260101||{trigger}|1|P|2.4\r{segments}");
         Message::parse(Bytes::from(text), encoding_rs::UTF_8).unwrap()
@@ -515,8 +534,9 @@ mod tests {
             let identifiers = identifiers.iter().map(|kind| (*kind).to_owned()).collect();
             let patients = Patients { identifiers, ..Patients::default() };
             let message = message("ADT^A01", "PID|1||9434765919^^^NHS^NH~1^^^RXX^MR~2^^^RXX^EPR");
-            let keys = PatientKeys::of(&message, &patients);
-            (keys.all().map(ToString::to_string).collect::<Vec<_>>(), local_number(&message, &patients))
+            let people = People::of(&message, &patients);
+            let local = people.local_number().map(str::to_owned);
+            (people.keys().all().map(ToString::to_string).collect::<Vec<_>>(), local)
         };
         let found = |keys: &[&str], local: &str| {
             (keys.iter().map(|key| (*key).to_owned()).collect::<Vec<_>>(), Some(local.to_owned()))
@@ -529,8 +549,7 @@ mod tests {
 
     #[test]
     fn merges_that_cannot_be_done_are_told() {
-        let fault =
-            |trigger: &str, segments: &str| merge_fault(&message(trigger, segments), &Patients::default());
+        let fault = |trigger: &str, segments: &str| merge_fault(&message(trigger, segments));
         let pair = |left: &str, gone: &str| format!("PID|1||{left}^^^RXX^MR\rMRG|{gone}^^^RXX^MR\r");
         let both = |one: String, other: String| [one, other].concat();
         let himself = Some("a patient is to be merged with himself: PID and MRG have the same identifiers");

@@ -18,7 +18,7 @@ use super::{
 use crate::fhir::{
     self, Bundle, Node, Object, Resource, Target,
     elements::{Fault, Type, type_named},
-    types::Finding,
+    types::{self, Finding},
 };
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
@@ -255,6 +255,9 @@ fn register_node(host: &mut Host) {
     })
     .register_fn("element", |map: Arc<Map>| -> Result<Option<NodeHandle>> {
         Ok(node(map)?.map(|node| NodeHandle(Arc::new(node))))
+    })
+    .register_fn("range", |low: NodeHandle, high: NodeHandle| {
+        types::range(Some(low.node().clone()), Some(high.node().clone())).map(NodeHandle::wrap)
     })
     .register_indexer_get(|own: &mut NodeHandle, name: SmolStr| own.0.get(&name).map(datum));
 }

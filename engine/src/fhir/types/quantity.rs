@@ -54,7 +54,8 @@ pub fn sn_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     if sign.is_some() || separator.as_deref() != Some("-") {
         return None;
     }
-    range(Some(decimal(&first?)?), Some(decimal(&second?)?))
+    let [first, second] = [decimal(&first?)?, decimal(&second?)?].map(|number| quantity(number, None));
+    range(Some(first), Some(second))
 }
 
 /// SN as `Ratio`: `^1^:^128`.
@@ -108,7 +109,7 @@ pub fn money(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// NR as `Range`.
 pub fn nr(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let number = |n| part.component(n).text().and_then(|text| decimal(&text));
+    let number = |n| part.component(n).text().and_then(|text| Some(quantity(decimal(&text)?, None)));
     range(number(1), number(2))
 }
 
@@ -227,13 +228,12 @@ fn bounds(text: &str) -> (Option<SmolStr>, Option<SmolStr>) {
     }
 }
 
-/// Nothing when the low is above the high: then the caller keeps the text.
-fn range(low: Option<SmolStr>, high: Option<SmolStr>) -> Option<Node> {
-    let number = |digits: &Option<SmolStr>| digits.as_ref()?.parse::<f64>().ok();
+/// Two quantities as `Range`. Nothing when the low is above the high: then the caller keeps the text.
+pub fn range(low: Option<Node>, high: Option<Node>) -> Option<Node> {
+    let number = |bound: &Option<Node>| bound.as_ref()?.get("value")?.as_text()?.parse::<f64>().ok();
     if number(&low).zip(number(&high)).is_some_and(|(low, high)| low > high) {
         return None;
     }
-    let [low, high] = [low, high].map(|bound| bound.map(|number| quantity(number, None)));
     Node::object([(name!("low"), low), (name!("high"), high)]).some()
 }
 

@@ -54,8 +54,7 @@ pub fn sn_range(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
     if sign.is_some() || separator.as_deref() != Some("-") {
         return None;
     }
-    let [first, second] = [decimal(&first?)?, decimal(&second?)?].map(|number| quantity(number, None));
-    range(Some(first), Some(second))
+    range(Some(quantity(decimal(&first?)?, None)), Some(quantity(decimal(&second?)?, None)))
 }
 
 /// SN as `Ratio`: `^1^:^128`.

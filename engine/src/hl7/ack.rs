@@ -154,14 +154,26 @@ pub fn acknowledge(raw: &[u8], verdict: &Verdict, now: Timestamp, own_id: &str) 
 /// whatever carries an MSA and does not ask for an accept acknowledgement.
 pub fn is_acknowledgement(raw: &[u8]) -> bool {
     let Ok(head) = Head::find(raw) else { return false };
-    let first =
-        |bytes: &[u8]| bytes.split(|byte| *byte == head.separators.component).next().map(<[u8]>::to_vec);
-    if first(head.field(9)).is_some_and(|code| matches!(code.as_slice(), b"ACK" | b"NAK" | b"MCF")) {
+    let code = head.field(9).split(|byte| *byte == head.separators.component).next();
+    if code.is_some_and(|code| matches!(code, b"ACK" | b"NAK" | b"MCF")) {
         return true;
     }
-    let lines = raw.get(head.start..).unwrap_or_default().split(|byte| matches!(byte, b'\r' | b'\n'));
-    let answers = lines.filter(|line| !line.is_empty()).take(8).any(|line| line.starts_with(b"MSA"));
-    answers && matches!(head.field(15), b"" | b"NE" | b"\"\"")
+    matches!(head.field(15), b"" | b"NE" | b"\"\"") && has_msa(raw.get(head.start..).unwrap_or_default())
+}
+
+/// Whether one of the first eight lines is an MSA.
+fn has_msa(message: &[u8]) -> bool {
+    let mut rest = message;
+    let mut lines = 0;
+    while lines < 8 && !rest.is_empty() {
+        if rest.starts_with(b"MSA") {
+            return true;
+        }
+        let end = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
+        lines += usize::from(end > 0);
+        rest = rest.get(end + 1..).unwrap_or_default();
+    }
+    false
 }
 
 /// What an acknowledgement says: MSA-1, MSA-2, and its reason from MSA-3 or ERR.
@@ -215,30 +227,40 @@ fn code(verdict: &Verdict, accept: &[u8], application: &[u8]) -> Option<AckCode>
     })
 }
 
+/// The last field of MSH that an answer looks at.
+const LAST_FIELD: usize = 18;
+
 /// The header to answer, as far as it could be read.
 struct Header<'b> {
     separators: Separators,
-    line: &'b [u8],
+    /// From `MSH` on, so that MSH-3 is the third: MSH-1 stands between them.
+    fields: [&'b [u8]; LAST_FIELD],
 }
 
 impl<'b> Header<'b> {
     fn find(raw: &'b [u8]) -> Self {
-        match Head::find(raw) {
-            Ok(head) => Self { separators: head.separators, line: head.line() },
-            Err(_) => Self { separators: Separators::default(), line: salvage(raw) },
-        }
+        let (separators, line) = match Head::find(raw) {
+            Ok(head) => (head.separators, head.line()),
+            Err(_) => (Separators::default(), salvage(raw)),
+        };
+        let mut fields = line.split(|byte| *byte == separators.field);
+        Self { separators, fields: std::array::from_fn(|_| fields.next().unwrap_or_default()) }
+    }
+
+    fn as_sent(&self, n: usize) -> &'b [u8] {
+        self.fields.get(n - 1).copied().unwrap_or_default()
     }
 
     /// The n-th field of MSH as sent, from 3, without control characters and of bearable length.
     fn field(&self, n: usize) -> &'b [u8] {
-        let field = self.line.split(|byte| *byte == self.separators.field).nth(n - 1).unwrap_or_default();
+        let field = self.as_sent(n);
         let sound = field.len() <= 1000 && !field.iter().any(|byte| matches!(byte, 0 | 0x0B | 0x1C));
         if sound { field } else { &[] }
     }
 
     /// MSH-10 as sent, without what would end the frame or a string: some senders fill fields up with NUL.
     fn control_id(&self) -> Vec<u8> {
-        let field = self.line.split(|byte| *byte == self.separators.field).nth(9).unwrap_or_default();
+        let field = self.as_sent(10);
         let sound = field.iter().copied().filter(|byte| !matches!(byte, 0 | 0x0B | 0x1C));
         if field.len() <= 1000 { sound.collect() } else { Vec::new() }
     }

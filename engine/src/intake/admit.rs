@@ -125,12 +125,12 @@ struct Read<'m> {
 }
 
 impl Read<'_> {
-    fn kept(&self, verdict: Verdict, reason: String) -> Admitted {
+    fn kept(self, verdict: Verdict, reason: String) -> Admitted {
         Admitted {
-            keys: self.keys.clone(),
+            keys: self.keys,
             class: self.incoming.code().into_owned(),
             replaced: self.replaced,
-            ..quarantined(self.raw.clone(), reason, verdict)
+            ..quarantined(self.raw, reason, verdict)
         }
     }
 

@@ -163,17 +163,13 @@ pub fn is_acknowledgement(raw: &[u8]) -> bool {
 
 /// Whether one of the first eight lines is an MSA.
 fn has_msa(message: &[u8]) -> bool {
-    let mut rest = message;
-    let mut lines = 0;
-    while lines < 8 && !rest.is_empty() {
-        if rest.starts_with(b"MSA") {
-            return true;
-        }
-        let end = memchr::memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
-        lines += usize::from(end > 0);
-        rest = rest.get(end + 1..).unwrap_or_default();
-    }
-    false
+    let ends = memchr::memchr2_iter(b'\r', b'\n', message);
+    let starts = std::iter::once(0).chain(ends.map(|end| end + 1));
+    let lines = starts.filter_map(|start| message.get(start..));
+    lines
+        .filter(|line| !matches!(line.first(), None | Some(b'\r' | b'\n')))
+        .take(8)
+        .any(|line| line.starts_with(b"MSA"))
 }
 
 /// What an acknowledgement says: MSA-1, MSA-2, and its reason from MSA-3 or ERR.

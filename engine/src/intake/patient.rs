@@ -161,7 +161,12 @@ impl Said {
     fn of(segment: Segment<'_>) -> Self {
         let is_pid = segment.name() == "PID";
         let fields = if is_pid { PID_FIELDS } else { MRG_FIELDS };
-        let fields = fields.map(|field| segment.repetitions(field).filter_map(Identifier::read).collect());
+        // Beyond the bound only what a test patient is known by, who must not get through.
+        let is_kept = |(place, one): &(usize, Identifier)| *place < MOST || one.nhs_number.is_some();
+        let fields = fields.map(|field| {
+            let listed = segment.repetitions(field).filter_map(Identifier::read).enumerate();
+            listed.filter(is_kept).map(|(_, one)| one).collect()
+        });
         Self { is_pid, fields }
     }
 
@@ -486,6 +491,11 @@ mod tests {
         let segments = format!("PID|1||{}\rMRG|{}", many.join("~"), many.join("~"));
         let keys = PatientKeys::of(&message("ADT^A40", &segments), &Patients::default());
         assert_eq!(keys.all().count(), MOST);
+        let patients = Patients::default();
+        let last = message("ADT^A40", &format!("{segments}~9991001069^^^NHS"));
+        let people = People::of(&last, &patients);
+        assert_eq!(people.said.iter().flat_map(Said::all).count(), 2 * MOST + 1);
+        assert_eq!(people.nhs_numbers().collect::<Vec<_>>(), ["9991001069"]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tie_engine::{
     connector::{Inbox, Notice, Options, Peer, Refusal, Source, SourceError},
     error::Problem,
-    fhir::is_fhir,
+    incoming::is_fhir,
     secret::SecretRef,
 };
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};

@@ -79,20 +79,14 @@ pub fn write_resource(resource: &Resource) -> Bytes {
 }
 
 impl Default for Bundle {
+    /// A bundle without resources.
     fn default() -> Self {
-        Self::new()
+        let places = HashMap::with_capacity_and_hasher(USUAL, RandomState::default());
+        Self { resources: Vec::with_capacity(USUAL), places }
     }
 }
 
 impl Bundle {
-    /// A bundle without resources.
-    pub fn new() -> Self {
-        Self {
-            resources: Vec::with_capacity(USUAL),
-            places: HashMap::with_capacity_and_hasher(USUAL, RandomState::default()),
-        }
-    }
-
     /// Puts a resource in, or adds to the one of the same type and id; returns its place.
     pub fn put(&mut self, resource: Resource) -> usize {
         let place = *self.places.entry(resource.id).or_insert(self.resources.len());
@@ -118,16 +112,6 @@ impl Bundle {
     /// The resources in order, to change their elements.
     pub fn resources_mut(&mut self) -> &mut [Resource] {
         &mut self.resources
-    }
-
-    /// A resource by its place.
-    pub fn resource(&self, place: usize) -> Option<&Resource> {
-        self.resources.get(place)
-    }
-
-    /// A resource by its place, to change its elements.
-    pub fn resource_mut(&mut self, place: usize) -> Option<&mut Resource> {
-        self.resources.get_mut(place)
     }
 
     /// Writes the bundle as a transaction.
@@ -172,7 +156,7 @@ mod tests {
 
     #[test]
     fn resources_are_put_under_their_ids_and_refer_to_each_other() {
-        let mut bundle = Bundle::new();
+        let mut bundle = Bundle::default();
         let patient = resource("Patient", 1, r#"{"active":true}"#);
         let (near, mut away) = (patient.target(), resource("Group", 9, "{}").target());
         away.identifier = Some("s|v".into());
@@ -188,17 +172,17 @@ mod tests {
 
     #[test]
     fn the_same_resource_is_one_entry() {
-        let mut bundle = Bundle::new();
+        let mut bundle = Bundle::default();
         let first = bundle.put(resource("Practitioner", 1, r#"{"active":true}"#));
         let again = resource("Practitioner", 1, r#"{"active":false,"gender":"male"}"#);
         assert_eq!(bundle.put(again), first);
         assert_eq!(bundle.resources().len(), 1);
         let whole = resource("Practitioner", 1, r#"{"active":true,"gender":"male"}"#);
-        assert_eq!(bundle.resource(first).unwrap().elements, whole.elements);
+        assert_eq!(bundle.resources()[first].elements, whole.elements);
     }
 
     #[test]
     fn an_empty_bundle_has_no_entry() {
-        assert_eq!(&*Bundle::new().write(), br#"{"resourceType":"Bundle","type":"transaction"}"#);
+        assert_eq!(&*Bundle::default().write(), br#"{"resourceType":"Bundle","type":"transaction"}"#);
     }
 }

@@ -253,7 +253,8 @@ impl Type {
     }
 
     fn shape(&'static self, object: &mut Object) {
-        if object.is_checked(self) {
+        // What is held in common is not copied for nothing.
+        if self.is_shape_of(object) {
             return;
         }
         for (name, node) in object.own() {
@@ -264,6 +265,15 @@ impl Type {
                 *node = Node::Array(vec![single]);
             }
         }
+    }
+
+    fn is_shape_of(&'static self, object: &Object) -> bool {
+        let is_so = |element: &Element, node: &Node| {
+            (!element.many || matches!(node, Node::Array(_)) || node.is_empty()) && element.is_shaped(node)
+        };
+        let mut entries = object.entries().iter();
+        object.is_checked(self)
+            || entries.all(|(name, node)| self.named(name).is_none_or(|it| is_so(it, node)))
     }
 }
 
@@ -322,6 +332,16 @@ impl Element {
                 }
             }
             _ => {}
+        }
+    }
+
+    fn is_shaped(&self, node: &Node) -> bool {
+        match (self.takes, node) {
+            (_, Node::Array(nodes)) => nodes.iter().all(|node| self.is_shaped(node)),
+            (_, Node::Object(object)) => self.kind().is_none_or(|found| found.is_shape_of(object)),
+            (Takes::Decimal, Node::Text(_) | Node::Integer(_)) => false,
+            (Takes::Integer | Takes::From(_), Node::Text(_)) => false,
+            _ => true,
         }
     }
 

@@ -7,12 +7,6 @@ use wide::u8x16;
 
 use super::name::Name;
 
-/// Whether bytes are meant as FHIR.
-pub fn is_fhir(raw: &[u8]) -> bool {
-    let text = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
-    text.trim_ascii_start().first() == Some(&b'{')
-}
-
 /// Longer texts are looked at first and copied by the system's own means.
 const SHORT: usize = 64;
 

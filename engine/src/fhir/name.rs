@@ -111,12 +111,6 @@ impl From<&str> for Name {
     }
 }
 
-impl From<smol_str::SmolStr> for Name {
-    fn from(text: smol_str::SmolStr) -> Self {
-        Self::from(text.as_str())
-    }
-}
-
 impl From<&Name> for Name {
     fn from(name: &Name) -> Self {
         name.clone()

@@ -90,8 +90,8 @@ impl Path {
     }
 
     /// The element at the end.
-    pub fn element(&self) -> Option<&'static Element> {
-        Some(self.element)
+    pub fn element(&self) -> &'static Element {
+        self.element
     }
 
     /// The name of the first step.

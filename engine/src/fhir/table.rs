@@ -175,14 +175,10 @@ impl Row {
     /// The coding that it gives.
     pub fn coding(&self) -> Node {
         let coding = self.coding.get_or_init(|| {
-            let cell = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
-            let display = (name!("display"), cell(self.display()));
-            Node::object([
-                (name!("system"), cell(self.system())),
-                (name!("code"), cell(self.code())),
-                display,
-            ])
-            .in_common()
+            let cells = [self.system(), self.code(), self.display()];
+            let [system, code, display] = cells.map(|cell| cell.cloned().map(Node::Text));
+            let coding = [(name!("system"), system), (name!("code"), code), (name!("display"), display)];
+            Node::object(coding).in_common()
         });
         coding.clone()
     }

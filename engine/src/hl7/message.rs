@@ -134,13 +134,13 @@ impl Message {
 
     /// The value at a path.
     pub fn get(&self, path: &Path) -> Value<'_> {
-        self.nth_named(path).map_or(Value::Absent, |segment| segment.get(path))
+        self.nth(path.segment, path.occurrence).map_or(Value::Absent, |segment| segment.get(path))
     }
 
     /// The value at a path for every repetition of its field; its own repetition number is not looked at.
     /// Without an occurrence in the path, of the first such segment only.
     pub fn all(&self, path: &Path) -> impl Iterator<Item = Value<'_>> {
-        self.nth_named(path).into_iter().flat_map(|segment| segment.all(path))
+        self.nth(path.segment, path.occurrence).into_iter().flat_map(|segment| segment.all(path))
     }
 
     /// MSH-9.
@@ -187,10 +187,11 @@ impl Message {
             .map(|(index, entry)| Segment::new(self, index, entry))
     }
 
-    fn nth_named(&self, path: &Path) -> Option<Segment<'_>> {
-        let mut left = path.occurrence;
+    /// The n-th segment of a name, from 1.
+    pub fn nth(&self, name: [u8; 3], n: usize) -> Option<Segment<'_>> {
+        let mut left = n;
         for (index, entry) in self.index.entries.iter().enumerate() {
-            if entry.name == path.segment {
+            if entry.name == name {
                 left = left.checked_sub(1)?;
                 if left == 0 {
                     return Some(Segment::new(self, index, entry));

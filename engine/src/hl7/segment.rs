@@ -34,6 +34,11 @@ impl<'m> Segment<'m> {
         std::str::from_utf8(&self.entry.name).unwrap_or_default()
     }
 
+    /// The same as bytes.
+    pub fn name_bytes(self) -> [u8; 3] {
+        self.entry.name
+    }
+
     /// Its place in the message, from 0.
     pub fn index(self) -> usize {
         self.index
@@ -111,6 +116,15 @@ impl<'m> Segment<'m> {
         }
         let (start, end) = self.message.field_range(self.entry.first_field as usize + nth - 1);
         self.message.slice(start, end.min(self.entry.end))
+    }
+
+    /// Whether anything was sent in the n-th field, be it `""` or separators alone.
+    pub fn says(self, n: usize) -> bool {
+        if self.is_header() || n == 0 {
+            return !self.raw_field(n).is_empty();
+        }
+        let (start, end) = self.message.field_range(self.entry.first_field as usize + n - 1);
+        n <= self.entry.fields as usize && start < end.min(self.entry.end)
     }
 
     fn is_header(self) -> bool {

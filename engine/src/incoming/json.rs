@@ -9,7 +9,7 @@ use std::fmt;
 use memchr::memchr2;
 use smol_str::SmolStr;
 
-use crate::fhir::{Node, Object, elements::is_name};
+use crate::fhir::{Name, Node, Object, elements::is_name};
 
 /// Objects and lists within each other.
 const DEEPEST: usize = 100;
@@ -119,7 +119,9 @@ impl<'t> Reader<'t> {
             self.way.pop();
             members.push((name, value));
             if !self.goes_on(b'}')? {
-                return Ok(Node::Object(members.into_iter().collect()));
+                return Ok(Node::Object(
+                    members.into_iter().map(|(name, value)| (Name::from(name.as_str()), value)).collect(),
+                ));
             }
         }
         self.at += 1;

@@ -13,10 +13,7 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use encoding_rs::Encoding;
 
-use crate::{
-    fhir::is_fhir,
-    hl7::{Message, ParseError},
-};
+use crate::hl7::{Message, ParseError};
 
 pub use fhir::{FhirFault, FhirMessage, PatientName, References};
 pub use json::Fault as JsonFault;
@@ -64,17 +61,22 @@ impl Incoming {
 
     /// MSH-9.1; `FHIR`.
     pub fn code(&self) -> Cow<'_, str> {
-        match self {
-            Self::Hl7(message) => message.trigger().code,
-            Self::Fhir(_) => Cow::Borrowed(fhir::CODE),
-        }
+        self.code_and_event().0
     }
 
     /// MSH-9.2; the type of the resource, the event of a message Bundle, the type of another Bundle.
     pub fn event(&self) -> Cow<'_, str> {
+        self.code_and_event().1
+    }
+
+    /// Both.
+    pub fn code_and_event(&self) -> (Cow<'_, str>, Cow<'_, str>) {
         match self {
-            Self::Hl7(message) => message.trigger().event,
-            Self::Fhir(message) => Cow::Borrowed(message.event()),
+            Self::Hl7(message) => {
+                let trigger = message.trigger();
+                (trigger.code, trigger.event)
+            }
+            Self::Fhir(message) => (Cow::Borrowed(fhir::CODE), Cow::Borrowed(message.event())),
         }
     }
 
@@ -93,6 +95,12 @@ impl Incoming {
             Self::Fhir(message) => Cow::Borrowed(message.control_id()),
         }
     }
+}
+
+/// Whether bytes are meant as FHIR.
+pub fn is_fhir(raw: &[u8]) -> bool {
+    let text = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
+    text.trim_ascii_start().first() == Some(&b'{')
 }
 
 impl From<&Incoming> for Incoming {

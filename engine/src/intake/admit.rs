@@ -28,13 +28,12 @@ use super::{
 };
 use crate::{
     connector::Acknowledge,
-    fhir::is_fhir,
     hl7::{
         Message, ParseError, Path,
         ack::{ErrorCode, Reason, Verdict},
         batch::{self, BatchFault},
     },
-    incoming::{FhirMessage, Incoming, Unreadable},
+    incoming::{FhirMessage, Incoming, Unreadable, is_fhir},
     journal::{Disposition, Keys},
 };
 

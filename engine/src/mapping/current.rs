@@ -4,7 +4,7 @@
 //! small handles without a life of their own; outside of a run they lead nowhere and say so.
 
 use std::{
-    cell::{Cell, RefCell},
+    cell::{Cell, OnceCell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -26,7 +26,7 @@ use super::{
     memory::Recall,
 };
 use crate::{
-    fhir::{self, Bundle, Tables, types::Cx, types::Finding},
+    fhir::{self, Bundle, Node, Tables, types::Cx, types::Finding},
     hl7::{Message, Path, Segment, Value},
     incoming::{FhirMessage, Incoming},
 };
@@ -37,6 +37,11 @@ pub(super) struct Current {
     pub message: Arc<Message>,
     /// The message as FHIR, when it is that.
     pub fhir: Option<Arc<FhirMessage>>,
+    /// What it is about, as [`Incoming::code`] and [`Incoming::event`] say it: scripts ask all the time.
+    pub code: SmolStr,
+    pub event: SmolStr,
+    /// See [`Cx::control_ids`].
+    pub control_ids: OnceCell<Node>,
     pub tables: Arc<Tables>,
     pub received: Timestamp,
     pub zone: TimeZone,
@@ -179,6 +184,7 @@ impl Current {
             tables: &self.tables,
             table,
             segment: None,
+            control_ids: &self.control_ids,
             findings: &self.findings,
             is_of_one_message: Cell::default(),
         }

@@ -70,11 +70,11 @@ impl ResourceHandle {
 
     /// The resource, unless its run is over.
     pub fn find(self, current: &Current) -> Option<&Resource> {
-        current.bundles.get(self.bundle as usize)?.resource(self.place as usize)
+        current.bundles.get(self.bundle as usize)?.resources().get(self.place as usize)
     }
 
     fn find_mut(self, current: &mut Current) -> Option<&mut Resource> {
-        current.bundles.get_mut(self.bundle as usize)?.resource_mut(self.place as usize)
+        current.bundles.get_mut(self.bundle as usize)?.resources_mut().get_mut(self.place as usize)
     }
 
     /// A reference to it.
@@ -108,7 +108,7 @@ pub(super) fn register(host: &mut Host) {
 fn register_bundle(host: &mut Host) {
     host.register_fn("bundle", || {
         with(|current| {
-            current.bundles.push(Bundle::new());
+            current.bundles.push(Bundle::default());
             Ok(BundleHandle { bundle: current.bundles.len() - 1 })
         })
     })
@@ -400,7 +400,7 @@ fn apply(
 }
 
 fn check_segment(plan: &Plan, segment: SegmentHandle) -> Result<()> {
-    if plan.segment == segment.name() {
+    if segment.is(&plan.segment) {
         return Ok(());
     }
     Err(fault(format!("this map reads {}, not {}", plan.segment, segment.name())))
@@ -444,10 +444,7 @@ fn change(
 ) -> Result<()> {
     let path = element(resource.resource_type.name, at)?;
     let Some(value) = node(value)? else { return Ok(()) };
-    let value = match path.element() {
-        Some(element) => element.shaped(value),
-        None => value,
-    };
+    let value = path.element().shaped(value);
     resource.change(|elements| {
         how(&path, elements, value).map_err(|found| {
             let below = if found.path.is_empty() { String::new() } else { format!(" at `{}`", found.path) };

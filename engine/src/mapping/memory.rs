@@ -8,7 +8,7 @@
 //!           for during a whole generation is forgotten. Of more than [`SENDERS`] senders the later ones' are not kept.
 //! Not here: who a patient is. Codes, and what fields name, are all that is asked for.
 
-use std::{array, cell::RefCell, collections::HashMap, hash::BuildHasher, mem::take, sync::Arc};
+use std::{array, cell::RefCell, collections::HashMap, hash::BuildHasher, mem::take, ops::Range, sync::Arc};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
@@ -38,6 +38,9 @@ const LONGEST: usize = 256;
 
 /// Senders that are told apart.
 const SENDERS: usize = 1024;
+
+/// Identifiers of one message that are kept for who asks next.
+const IDENTIFIERS: usize = 16;
 
 /// What a revision remembers.
 #[derive(Default)]
@@ -69,6 +72,9 @@ pub(super) struct Recall {
     sender: u32,
     /// What is looked for: a buffer, so that looking costs nothing.
     key: Vec<u8>,
+    /// What a script asked for to find what a resource is kept under, by converter and place in the message: the segment
+    /// map puts the same into the resource.
+    identifiers: Vec<(Convert, Range<*const u8>, Node)>,
 }
 
 /// What a field names: resources, and the references to them.
@@ -83,22 +89,37 @@ pub(super) struct Known {
 pub(super) struct Reader {
     convert: Convert,
     comes_again: bool,
+    is_identifier: bool,
 }
 
 impl Reader {
     pub fn of(converter: &Converter) -> Self {
         let comes_again = matches!(converter.to, "CodeableConcept" | "Coding")
             || (converter.name, converter.to) == ("HD", "uri");
-        Self { convert: converter.convert, comes_again }
+        Self { convert: converter.convert, comes_again, is_identifier: converter.to == "Identifier" }
+    }
+
+    /// The same for a converter that gives identifiers.
+    pub fn of_identifier(convert: Convert) -> Self {
+        Self { convert, comes_again: false, is_identifier: true }
     }
 
     /// What the converter makes of a part.
     pub fn read(self, part: Part<'_>, cx: &Cx<'_>, recall: &RefCell<Recall>) -> Option<Node> {
         if self.comes_again {
-            recall.borrow_mut().value(self.convert, part, cx)
-        } else {
-            (self.convert)(part, cx)
+            return recall.borrow_mut().value(self.convert, part, cx);
         }
+        let known = self.is_identifier.then(|| recall.borrow_mut().take_identifier(self.convert, part));
+        known.flatten().or_else(|| (self.convert)(part, cx))
+    }
+
+    /// The same, for a script: the segment map that asks next need not make it again.
+    pub fn read_first(self, part: Part<'_>, cx: &Cx<'_>, recall: &RefCell<Recall>) -> Option<Node> {
+        let made = self.read(part, cx, recall)?;
+        if self.is_identifier {
+            recall.borrow_mut().keep_identifier(self.convert, part, &made);
+        }
+        Some(made)
     }
 }
 
@@ -131,9 +152,23 @@ impl Recall {
             key.push(b'\r');
         }
         match memory.sender(&key) {
-            Some(sender) => Self { memory: Some(memory.clone()), sender, key },
+            Some(sender) => Self { memory: Some(memory.clone()), sender, key, identifiers: Vec::new() },
             None => Self::default(),
         }
+    }
+
+    /// Keeps an identifier for [`Reader::read`].
+    pub fn keep_identifier(&mut self, convert: Convert, part: Part<'_>, made: &Node) {
+        if self.identifiers.len() < IDENTIFIERS {
+            self.identifiers.push((convert, place(part), made.clone()));
+        }
+    }
+
+    fn take_identifier(&mut self, convert: Convert, part: Part<'_>) -> Option<Node> {
+        let place = place(part);
+        let mut known = self.identifiers.iter();
+        let found = known.position(|(by, at, _)| *at == place && std::ptr::fn_addr_eq(*by, convert))?;
+        Some(self.identifiers.swap_remove(found).2)
     }
 
     fn value(&mut self, convert: Convert, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
@@ -165,6 +200,11 @@ impl Recall {
             self.key.extend_from_slice(part.raw().as_bytes());
         }
     }
+}
+
+/// Where a part stands in the message.
+fn place(part: Part<'_>) -> Range<*const u8> {
+    part.raw().as_bytes().as_ptr_range()
 }
 
 impl<V: Clone> Shelves<V> {

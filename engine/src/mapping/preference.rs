@@ -17,6 +17,7 @@ use super::{
     fault::{Verdict, end, fault},
     handles::NodeHandle,
     host::Host,
+    memory::Reader,
     values::{SegmentHandle, repetitions},
 };
 use crate::{
@@ -64,7 +65,7 @@ pub(super) fn register_constant(loader: &mut rhai::Engine) {
 fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) -> Result<Option<Datum>> {
     let path = path(at)?;
     let any = preference.iter().any(|types| types.iter().any(|name| name == "*"));
-    let convert = if any { own_number } else { identifier_of_cx };
+    let reader = Reader::of_identifier(if any { own_number } else { identifier_of_cx });
     with(|current| {
         let cx = current.cx(None);
         let mut best: Option<(usize, Node)> = None;
@@ -75,7 +76,7 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                 continue;
             }
             let kind = part.component(5).text().unwrap_or_default();
-            let Some(found) = convert(part, &cx) else { continue };
+            let Some(found) = reader.read_first(part, &cx, &current.recall) else { continue };
             let listed = preference.iter().position(|types| types.iter().any(|name| *name == kind));
             let rank = match found.get("system").and_then(Node::as_text) {
                 // Of what has no system, only a number that is meant for the NHS's is passed over.

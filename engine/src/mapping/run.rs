@@ -1,6 +1,7 @@
 //! The compiled mappings of a revision, and one run of one of them.
 
 use std::{
+    cell::OnceCell,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -148,13 +149,19 @@ impl Mappings {
     ) -> Result<Product, MapError> {
         let script =
             self.scripts.get(name).ok_or_else(|| MapError::new(format!("there is no mapping `{name}`")))?;
-        let (message, fhir) = match message.into() {
+        let incoming = message.into();
+        let (code, event) = incoming.code_and_event();
+        let (code, event) = (code.into(), event.into());
+        let (message, fhir) = match incoming {
             Incoming::Hl7(message) => (message, None),
             Incoming::Fhir(fhir) => (Arc::new(Message::none()), Some(fhir)),
         };
         let current = Current {
             message: message.clone(),
             fhir,
+            code,
+            event,
+            control_ids: OnceCell::new(),
             tables: self.tables.clone(),
             received: context.received,
             zone: context.zone.clone(),

@@ -2,8 +2,9 @@
 //!
 //! These are handles of a few bytes: a value says where in the message's text it stands.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
 
+use foldhash::fast::RandomState;
 use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
 
@@ -54,7 +55,12 @@ impl SegmentHandle {
     }
 
     pub fn of(segment: Segment<'_>) -> Self {
-        Self::at(name_of(segment.name()), Some(segment.index()))
+        Self::at(segment.name_bytes(), Some(segment.index()))
+    }
+
+    /// Whether it is of this name.
+    pub fn is(self, name: &str) -> bool {
+        self.name == name.as_bytes()
     }
 
     /// The segment at a place of the message, or the lack of one of this name.
@@ -139,8 +145,8 @@ fn register_message(host: &mut Host) {
     let header = |read: fn(&Current) -> Cow<'_, str>| {
         move |_: &mut MessageHandle| with(|current| Ok(SmolStr::from(read(current))))
     };
-    host.register_get("code", header(|current| Cow::Owned(current.incoming().code().into_owned())))
-        .register_get("event", header(|current| Cow::Owned(current.incoming().event().into_owned())))
+    host.register_get("code", |_: &mut MessageHandle| with(|current| Ok(current.code.clone())))
+        .register_get("event", |_: &mut MessageHandle| with(|current| Ok(current.event.clone())))
         .register_get(
             "control_id",
             header(|current| Cow::Owned(current.incoming().control_id().into_owned())),
@@ -150,10 +156,7 @@ fn register_message(host: &mut Host) {
         .register_get("revision", header(|current| Cow::Borrowed(&current.revision)))
         .register_get("received", header(|current| Cow::Owned(received(current))))
         .register_get("trigger", |_: &mut MessageHandle| {
-            with(|current| {
-                let incoming = current.incoming();
-                Ok(SmolStr::from(format!("{}^{}", incoming.code(), incoming.event())))
-            })
+            with(|current| Ok(SmolStr::from(format!("{}^{}", current.code, current.event))))
         });
 }
 
@@ -296,13 +299,18 @@ fn message_get(path: &Path) -> Result<Datum> {
 }
 
 fn message_has(path: &Path) -> Result<bool> {
-    let segment = first(path)?;
-    // To ask whether a segment is there is not to read it.
-    if path.field == 0 { Ok(segment.index.is_some()) } else { has(segment, path) }
+    with(|current| {
+        let segment = first_segment(current, path.segment, path.occurrence);
+        // To ask whether a segment is there is not to read it.
+        if path.field == 0 { Ok(segment.index.is_some()) } else { has_in(current, segment, path) }
+    })
 }
 
 fn message_text(path: &Path) -> Result<SmolStr> {
-    text(first(path)?, path)
+    with(|current| {
+        let segment = first_segment(current, path.segment, path.occurrence);
+        look_in(current, segment, path, |value, _| said(value))
+    })
 }
 
 /// The segment itself for a path without a field, else the value of its field.
@@ -334,10 +342,14 @@ fn segment_get(segment: SegmentHandle, path: &Path) -> Result<FieldHandle> {
 
 /// Whether something was sent there, in any repetition if the path names none.
 fn has(segment: SegmentHandle, path: &Path) -> Result<bool> {
+    with(|current| has_in(current, segment, path))
+}
+
+fn has_in(current: &Current, segment: SegmentHandle, path: &Path) -> Result<bool> {
     if path.repetition > 1 || path.field == 0 {
-        return look(segment, path, |value, _| says_something(value));
+        return look_in(current, segment, path, |value, _| says_something(value));
     }
-    with(|current| Ok(repetitions(segment, path, current)?.any(says_something)))
+    Ok(repetitions(segment, path, current)?.any(says_something))
 }
 
 /// Whether there is more than blanks and line ends, which no data type takes for a value.
@@ -363,11 +375,18 @@ fn text(segment: SegmentHandle, path: &Path) -> Result<SmolStr> {
 
 /// Looks at the value at a path of the segment, in the text of the message.
 fn look<T>(segment: SegmentHandle, path: &Path, work: impl FnOnce(Value<'_>, &str) -> T) -> Result<T> {
-    with(|current| {
-        let found = asked(segment, path, current)?;
-        let value = found.map_or(Value::Absent, |segment| segment.get(path));
-        Ok(work(value, current.message.text()))
-    })
+    with(|current| look_in(current, segment, path, work))
+}
+
+fn look_in<T>(
+    current: &Current,
+    segment: SegmentHandle,
+    path: &Path,
+    work: impl FnOnce(Value<'_>, &str) -> T,
+) -> Result<T> {
+    let found = asked(segment, path, current)?;
+    let value = found.map_or(Value::Absent, |segment| segment.get(path));
+    Ok(work(value, current.message.text()))
 }
 
 /// The segment in the message, when it is asked for a path; from here on the field counts as read.
@@ -379,11 +398,6 @@ fn asked<'m>(segment: SegmentHandle, path: &Path, current: &'m Current) -> Resul
         current.coverage.mark_field(index, path.field);
     }
     Ok(segment.find(current))
-}
-
-/// The segment that a path of the message speaks of.
-fn first(path: &Path) -> Result<SegmentHandle> {
-    with(|current| Ok(first_segment(current, path.segment, path.occurrence)))
 }
 
 fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {
@@ -419,6 +433,13 @@ fn component(value: FieldHandle, number: INT) -> Result<FieldHandle> {
     with(|current| Ok(FieldHandle::of(value.find(current).component(number), current.message.text())))
 }
 
+/// The converters of a name, in their order.
+static CONVERTERS_BY_NAME: LazyLock<HashMap<&str, Vec<&Converter>, RandomState>> = LazyLock::new(|| {
+    let mut named: HashMap<_, Vec<_>, _> = HashMap::default();
+    CONVERTERS.iter().for_each(|converter| named.entry(converter.name).or_default().push(converter));
+    named
+});
+
 /// Converts by the first converter of the name that gives the wanted type.
 fn convert(
     value: FieldHandle,
@@ -426,12 +447,10 @@ fn convert(
     target: Option<&str>,
     table: Option<&str>,
 ) -> Result<Option<Datum>> {
-    let fits = |converter: &&Converter| {
-        converter.name == data_type && target.is_none_or(|target| super::plan::fits(converter.to, target))
-    };
-    let converter = CONVERTERS
-        .iter()
-        .find(fits)
+    let fits = |converter: &&&Converter| target.is_none_or(|target| super::plan::fits(converter.to, target));
+    let converter = CONVERTERS_BY_NAME
+        .get(data_type)
+        .and_then(|named| named.iter().find(fits))
         .ok_or_else(|| fault("there is no such data type, or it does not give that type"))?;
     with(|current| {
         let table = match table {
@@ -440,15 +459,13 @@ fn convert(
         };
         let reader = Reader::of(converter);
         let part = value.find(current).part();
-        let node = part.and_then(|part| reader.read(part, &current.cx(table), &current.recall));
+        let node = part.and_then(|part| reader.read_first(part, &current.cx(table), &current.recall));
         Ok(node.map(NodeHandle::wrap))
     })
 }
 
 fn first_segment(current: &Current, name: [u8; 3], occurrence: usize) -> SegmentHandle {
-    let text = std::str::from_utf8(&name).unwrap_or_default();
-    let found = occurrence.checked_sub(1).and_then(|skip| current.message.segments_named(text).nth(skip));
-    SegmentHandle::at(name, found.map(Segment::index))
+    SegmentHandle::at(name, current.message.nth(name, occurrence).map(Segment::index))
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -70,7 +70,7 @@ const RULES: &[Line] = &[
     ("Consent", "ppc-1", Any(&["policy", "policyRule"])),
     ("ContactPoint", "cpt-2", With("value", &["system"])),
     ("Duration", "drt-1", With("code", &["value"])),
-    ("Extension", "ext-1", Told(EMPTY, says)),
+    ("Extension", "ext-1", Any(&["value[x]", "extension"])),
     ("Extension", "ext-1", Apart("value[x]", "extension")),
     ("FamilyMemberHistory", "fhs-1", Apart("age[x]", "born[x]")),
     ("FamilyMemberHistory", "fhs-2", With("estimatedAge", &["age[x]"])),
@@ -145,7 +145,7 @@ impl Rule {
             Any(names) => format!("needs {} ({key})", quoted(names)),
             With(first, others) => format!("has `{first}`, so it needs {} ({key})", quoted(others)),
             Apart(one, other) => format!("has `{one}` and `{other}`, which cannot stand together ({key})"),
-            Told(what @ (PERIOD | EMPTY), _) => (*what).to_owned(),
+            Told(PERIOD, _) => PERIOD.to_owned(),
             Told(what, _) => format!("{what} ({key})"),
         }
     }
@@ -181,10 +181,8 @@ fn codings(concept: Option<&Node>) -> &[Node] {
 }
 
 fn has_code(object: &Object, name: &Name, codes: &[&str]) -> bool {
-    let code = |coding: &Node| {
-        coding.at(name!("code")).and_then(Node::as_text).is_some_and(|code| codes.contains(&code))
-    };
-    codings(object.at(name)).iter().any(code)
+    let is_one = |coding: &Node| coding.as_object().is_some_and(|coding| is(coding, name!("code"), codes));
+    codings(object.at(name)).iter().any(is_one)
 }
 
 fn shares_coding(one: Option<&Node>, other: Option<&Node>) -> bool {

@@ -187,12 +187,8 @@ impl<'m> Triplet<'m> {
         let [a1, a2, a3, b1, b2, b3, a4, b4, _, c1, c2, c3, c4] = *components;
         [[a1, a2, a3, a4], [b1, b2, b3, b4], [c1, c2, c3, c4]].into_iter().filter_map(
             |[code, display, system, version]| {
-                Some(Self {
-                    code: trimmed(code)?,
-                    display: trimmed(display),
-                    system: trimmed(system),
-                    version: trimmed(version),
-                })
+                let [display, system, version] = [display, system, version].map(trimmed);
+                Some(Self { code: trimmed(code)?, display, system, version })
             },
         )
     }

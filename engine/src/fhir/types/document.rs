@@ -87,8 +87,7 @@ fn decode(pieces: &[Part<'_>], encoding: Option<&str>) -> Option<Vec<u8>> {
 
 fn hex(data: &[u8]) -> Option<Vec<u8>> {
     let digits = data.iter().filter(|byte| !byte.is_ascii_whitespace());
-    let digits: Option<Vec<u32>> = digits.map(|byte| char::from(*byte).to_digit(16)).collect();
-    let digits = digits?;
+    let digits = digits.map(|byte| char::from(*byte).to_digit(16)).collect::<Option<Vec<u32>>>()?;
     let (pairs, rest) = digits.as_chunks::<2>();
     let bytes = pairs.iter().map(|[high, low]| u8::try_from(high * 16 + low).ok()).collect();
     if rest.is_empty() { bytes } else { None }

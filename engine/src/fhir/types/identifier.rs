@@ -205,9 +205,12 @@ pub fn control_id(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 fn control_id_system(cx: &Cx<'_>) -> Node {
-    let sender = cx.message.header(3).part().and_then(|part| hd_uri(part, cx));
-    let sender = sender.as_ref().and_then(Node::as_text).unwrap_or("urn:tie:unknown");
-    Node::text(format_smolstr!("{sender}:control-id"))
+    let make = || {
+        let sender = cx.message.header(3).part().and_then(|part| hd_uri(part, cx));
+        let sender = sender.as_ref().and_then(Node::as_text).unwrap_or("urn:tie:unknown");
+        Node::text(format_smolstr!("{sender}:control-id"))
+    };
+    cx.control_ids.get_or_init(make).clone()
 }
 
 /// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.

@@ -18,7 +18,10 @@ mod telecom;
 mod text;
 pub mod time;
 
-use std::{borrow::Cow, cell::RefCell};
+use std::{
+    borrow::Cow,
+    cell::{Cell, OnceCell, RefCell},
+};
 
 use jiff::tz::TimeZone;
 use smol_str::SmolStr;
@@ -55,11 +58,13 @@ pub struct Cx<'a> {
     pub table: Option<&'a Table>,
     /// The segment that the part is of, where a segment map asks.
     pub segment: Option<Segment<'a>>,
+    /// The system of the sender's control ids, once it was asked for.
+    pub control_ids: &'a OnceCell<Node>,
     /// What was noticed on the way.
     pub findings: &'a RefCell<Vec<Finding>>,
     /// Set by what looks at more than the part, the tables and who sends (MSH-3, 4, 17 and 21), or reports something: what it
     /// makes holds for this message alone.
-    pub is_of_one_message: std::cell::Cell<bool>,
+    pub is_of_one_message: Cell<bool>,
 }
 
 /// Something that a person should look at, though the message goes on.

@@ -31,12 +31,8 @@ pub fn decimal_of(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 
 /// NM or SI as `integer`, `positiveInt`, `unsignedInt`: whole numbers above zero.
 pub fn positive(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    part.text()
-        .trim()
-        .parse()
-        .ok()
-        .filter(|number| (1..=i64::from(i32::MAX)).contains(number))
-        .map(Node::Integer)
+    let number = part.text().trim().parse().ok()?;
+    (1..=i64::from(i32::MAX)).contains(&number).then_some(Node::Integer(number))
 }
 
 /// SN as `Quantity`: comparator and number; nothing when it is a range, a ratio or no single number.

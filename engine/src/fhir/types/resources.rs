@@ -178,10 +178,7 @@ fn place_name(place: &Resource) -> Option<SmolStr> {
 }
 
 fn into_text(node: Node) -> Option<SmolStr> {
-    match node {
-        Node::Text(text) => Some(text),
-        _ => None,
-    }
+    if let Node::Text(text) = node { Some(text) } else { None }
 }
 
 /// A resource with its profile and identifiers, under the first; nothing when that has no system.

@@ -15,18 +15,35 @@ use super::{
 };
 use crate::{
     fhir::{Node, name::name},
-    hl7::Part,
+    hl7::{Part, Value},
 };
 
 /// XTN as `ContactPoint`.
 pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
-    let equipment = trimmed(part.component(3));
+    let pieces: [Value<'_>; 18] = part.first();
+    let [
+        number,
+        code,
+        equipment,
+        address,
+        country,
+        area,
+        local,
+        extension,
+        ..,
+        whole,
+        from,
+        to,
+        _,
+        _,
+        _,
+        rank,
+    ] = pieces;
+    let (code, equipment, address) = (trimmed(code), trimmed(equipment), trimmed(address));
     let by_net =
         equipment.as_deref().is_some_and(|equipment| matches!(&*upper(equipment), "INTERNET" | "X.400"));
-    let address = trimmed(part.component(4));
-    let number = trimmed(part.component(12))
-        .or_else(|| trimmed(part.component(1)))
-        .or_else(|| pieces(part).map(Cow::Owned));
+    let in_pieces = || joined([country, area, local, extension]).map(Cow::Owned);
+    let number = trimmed(whole).or_else(|| trimmed(number)).or_else(in_pieces);
     let value = if by_net { address.or(number) } else { number.or(address) }?;
     let is_mail = value.contains('@');
     let row = equipment.as_deref().and_then(|equipment| {
@@ -42,24 +59,24 @@ pub fn xtn(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         let table = cx.tables.get("telecom-use")?;
         cx.look_up(table, &upper(code))?.code().cloned()
     };
-    let used_as = match (row.and_then(|(table, row)| table.cell(row, "use")), trimmed(part.component(2))) {
+    let used_as = match (row.and_then(|(table, row)| table.cell(row, "use")), code) {
         (Some(by_equipment), _) => Some(by_equipment.clone()),
         (None, Some(code)) => by_table(&code),
         (None, None) => (system == "phone" && is_mobile(&value)).then_some(SmolStr::new_static("mobile")),
     };
-    let rank = trimmed(part.component(18)).and_then(|rank| rank.parse().ok()).filter(|rank| *rank > 0);
+    let rank = trimmed(rank).and_then(|rank| rank.parse().ok()).filter(|rank| *rank > 0);
     Some(Node::object([
         (name!("system"), Some(Node::Text(system))),
         (name!("value"), Some(Node::text(value))),
         (name!("use"), used_as.map(Node::Text)),
         (name!("rank"), rank.map(Node::Integer)),
-        (name!("period"), time::period_of(part.component(13), part.component(14), cx)),
+        (name!("period"), time::period_of(from, to, cx)),
     ]))
 }
 
 /// XTN.5 to XTN.8 as the guide joins them.
-fn pieces(part: Part<'_>) -> Option<String> {
-    let [country, area, local, extension] = [5, 6, 7, 8].map(|number| trimmed(part.component(number)));
+fn joined(pieces: [Value<'_>; 4]) -> Option<String> {
+    let [country, area, local, extension] = pieces.map(trimmed);
     let country = country.map(|country| format!("+{} ", country.trim_start_matches('+')));
     let area = area.map(|area| format!("{area} "));
     let extension = extension.map(|extension| format!(" X{extension}"));

@@ -220,7 +220,7 @@ impl Row {
             Source::Field(field) => field,
         };
         // Most fields of most messages are empty.
-        if segment.raw_field(field.path.field).is_empty() {
+        if !segment.says(field.path.field) {
             return;
         }
         let (said, removed) = match field.read {

@@ -43,7 +43,7 @@ pub(super) fn row(plan: &Plan, cells: &[Cell], tables: &Tables) -> Result<Row, W
         }
         _ => return Err(wrong(0, SHAPE)),
     };
-    let is_identifier = element.element().is_some_and(|element| element.type_name == "Identifier");
+    let is_identifier = element.element().type_name == "Identifier";
     let put = match (element.item_type(), element.is_list()) {
         (Some(_), _) => Put::Item,
         (None, true) if is_identifier => Put::AppendIdentifier,
@@ -80,9 +80,7 @@ fn field(
     if path.field == 0 {
         return Err(wrong(0, format!("`{from}` names no field")));
     }
-    let Some(target) = element.element() else {
-        return Err(wrong(1, "the twin of a primitive takes no field: say its extension"));
-    };
+    let target = element.element();
     let read = read(data_type, target)?;
     check_field(&path, data_type)?;
     let table = table.map(|name| known_table(name, tables)).transpose()?;
@@ -93,7 +91,7 @@ fn field(
 
 /// What is set beside the values of a row: elements of the item that the row makes, or of the value itself.
 fn besides(node: &Node, cell: usize, element: &ElementPath) -> Result<Object, Wrong> {
-    let own = || element.element().and_then(Element::kind);
+    let own = || element.element().kind();
     let Some(target) = element.item_type().or_else(own) else {
         return Err(wrong(cell, format!("`{}` has no elements of its own to set besides", element.last())));
     };
@@ -299,10 +297,7 @@ fn constant(value: &Cell, element: &ElementPath) -> Result<Source, Wrong> {
         Cell::Text(text) => Node::text(text.as_str()),
         Cell::Node(node) => node.clone(),
     };
-    let node = match element.element() {
-        Some(target) => target.shaped(node),
-        None => node,
-    };
+    let node = element.element().shaped(node);
     let mut probe = Object::new();
     element
         .set(&mut probe, node.clone())

@@ -184,6 +184,7 @@ impl Type {
     }
 
     /// A required element is there in any of its shapes, or its extension in its stead.
+    #[cold]
     fn check_required(&self, object: &Object, seen: u64) -> Result<(), Fault> {
         for element in self.required.iter().filter_map(|place| self.elements.get(*place)) {
             let twin = || object.get(&format!("_{}", element.name)).is_some_and(|node| !node.is_empty());
@@ -232,6 +233,7 @@ impl Type {
     }
 
     /// What is no element may still stand in an object: the twin of a primitive, and the name of the type.
+    #[cold]
     fn check_nameless(&self, name: &str, node: &Node) -> Result<(), Fault> {
         let base = name.trim_start_matches('_');
         if base.len() < name.len()
@@ -410,6 +412,7 @@ impl Element {
         }
     }
 
+    #[inline(never)]
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
         let fits = match (self.takes, node) {
             (Takes::From(least), Node::Integer(number)) => *number >= least,
@@ -433,6 +436,7 @@ impl Element {
         }
     }
 
+    #[inline(never)]
     fn check_target(&self, object: &Object) -> Result<(), Fault> {
         let target = match object.at(name!("reference")) {
             Some(Node::Reference(target)) => Some(target.resource_type.as_str()),
@@ -457,6 +461,7 @@ impl Element {
         format!("{}{more}", codes.join(", "))
     }
 
+    #[cold]
     fn wrong(&self, node: &Node) -> Fault {
         let found = match node {
             Node::Object(_) => "an object",

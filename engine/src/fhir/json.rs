@@ -1,14 +1,11 @@
 //! Texts as JSON writes them.
 //!
-//! Nearly all texts have nothing to escape, and most are shorter than a word of wide registers: a text is looked at
-//! as a whole, in two pieces that may overlap, and copied in one go.
+//! Nearly all texts have nothing to escape, and most are short: a text is looked at as a whole, in pieces that may
+//! overlap, and copied in one go.
 
 use wide::u8x16;
 
 use super::name::Name;
-
-/// Longer texts are looked at first and copied by the system's own means.
-const SHORT: usize = 64;
 
 /// Writes a JSON string; always returns true.
 pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
@@ -44,11 +41,8 @@ pub(super) fn write_name(name: &Name, first: bool, out: &mut Vec<u8>) {
 
 /// What stands between the quotes.
 fn write_inner(bytes: &[u8], out: &mut Vec<u8>) {
-    if bytes.len() > SHORT && is_plain(bytes) {
+    if is_plain(bytes) {
         return out.extend_from_slice(bytes);
-    }
-    if bytes.len() <= SHORT && copy_plain(bytes, out) {
-        return;
     }
     let mut start = 0;
     for (place, byte) in bytes.iter().enumerate() {
@@ -67,46 +61,6 @@ fn write_inner(bytes: &[u8], out: &mut Vec<u8>) {
         }
     }
     out.extend_from_slice(bytes.get(start..).unwrap_or_default());
-}
-
-/// Copies a text in which nothing wants an escape, piece by piece, each looked at on the way; nothing of another one.
-fn copy_plain(bytes: &[u8], out: &mut Vec<u8>) -> bool {
-    let start = out.len();
-    if let Some(last) = bytes.last_chunk::<16>() {
-        let (lanes, _) = bytes.as_chunks::<16>();
-        for lane in lanes {
-            out.extend_from_slice(lane);
-            if !is_plain_16(lane) {
-                out.truncate(start);
-                return false;
-            }
-        }
-        // The last piece may overlap the one before.
-        if is_plain_16(last) {
-            out.truncate(start + bytes.len() - 16);
-            out.extend_from_slice(last);
-            return true;
-        }
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        if is_plain_8(u64::from_ne_bytes(*first)) && is_plain_8(u64::from_ne_bytes(*last)) {
-            out.extend_from_slice(first);
-            out.truncate(start + bytes.len() - 8);
-            out.extend_from_slice(last);
-            return true;
-        }
-    } else if let (Some(first), Some(last)) = (bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        if is_plain_8(pair(*first, *last)) {
-            out.extend_from_slice(first);
-            out.truncate(start + bytes.len() - 4);
-            out.extend_from_slice(last);
-            return true;
-        }
-    } else if bytes.iter().all(|byte| is_plain_1(*byte)) {
-        bytes.iter().for_each(|byte| out.push(*byte));
-        return true;
-    }
-    out.truncate(start);
-    false
 }
 
 /// Whether nothing in a text wants an escape.
@@ -201,9 +155,6 @@ mod tests {
                         byte.is_ascii_graphic(),
                         "{byte:#x} at {place} of {length}"
                     );
-                    let mut out = vec![b'x'];
-                    assert_eq!(copy_plain(&bytes, &mut out), plain, "{byte:#x} at {place} of {length}");
-                    assert_eq!(out.get(1..).unwrap(), if plain { bytes.as_slice() } else { &[] });
                 }
             }
         }

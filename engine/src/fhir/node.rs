@@ -61,8 +61,8 @@ impl Node {
     }
 
     /// An object of the elements that have a value; no two have one name.
-    pub fn object<K: Into<Name>, const N: usize>(elements: [(K, Option<Node>); N]) -> Self {
-        Self::Object(Object::of(elements))
+    pub fn object<const N: usize>(mut elements: [(&Name, Option<Node>); N]) -> Self {
+        Self::Object(Object::of(&mut elements))
     }
 
     /// An Identifier.
@@ -80,7 +80,7 @@ impl Node {
     }
 
     /// A CodeableConcept of one Coding.
-    pub(super) fn concept(coding: Self) -> Self {
+    pub(crate) fn concept(coding: Self) -> Self {
         Self::object([(name!("coding"), Some(vec![coding].into()))])
     }
 
@@ -348,7 +348,7 @@ mod tests {
         let node = r#"{"family":"","period":{},"given":["",{"x":[]}],"active":true,"line":["","b",{},"c"]}"#;
         let node = Node::of_json(node);
         assert_eq!(json(&node), r#"{"active":true,"line":["b","c"]}"#);
-        assert!(Node::object([("a", Some(vec![Node::text("")].into()))]).is_empty());
+        assert!(Node::object([(name!("a"), Some(vec![Node::text("")].into()))]).is_empty());
         assert_eq!(json(&Object::new().into()), "");
     }
 
@@ -380,7 +380,7 @@ mod tests {
 
     #[test]
     fn debug_prints_no_values() {
-        let node = Node::object([("family", Some("CANARY".into()))]);
+        let node = Node::object([(name!("family"), Some("CANARY".into()))]);
         assert_eq!(format!("{node:?}"), r#"{"family"}"#);
     }
 }

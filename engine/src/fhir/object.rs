@@ -44,13 +44,12 @@ impl Object {
         Self(Elements::Own(Vec::with_capacity(elements)))
     }
 
-    /// An object of the elements that have a value; no two have one name.
-    pub(super) fn of<K: Into<Name>, const N: usize>(elements: [(K, Option<Node>); N]) -> Self {
+    /// An object of the elements that have a value, which are taken; no two have one name.
+    #[inline(never)]
+    pub(super) fn of(elements: &mut [(&Name, Option<Node>)]) -> Self {
         let mut own = Vec::with_capacity(elements.iter().filter(|(_, node)| node.is_some()).count());
         for (name, node) in elements {
-            if let Some(node) = node {
-                own.push((name.into(), node));
-            }
+            own.extend(node.take().map(|node| (name.clone(), node)));
         }
         Self(Elements::Own(own))
     }
@@ -144,6 +143,7 @@ impl Object {
     }
 
     /// The element, made empty at the end if there is none.
+    #[inline(never)]
     pub(super) fn entry(&mut self, name: &Name) -> &mut Node {
         let own = self.own();
         let place = own.iter().position(|(key, _)| key == name).unwrap_or(own.len());
@@ -157,6 +157,7 @@ impl Object {
     }
 
     /// Adds what the other object has where nothing stands yet; objects within objects likewise.
+    #[inline(never)]
     pub fn complete(&mut self, other: &Self) {
         for (name, node) in other.entries() {
             match (self.at(name), node) {

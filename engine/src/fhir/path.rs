@@ -217,6 +217,7 @@ impl Path {
     }
 
     /// As [`Path::set`], for a value that is known to fit.
+    #[inline(never)]
     pub fn put(&self, object: &mut Object, node: Node) {
         if let Some((slot, step)) = self.slot(object) {
             *step.reach(slot) = node;
@@ -224,6 +225,7 @@ impl Path {
     }
 
     /// As [`Path::add`], for values that are known to fit.
+    #[inline(never)]
     pub fn append(&self, object: &mut Object, more: Node) {
         let Some((slot, step)) = self.slot(object) else { return };
         let more = match more {
@@ -237,6 +239,7 @@ impl Path {
     }
 
     /// What can be mended later is no reason for a script to end.
+    #[inline(never)]
     fn check(&self, node: &Node) -> Result<(), Fault> {
         self.check_whole(node).or_else(|fault| if fault.can_be_mended() { Ok(()) } else { Err(fault) })
     }
@@ -282,6 +285,7 @@ impl Step {
         }
     }
 
+    #[inline(never)]
     fn reach<'n>(&self, object: &'n mut Object) -> &'n mut Node {
         let node = object.entry(&self.name);
         if self.which == Which::Whole {
@@ -298,7 +302,7 @@ impl Step {
         };
         while nodes.len() <= place {
             nodes.push(Node::Object(match &self.which {
-                Which::Url(url) => Object::of([(name!("url"), Some(Node::Text(url.clone())))]),
+                Which::Url(url) => Object::of(&mut [(name!("url"), Some(Node::Text(url.clone())))]),
                 _ => Object::new(),
             }));
         }

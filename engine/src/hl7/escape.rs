@@ -21,6 +21,7 @@ use memchr::memchr;
 use super::Separators;
 
 /// Replaces the escape sequences by what they stand for. Borrows when there are none.
+#[inline(never)]
 pub fn decode(raw: &str, separators: Separators) -> Cow<'_, str> {
     let Some(escape) = separators.escape else { return Cow::Borrowed(raw) };
     let Some(first) = memchr(escape, raw.as_bytes()) else { return Cow::Borrowed(raw) };

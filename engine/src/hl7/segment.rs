@@ -76,6 +76,7 @@ impl<'m> Segment<'m> {
     }
 
     /// One repetition, from 1, of the n-th field.
+    #[inline(never)]
     pub fn repetition(self, n: usize, repetition: usize) -> Value<'m> {
         let raw = self.raw_field(n);
         if raw.is_empty() {

@@ -295,6 +295,7 @@ fn shown(current: &Current, reason: &str) -> String {
     }
 }
 
+#[inline(never)]
 fn put_plan(
     out: BundleHandle,
     plan: &PlanHandle,
@@ -350,6 +351,7 @@ fn put(
     }
 }
 
+#[inline(never)]
 fn fill(
     resource: ResourceHandle,
     plan: &PlanHandle,
@@ -436,6 +438,7 @@ fn resource_named(name: &str) -> Result<&'static Type> {
     type_named(name).filter(|found| found.is_resource).ok_or_else(|| fault("FHIR R4 has no such resource"))
 }
 
+#[inline(never)]
 fn change(
     resource: ResourceHandle,
     at: &str,

@@ -13,7 +13,7 @@ use super::{
     host::Host,
     nodes::node,
 };
-use crate::fhir::{self, Node};
+use crate::fhir::{self, Node, name::name};
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
@@ -58,19 +58,11 @@ pub(super) fn register(host: &mut Host) {
             _ => Err(fault("the table has no such column")),
         })
     })
-    .register_fn("coding", |row: &mut RowHandle| {
-        let part = |cell: Option<&SmolStr>| cell.cloned().map(Node::Text);
-        let row = &row.row;
-        NodeHandle::wrap(Node::object([
-            ("system", part(row.system())),
-            ("code", part(row.code())),
-            ("display", part(row.display())),
-        ]))
-    })
+    .register_fn("coding", |row: &mut RowHandle| NodeHandle::wrap(row.row.coding()))
     .register_fn("concept", |system: Datum, code: Datum, display: Datum| -> Result<Datum> {
-        let coding = [("code", node(code)?), ("display", node(display)?), ("system", node(system)?)];
-        let codings = Node::Array(vec![Node::object(coding)]);
-        Ok(NodeHandle::wrap(Node::object([("coding", Some(codings))])))
+        let (code, display, system) = (node(code)?, node(display)?, node(system)?);
+        let coding = [(name!("code"), code), (name!("display"), display), (name!("system"), system)];
+        Ok(NodeHandle::wrap(Node::concept(Node::object(coding))))
     });
 }
 

@@ -105,6 +105,7 @@ impl Reader {
     }
 
     /// What the converter makes of a part.
+    #[inline(never)]
     pub fn read(self, part: Part<'_>, cx: &Cx<'_>, recall: &RefCell<Recall>) -> Option<Node> {
         if self.comes_again {
             return recall.borrow_mut().value(self.convert, part, cx);
@@ -171,6 +172,7 @@ impl Recall {
         Some(self.identifiers.swap_remove(found).2)
     }
 
+    #[inline(never)]
     fn value(&mut self, convert: Convert, part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
         let table = cx.table.map_or(0, |table| std::ptr::from_ref(table).addr());
         self.look_for([&(convert as usize).to_ne_bytes(), &table.to_ne_bytes()], &[part]);
@@ -191,6 +193,7 @@ impl Recall {
         }
     }
 
+    #[inline(never)]
     fn look_for(&mut self, what: [&[u8]; 2], parts: &[Part<'_>]) {
         self.key.clear();
         self.key.extend_from_slice(&self.sender.to_ne_bytes());

@@ -291,6 +291,7 @@ pub(super) fn ask(what: Ask, value: &Datum, path: &Path) -> Option<Result<Datum,
     })
 }
 
+#[inline(never)]
 fn message_get(path: &Path) -> Result<Datum> {
     with(|current| {
         let handle = first_segment(current, path.segment, path.occurrence);
@@ -336,6 +337,7 @@ fn message_all(at: &str) -> Result<Datum> {
     })
 }
 
+#[inline(never)]
 fn segment_get(segment: SegmentHandle, path: &Path) -> Result<FieldHandle> {
     look(segment, path, FieldHandle::of)
 }
@@ -345,6 +347,7 @@ fn has(segment: SegmentHandle, path: &Path) -> Result<bool> {
     with(|current| has_in(current, segment, path))
 }
 
+#[inline(never)]
 fn has_in(current: &Current, segment: SegmentHandle, path: &Path) -> Result<bool> {
     if path.repetition > 1 || path.field == 0 {
         return look_in(current, segment, path, |value, _| says_something(value));
@@ -378,6 +381,7 @@ fn look<T>(segment: SegmentHandle, path: &Path, work: impl FnOnce(Value<'_>, &st
     with(|current| look_in(current, segment, path, work))
 }
 
+#[inline(never)]
 fn look_in<T>(
     current: &Current,
     segment: SegmentHandle,
@@ -441,6 +445,7 @@ static CONVERTERS_BY_NAME: LazyLock<HashMap<&str, Vec<&Converter>, RandomState>>
 });
 
 /// Converts by the first converter of the name that gives the wanted type.
+#[inline(never)]
 fn convert(
     value: FieldHandle,
     data_type: &str,

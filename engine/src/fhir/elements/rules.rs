@@ -137,6 +137,7 @@ impl Rule {
         is_broken.then(|| self.told())
     }
 
+    #[cold]
     fn told(&self) -> String {
         let quoted =
             |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");

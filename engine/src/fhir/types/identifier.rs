@@ -278,6 +278,7 @@ impl<'a> Authority<'a> {
         Self::of_parts([1, 2, 3].map(|number| trimmed(hd.subcomponent(number))), kind, cx)
     }
 
+    #[inline(never)]
     fn of_parts([name, id, scheme]: [Option<Cow<'a, str>>; 3], kind: Option<&str>, cx: &Cx<'a>) -> Self {
         if name.is_none() && id.is_none() {
             return Self::None;
@@ -311,6 +312,7 @@ impl<'a> Authority<'a> {
         }
     }
 
+    #[inline(never)]
     fn system(&self, cx: &Cx<'_>) -> Option<Node> {
         match self {
             Self::Listed { system, .. } => Some(Node::Text((*system).clone())),
@@ -397,6 +399,7 @@ fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
 }
 
 /// A system of the sender's own: `urn:tie:<kind>:<sending facility>[:<name>]`.
+#[inline(never)]
 pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
     let mut uri = SmolStrBuilder::new();
     for part in ["urn:tie:", kind, ":"] {

@@ -90,6 +90,7 @@ impl<'a> Cx<'a> {
     }
 
     /// What a table says of a code. A code without a row is reported.
+    #[inline(never)]
     pub fn look_up(&self, table: &'a Table, code: &str) -> Option<&'a Row> {
         let row = table.get(code);
         if row.is_none() && !code.is_empty() {

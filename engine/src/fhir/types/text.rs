@@ -31,6 +31,7 @@ fn clean(text: &str) -> Option<Node> {
 }
 
 /// What a value says, without blanks around it; nothing when nothing is left. What needs no unescaping is not copied.
+#[inline(never)]
 pub(super) fn trimmed(value: Value<'_>) -> Option<Cow<'_, str>> {
     let text = match value.text()? {
         Cow::Borrowed(text) => Cow::Borrowed(trim(text)),

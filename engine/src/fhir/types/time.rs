@@ -61,6 +61,7 @@ pub fn period(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 }
 
 /// Two times as `Period`.
+#[inline(never)]
 pub fn period_of(start: Value<'_>, end: Value<'_>, cx: &Cx<'_>) -> Option<Node> {
     let at = |value: Value<'_>| value.part().and_then(|part| date_time(part, cx));
     if let (Value::Absent | Value::Null, Value::Absent | Value::Null) = (start, end) {
@@ -87,6 +88,7 @@ pub fn birth_time(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     Some(Node::extension(BIRTH_TIME, name!("valueDateTime"), date_time(part, cx)?))
 }
 
+#[inline(never)]
 fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
     cx.is_of_one_message.set(true);
     let text = part.text();

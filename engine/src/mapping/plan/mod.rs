@@ -246,6 +246,7 @@ impl Row {
         }
     }
 
+    #[inline(never)]
     fn put(&self, mut node: Node, place: &Place<'_>, object: &mut Object) {
         if self.put == Put::Item {
             self.element.put(object, node);

@@ -21,7 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tie_engine::{
     connector::{Inbox, Notice, Options, Peer, Refusal, Source, SourceError},
     error::Problem,
-    incoming::is_fhir,
+    fhir::is_fhir,
     secret::SecretRef,
 };
 use tokio::{net::TcpStream, sync::OwnedSemaphorePermit, time::timeout};

@@ -14,8 +14,8 @@ use bytes::{Bytes, BytesMut};
 use tie_engine::{
     connector::{Inbox, Notice, Options, Peer, Refusal, Source, SourceError},
     error::Problem,
+    fhir::is_fhir,
     hl7::framing::{self, Found, Scanner},
-    incoming::is_fhir,
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

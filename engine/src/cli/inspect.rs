@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::{Exit, complain, read, say};
 use crate::{
+    fhir::is_fhir,
     hl7::{Message, Path, Segment, Value, batch, charset, dictionary, framing},
-    incoming::is_fhir,
 };
 
 /// Show the messages of a file as trees, with the names of segments and fields.

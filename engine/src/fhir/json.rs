@@ -7,6 +7,12 @@ use wide::u8x16;
 
 use super::name::Name;
 
+/// Whether bytes are meant as FHIR.
+pub fn is_fhir(raw: &[u8]) -> bool {
+    let text = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
+    text.trim_ascii_start().first() == Some(&b'{')
+}
+
 /// Writes a JSON string; always returns true.
 pub(super) fn write_text(text: &str, out: &mut Vec<u8>) -> bool {
     out.reserve(text.len() + 2);

@@ -18,6 +18,7 @@ mod table;
 
 pub use bundle::{Bundle, Resource, write_resource};
 pub use identity::{NAMESPACE, id};
+pub use json::is_fhir;
 pub use name::Name;
 pub use node::{Node, Target, Within};
 pub use object::Object;

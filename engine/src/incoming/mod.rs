@@ -13,7 +13,10 @@ use std::{borrow::Cow, fmt, sync::Arc};
 use bytes::Bytes;
 use encoding_rs::Encoding;
 
-use crate::hl7::{Message, ParseError};
+use crate::{
+    fhir::is_fhir,
+    hl7::{Message, ParseError},
+};
 
 pub use fhir::{FhirFault, FhirMessage, PatientName, References};
 pub use json::Fault as JsonFault;
@@ -95,12 +98,6 @@ impl Incoming {
             Self::Fhir(message) => Cow::Borrowed(message.control_id()),
         }
     }
-}
-
-/// Whether bytes are meant as FHIR.
-pub fn is_fhir(raw: &[u8]) -> bool {
-    let text = raw.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(raw);
-    text.trim_ascii_start().first() == Some(&b'{')
 }
 
 impl From<&Incoming> for Incoming {

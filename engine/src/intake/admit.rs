@@ -28,12 +28,13 @@ use super::{
 };
 use crate::{
     connector::Acknowledge,
+    fhir::is_fhir,
     hl7::{
         Message, ParseError, Path,
         ack::{ErrorCode, Reason, Verdict},
         batch::{self, BatchFault},
     },
-    incoming::{FhirMessage, Incoming, Unreadable, is_fhir},
+    incoming::{FhirMessage, Incoming, Unreadable},
     journal::{Disposition, Keys},
 };
 

@@ -253,6 +253,15 @@ impl Datum {
         matches!(self, Self::Unit)
     }
 
+    /// Whether it is a value or a segment that the message has not.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Field(value) => value.is_absent(),
+            Self::Segment(segment) => segment.is_absent(),
+            _ => false,
+        }
+    }
+
     pub fn as_text(&self) -> Option<&SmolStr> {
         match self {
             Self::Text(text) => Some(text),

@@ -6,11 +6,12 @@ use rhai::EvalAltResult;
 use smol_str::SmolStr;
 
 use super::{
+    asking::segment_value,
     current::{Current, path, with},
     datum::Datum,
     fault::fault,
     host::Host,
-    values::{MessageHandle, SegmentHandle, segment_value},
+    values::{MessageHandle, SegmentHandle},
 };
 use crate::hl7::{Segment, groups::Group};
 

@@ -10,6 +10,7 @@
 //! a table, a constant made by `segment_map`, and runs natively; Rhai runs where a decision is made. All scripts
 //! and tables of a revision are compiled once, into one [`Mappings`] that all threads share.
 
+mod asking;
 mod check;
 mod comparisons;
 mod compile;

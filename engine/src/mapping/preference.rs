@@ -12,13 +12,14 @@ use rhai::{Array, Dynamic, EvalAltResult};
 use smol_str::SmolStr;
 
 use super::{
+    asking::repetitions,
     current::{path, with},
     datum::{Datum, Opaque},
     fault::{Verdict, end, fault},
     handles::NodeHandle,
     host::Host,
     memory::Reader,
-    values::{SegmentHandle, repetitions},
+    values::SegmentHandle,
 };
 use crate::{
     fhir::{

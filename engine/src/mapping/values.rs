@@ -9,18 +9,21 @@ use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
 
 use super::{
+    asking::{
+        first_segment, has, message_all, message_get, message_has, message_text, said, segment_all,
+        segment_field, segment_get, text,
+    },
     comparisons,
     current::{Current, path, with},
-    datum::{Datum, Gives, List},
+    datum::{Datum, List},
     fault::fault,
     handles::NodeHandle,
     host::Host,
     memory::Reader,
-    program::Flow,
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
-    hl7::{Message, Part, Path, Segment, Value},
+    hl7::{Message, Part, Segment, Value},
 };
 
 type Result<T, E = Box<EvalAltResult>> = std::result::Result<T, E>;
@@ -58,6 +61,10 @@ impl SegmentHandle {
         Self::at(segment.name_bytes(), Some(segment.index()))
     }
 
+    pub fn is_absent(self) -> bool {
+        self.index.is_none()
+    }
+
     /// Whether it is of this name.
     pub fn is(self, name: &str) -> bool {
         self.name == name.as_bytes()
@@ -68,13 +75,13 @@ impl SegmentHandle {
         Self { name, index: index.and_then(|index| u32::try_from(index).ok()) }
     }
 
-    fn index(self) -> Option<usize> {
+    pub fn index(self) -> Option<usize> {
         self.index.map(|index| index as usize)
     }
 }
 
 impl FieldHandle {
-    fn of(value: Value<'_>, text: &str) -> Self {
+    pub fn of(value: Value<'_>, text: &str) -> Self {
         match value {
             Value::Absent => Self::Absent,
             Value::Null => Self::Null,
@@ -87,6 +94,10 @@ impl FieldHandle {
                 }
             }
         }
+    }
+
+    pub fn is_absent(self) -> bool {
+        matches!(self, Self::Absent)
     }
 
     /// The value in the message.
@@ -176,7 +187,7 @@ fn register_segment(host: &mut Host) {
         .register_fn("has", |segment: &mut SegmentHandle, at: SmolStr| has(*segment, &*path(&at)?))
         .register_fn("text", |segment: &mut SegmentHandle, at: SmolStr| text(*segment, &*path(&at)?))
         .register_get("name", |segment: &mut SegmentHandle| SmolStr::from(segment.name()))
-        .register_get("is_absent", |segment: &mut SegmentHandle| segment.index.is_none())
+        .register_get("is_absent", |segment: &mut SegmentHandle| segment.is_absent())
         .register_get("is_present", |segment: &mut SegmentHandle| segment.index.is_some())
         .register_get("index", |segment: &mut SegmentHandle| {
             segment.index().map_or(0, |index| index as INT + 1)
@@ -198,7 +209,7 @@ fn register_value(host: &mut Host) {
                 Ok(value.find(current).part().map_or(SmolStr::default(), |part| part.whole().into()))
             })
         })
-        .register_get("is_absent", |value: &mut FieldHandle| matches!(value, FieldHandle::Absent))
+        .register_get("is_absent", |value: &mut FieldHandle| value.is_absent())
         .register_get("is_null", |value: &mut FieldHandle| matches!(value, FieldHandle::Null))
         .register_get("is_present", |value: &mut FieldHandle| matches!(value, FieldHandle::Present { .. }))
         .register_indexer_get(|value: &mut FieldHandle, number: INT| component(*value, number))
@@ -269,169 +280,6 @@ pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
     })
 }
 
-/// What scripts ask at a path, all the time.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ask {
-    /// `value["PV1-3"]`
-    Value,
-    Has,
-    Text,
-}
-
-/// The answer of a message or a segment, as the functions registered for them give it; nothing where the value is neither.
-pub(super) fn ask(what: Ask, value: &Datum, path: &Path) -> Option<Result<Datum, Flow>> {
-    Some(match (value, what) {
-        (Datum::Segment(segment), Ask::Value) => segment_get(*segment, path).gives(),
-        (Datum::Segment(segment), Ask::Has) => has(*segment, path).gives(),
-        (Datum::Segment(segment), Ask::Text) => text(*segment, path).gives(),
-        (Datum::Message(_), Ask::Value) => message_get(path).gives(),
-        (Datum::Message(_), Ask::Has) => message_has(path).gives(),
-        (Datum::Message(_), Ask::Text) => message_text(path).gives(),
-        _ => return None,
-    })
-}
-
-#[inline(never)]
-fn message_get(path: &Path) -> Result<Datum> {
-    with(|current| {
-        let handle = first_segment(current, path.segment, path.occurrence);
-        Ok(segment_value(current, handle, path))
-    })
-}
-
-fn message_has(path: &Path) -> Result<bool> {
-    with(|current| {
-        let segment = first_segment(current, path.segment, path.occurrence);
-        // To ask whether a segment is there is not to read it.
-        if path.field == 0 { Ok(segment.index.is_some()) } else { has_in(current, segment, path) }
-    })
-}
-
-fn message_text(path: &Path) -> Result<SmolStr> {
-    with(|current| {
-        let segment = first_segment(current, path.segment, path.occurrence);
-        look_in(current, segment, path, |value, _| said(value))
-    })
-}
-
-/// The segment itself for a path without a field, else the value of its field.
-pub(super) fn segment_value(current: &mut Current, segment: SegmentHandle, path: &Path) -> Datum {
-    if path.field == 0 {
-        return segment.into();
-    }
-    if let Some(index) = segment.index() {
-        current.coverage.mark_field(index, path.field);
-    }
-    let value = segment.find(current).map_or(Value::Absent, |segment| segment.get(path));
-    FieldHandle::of(value, current.message.text()).into()
-}
-
-fn message_all(at: &str) -> Result<Datum> {
-    let path = path(at)?;
-    with(|current| {
-        if let Some(index) = first_segment(current, path.segment, path.occurrence).index() {
-            current.coverage.mark_field(index, path.field);
-        }
-        let text = current.message.text();
-        Ok(current.message.all(&path).map(|value| FieldHandle::of(value, text)).collect())
-    })
-}
-
-#[inline(never)]
-fn segment_get(segment: SegmentHandle, path: &Path) -> Result<FieldHandle> {
-    look(segment, path, FieldHandle::of)
-}
-
-/// Whether something was sent there, in any repetition if the path names none.
-fn has(segment: SegmentHandle, path: &Path) -> Result<bool> {
-    with(|current| has_in(current, segment, path))
-}
-
-#[inline(never)]
-fn has_in(current: &Current, segment: SegmentHandle, path: &Path) -> Result<bool> {
-    if path.repetition > 1 || path.field == 0 {
-        return look_in(current, segment, path, |value, _| says_something(value));
-    }
-    Ok(repetitions(segment, path, current)?.any(says_something))
-}
-
-/// Whether there is more than blanks and line ends, which no data type takes for a value.
-fn says_something(value: Value<'_>) -> bool {
-    value.part().is_some_and(|part| match part.raw().trim_start().as_bytes().first() {
-        None => false,
-        Some(first) => Some(*first) != part.separators().escape || !part.whole().trim().is_empty(),
-    })
-}
-
-/// The text of the first leaf; empty when that is blank.
-fn said(value: Value<'_>) -> SmolStr {
-    match value.text() {
-        Some(text) if !text.trim_start().is_empty() => text.into(),
-        _ => SmolStr::default(),
-    }
-}
-
-/// The text of the first leaf there; empty when there is none.
-fn text(segment: SegmentHandle, path: &Path) -> Result<SmolStr> {
-    look(segment, path, |value, _| said(value))
-}
-
-/// Looks at the value at a path of the segment, in the text of the message.
-fn look<T>(segment: SegmentHandle, path: &Path, work: impl FnOnce(Value<'_>, &str) -> T) -> Result<T> {
-    with(|current| look_in(current, segment, path, work))
-}
-
-#[inline(never)]
-fn look_in<T>(
-    current: &Current,
-    segment: SegmentHandle,
-    path: &Path,
-    work: impl FnOnce(Value<'_>, &str) -> T,
-) -> Result<T> {
-    let found = asked(segment, path, current)?;
-    let value = found.map_or(Value::Absent, |segment| segment.get(path));
-    Ok(work(value, current.message.text()))
-}
-
-/// The segment in the message, when it is asked for a path; from here on the field counts as read.
-fn asked<'m>(segment: SegmentHandle, path: &Path, current: &'m Current) -> Result<Option<Segment<'m>>> {
-    if path.segment != segment.name {
-        return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
-    }
-    if let Some(index) = segment.index() {
-        current.coverage.mark_field(index, path.field);
-    }
-    Ok(segment.find(current))
-}
-
-fn segment_field(segment: SegmentHandle, number: INT) -> Result<FieldHandle> {
-    let number = positive(number)?;
-    with(|current| {
-        let Some(index) = segment.index() else { return Ok(FieldHandle::Absent) };
-        current.coverage.mark_field(index, number);
-        let value = segment.find(current).map_or(Value::Absent, |segment| segment.field(number));
-        Ok(FieldHandle::of(value, current.message.text()))
-    })
-}
-
-fn segment_all(segment: SegmentHandle, at: &str) -> Result<Datum> {
-    let path = path(at)?;
-    with(|current| {
-        let text = current.message.text();
-        let found = repetitions(segment, &path, current)?;
-        Ok(found.map(|value| FieldHandle::of(value, text)).collect())
-    })
-}
-
-/// What a segment has at a path, one value of each repetition.
-pub(super) fn repetitions<'m>(
-    segment: SegmentHandle,
-    path: &'m Path,
-    current: &'m Current,
-) -> Result<impl Iterator<Item = Value<'m>>> {
-    Ok(asked(segment, path, current)?.into_iter().flat_map(|segment| segment.all(path)))
-}
-
 fn component(value: FieldHandle, number: INT) -> Result<FieldHandle> {
     let number = positive(number)?;
     with(|current| Ok(FieldHandle::of(value.find(current).component(number), current.message.text())))
@@ -469,10 +317,6 @@ fn convert(
     })
 }
 
-fn first_segment(current: &Current, name: [u8; 3], occurrence: usize) -> SegmentHandle {
-    SegmentHandle::at(name, current.message.nth(name, occurrence).map(Segment::index))
-}
-
 fn check_name(name: &str) -> Result<()> {
     if name.len() == 3 && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit()) {
         return Ok(());
@@ -484,7 +328,7 @@ fn name_of(name: &str) -> [u8; 3] {
     name.as_bytes().try_into().unwrap_or_default()
 }
 
-fn positive(number: INT) -> Result<usize> {
+pub(super) fn positive(number: INT) -> Result<usize> {
     usize::try_from(number)
         .ok()
         .filter(|number| *number > 0)

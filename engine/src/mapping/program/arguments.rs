@@ -12,9 +12,9 @@ use super::{
     standard::{self, Method},
 };
 use crate::mapping::{
+    asking::{Ask, ask},
     datum::Datum,
     host::Native,
-    values::{Ask, ask},
 };
 
 type Result<T> = std::result::Result<T, Flow>;
@@ -193,7 +193,7 @@ impl Machine<'_> {
         let Some(done) = ask(field.ask, self.local(field.local), &field.path) else {
             return self.value(&field.otherwise);
         };
-        if field.ask != Ask::Value {
+        if !matches!(field.ask, Ask::Value | Ask::IsAbsent) {
             self.step()?;
         }
         self.checked(done, field.at)

@@ -13,9 +13,9 @@ use crate::{
     fhir::Name,
     hl7::Path,
     mapping::{
+        asking::Ask,
         datum::Datum,
         host::{INDEXER, getter},
-        values::Ask,
     },
 };
 
@@ -242,7 +242,15 @@ impl Lower<'_> {
         let getter = getter(name);
         let (natives, indexers) = (self.natives.named(&getter, 1), self.natives.named(INDEXER, 2));
         let (name, elvis, at) = (name.as_str().into(), link.elvis, link.at);
-        Node::Get(Box::new(Get { object, name, getter: getter.into(), natives, indexers, elvis, at }))
+        by_path(Node::Get(Box::new(Get {
+            object,
+            name,
+            getter: getter.into(),
+            natives,
+            indexers,
+            elvis,
+            at,
+        })))
     }
 
     fn method(
@@ -288,19 +296,32 @@ impl Lower<'_> {
 
 /// The step, or, where it asks a variable by a path that the script says, one that need not read the path each time.
 fn by_path(step: Node) -> Node {
+    if let Node::Get(get) = &step {
+        return match &get.object {
+            Node::Field(field) if field.ask == Ask::Value && get.name.as_str() == "is_absent" => {
+                let (local, path, at) = (field.local, field.path.clone(), field.at);
+                Node::Field(Box::new(Field { ask: Ask::IsAbsent, local, path, otherwise: step, at }))
+            }
+            _ => step,
+        };
+    }
     let (ask, object, path, at) = match &step {
         Node::Index(index) => (Ask::Value, &index.object, &index.index, index.at),
         Node::Native(call) => match (call.name.as_str(), call.arguments.as_slice()) {
             ("has", [object, path]) => (Ask::Has, object, path, call.at),
             ("text", [object, path]) => (Ask::Text, object, path, call.at),
+            ("segment", [object, path]) => (Ask::Segment, object, path, call.at),
             _ => return step,
         },
         _ => return step,
     };
     let (Node::Local(local), Node::Constant(Datum::Text(path))) = (object, path) else { return step };
+    let is_name = path.len() == 3;
     match Path::parse(path) {
-        Ok(path) => Node::Field(Box::new(Field { ask, local: *local, path, otherwise: step, at })),
-        Err(_) => step,
+        Ok(path) if is_name || ask != Ask::Segment => {
+            Node::Field(Box::new(Field { ask, local: *local, path, otherwise: step, at }))
+        }
+        _ => step,
     }
 }
 

@@ -26,7 +26,7 @@ use foldhash::fast::RandomState;
 use rhai::{Position, RangeCase};
 use smol_str::SmolStr;
 
-use super::{datum::Datum, host::Native, values::Ask};
+use super::{asking::Ask, datum::Datum, host::Native};
 use crate::{fhir::Name, hl7::Path};
 pub(super) use lower::{Library, Source};
 pub(super) use machine::{Flow, run};

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 63] = [
+const SCRIPTS: [&str; 65] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",
@@ -49,6 +49,8 @@ const SCRIPTS: [&str; 63] = [
     "say(msg.segments().filter(|one| one.has(\"PID-3\")))",
     "let one = msg; { let one = msg[\"PID\"]; one.has(\"PID-3\"); } say([one.has(\"PV1-2\"), one[\"PV1-2\"], one.text(\"PV1-2\")])",
     "let a = 1; say(a.has(\"PID-3\"))",
+    "let pid = msg.segment(\"PID\"); say([pid.has(\"PID-3\"), msg.segment(\"PID\").is_absent, msg.segment(\"ZZZ\").is_absent, msg[\"PID-5\"].is_absent, msg[\"PID-99\"].is_absent, pid[\"PID-3\"].is_absent, pid[\"PID-99\"].is_absent, msg[\"ZZZ\"].is_absent, msg[\"ZZZ-1\"].is_absent, pid[\"PID\"].is_absent])",
+    "let pid = msg[\"PID\"]; say(pid.segment(\"PID\").is_absent)",
     // Closures.
     "say([1, 2, 3, 4].filter(|n| n % 2 == 0).map(|n| n * 10))",
     "let more = 5; say([1, 2].map(|n| n + more))",

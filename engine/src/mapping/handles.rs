@@ -371,6 +371,9 @@ fn fill(
         else {
             return Ok(());
         };
+        if !plan.is_told(found, &current.coverage) {
+            return Ok(());
+        }
         let own = |current: &mut Current, work: &mut dyn FnMut(&mut Object)| {
             let found = resource.find_mut(current);
             found.map(|found| work(&mut found.elements)).ok_or_else(|| fault("this resource is gone"))

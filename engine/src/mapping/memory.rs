@@ -111,7 +111,16 @@ impl Reader {
             return recall.borrow_mut().value(self.convert, part, cx);
         }
         let known = self.is_identifier.then(|| recall.borrow_mut().take_identifier(self.convert, part));
-        known.flatten().or_else(|| (self.convert)(part, cx))
+        let Some(known) = known.flatten() else { return (self.convert)(part, cx) };
+        debug_assert!(self.makes(&known, part, cx), "another identifier was kept for this place");
+        Some(known)
+    }
+
+    /// Whether it makes this, without reporting anything anew.
+    fn makes(self, known: &Node, part: Part<'_>, cx: &Cx<'_>) -> bool {
+        let findings = RefCell::default();
+        let is_of_one_message = cx.is_of_one_message.clone();
+        (self.convert)(part, &Cx { findings: &findings, is_of_one_message, ..*cx }).as_ref() == Some(known)
     }
 
     /// The same, for a script: the segment map that asks next need not make it again.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use smol_str::SmolStr;
 
 use super::{
-    current::{Current, bit},
+    current::{Coverage, Current, bit},
     memory::Reader,
 };
 use crate::{
@@ -182,6 +182,15 @@ impl Plan {
         for row in &self.rows {
             row.apply(segment, current, place, object);
         }
+    }
+
+    /// Whether the segment has anything that [`Plan::apply`] would put somewhere. That it was looked at counts as reading.
+    pub fn is_told(&self, segment: Segment<'_>, coverage: &Coverage) -> bool {
+        coverage.mark(segment.index(), self.reads);
+        self.rows.iter().any(|row| match &row.source {
+            Source::Field(field) => segment.says(field.path.field),
+            Source::Observed(_) | Source::Constant(_) => true,
+        })
     }
 
     /// The fields that feed an element, for error texts.

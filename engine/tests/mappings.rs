@@ -25,7 +25,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use shipped::{context, extension, messages, root, routes, shipped, walk};
+use shipped::{compiled, context, extension, files, messages, root, routes, shipped, walk};
 use tie_engine::{
     connector::Payload,
     hl7::{Message, batch},
@@ -90,6 +90,20 @@ fn a_route_knows_every_shipped_mapping() {
 }
 
 /// Wherever the number stands in the message.
+/// A trust's layer comes behind the shipped constants: what was made of one of them would not have what the trust changed,
+/// such as what it takes out for all patients.
+#[test]
+fn no_shipped_map_is_made_of_another() {
+    let mut made = Vec::new();
+    for file in walk(&root().join("mappings")).into_iter().filter(|file| extension(file) == "rhai") {
+        let text = fs::read_to_string(&file).unwrap();
+        let constants = text.lines().filter(|line| line.starts_with("const "));
+        let derived = constants.filter(|line| [".with(", ".without("].iter().any(|call| line.contains(call)));
+        made.extend(derived.map(|line| format!("{}: {line}", shown(&file))));
+    }
+    assert_eq!(made, [] as [String; 0]);
+}
+
 #[test]
 fn h11_a_test_nhs_number_does_not_reach_a_live_record() {
     let mappings = shipped();
@@ -118,6 +132,44 @@ fn h7_nothing_of_a_restricted_patient_leaks_through_any_segment() {
     for leak in ["CANARY", "B86012", "G9999984"] {
         assert!(!text.contains(leak), "{leak} leaks");
     }
+}
+
+/// In whichever of several segments it is said; and a trust may say that a blank PV1-16 means it.
+#[test]
+fn h7_a_patient_is_restricted_wherever_it_is_said() {
+    let mut files = files();
+    let table = files.get_mut(Path::new("mappings/tables/sensitivity.csv")).unwrap();
+    *table = format!("{}\nPV1-16=,R,restricted,yes\n", table.trim_end()).into();
+    let (shipped, strict) = (shipped(), compiled(&files));
+    let stay = |number: u8, flag: &str| {
+        let pid = format!("PID|1||{number}^^^RXX^MR||BRAMBLE^ROSE||19800229|2|||7 CANARY LANE");
+        format!("{pid}\rPV1|1|I|SAU^WARD3^BED{number}^RXX{}{flag}|||V{number}", "|".repeat(13))
+    };
+    let message = |event: &str, segments: &[String]| {
+        let header = format!("MSH|^~\\&|PAS|RXX|R|R|20260210101500||ADT^{event}|1|P|2.4|||||GBR");
+        Incoming::read(format!("{header}\r{}\r", segments.join("\r")).into(), encoding_rs::UTF_8).unwrap()
+    };
+    let tells = |mappings: &Mappings, message: &Incoming| {
+        let (text, kind) = mapped_by(mappings, "adt", message);
+        assert_eq!(kind, "json", "{text}");
+        text.contains("CANARY")
+    };
+    for (flag, more, restricted) in [
+        ("", "PV2||", false),
+        ("N", "ZU8||||0", false),
+        ("", "ARV|1|D|ALL", false),
+        ("S", "PV2||", true),
+        ("", "ZU8||||1", true),
+        ("", "ZU8||||0\rZU8||||2", true),
+        ("N", "ARV|1|A|ALL", true),
+    ] {
+        let message = message("A01", &[stay(1, flag), more.to_owned()]);
+        assert_eq!(tells(&shipped, &message), !restricted, "{flag} {more}");
+    }
+    let two = message("A17", &[stay(1, ""), stay(2, "S")]);
+    assert!(!tells(&shipped, &two), "of two patients who change places one is restricted");
+    let blank = message("A01", &[stay(1, "")]);
+    assert!(tells(&shipped, &blank) && !tells(&strict, &blank));
 }
 
 /// Unlisted systems, dead codes and typing errors in tables show up as resources of two patients under one id, or

@@ -49,15 +49,23 @@ pub fn context() -> Context {
 }
 
 pub fn shipped() -> Mappings {
+    compiled(&files())
+}
+
+/// The scripts and tables as they are shipped.
+pub fn files() -> Files {
     let root = root();
-    let files: Files = walk(&root.join("mappings"))
+    walk(&root.join("mappings"))
         .into_iter()
         .filter(|file| matches!(extension(file), "rhai" | "csv"))
         .map(|file| {
             (file.strip_prefix(&root).unwrap().to_owned(), Arc::from(fs::read_to_string(&file).unwrap()))
         })
-        .collect();
-    Mappings::compile(&files, &Limits::default()).unwrap_or_else(|problems| {
+        .collect()
+}
+
+pub fn compiled(files: &Files) -> Mappings {
+    Mappings::compile(files, &Limits::default()).unwrap_or_else(|problems| {
         panic!("{}", problems.iter().map(|problem| format!("{problem}\n")).collect::<String>())
     })
 }

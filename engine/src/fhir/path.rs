@@ -228,13 +228,11 @@ impl Path {
     #[inline(never)]
     pub fn append(&self, object: &mut Object, more: Node) {
         let Some((slot, step)) = self.slot(object) else { return };
-        let more = match more {
-            Node::Array(nodes) => nodes,
-            node => vec![node],
-        };
-        match step.reach(slot) {
-            Node::Array(nodes) => nodes.extend(more),
-            other => *other = Node::Array(more),
+        match (step.reach(slot), more) {
+            (Node::Array(nodes), Node::Array(more)) => nodes.extend(more),
+            (Node::Array(nodes), one) => nodes.push(one),
+            (other, more @ Node::Array(_)) => *other = more,
+            (other, one) => *other = Node::Array(vec![one]),
         }
     }
 

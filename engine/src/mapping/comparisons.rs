@@ -1,7 +1,7 @@
 //! Values of a message beside texts and each other: a value is compared and joined by the text of its first leaf.
 
 use rhai::EvalAltResult;
-use smol_str::{SmolStr, SmolStrBuilder};
+use smol_str::SmolStr;
 
 use super::{current::with, host::Host, values::FieldHandle};
 use crate::hl7::Value;
@@ -32,10 +32,7 @@ pub(super) fn register(host: &mut Host) {
 
 /// Two texts as one.
 pub(super) fn joined(one: &str, other: &str) -> SmolStr {
-    let mut text = SmolStrBuilder::new();
-    text.push_str(one);
-    text.push_str(other);
-    text.finish()
+    [one, other].concat().into()
 }
 
 fn equal(value: FieldHandle, text: &str) -> Result<bool> {

@@ -9,7 +9,7 @@
 
 use std::borrow::Cow;
 
-use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
+use smol_str::{SmolStr, format_smolstr};
 
 use crate::{
     fhir::{
@@ -401,16 +401,11 @@ fn universal_uri(id: &str, scheme: Option<&str>) -> Option<SmolStr> {
 /// A system of the sender's own: `urn:tie:<kind>:<sending facility>[:<name>]`.
 #[inline(never)]
 pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr {
-    let mut uri = SmolStrBuilder::new();
-    for part in ["urn:tie:", kind, ":"] {
-        uri.push_str(part);
-    }
-    uri.push_str(&percent_encoded(&cx.facility(), b""));
-    if let Some(name) = name {
-        uri.push(':');
-        uri.push_str(&percent_encoded(name, b""));
-    }
-    uri.finish()
+    let facility = cx.facility();
+    let facility = percent_encoded(&facility, b"");
+    let name = name.map(|name| percent_encoded(name, b""));
+    let colon = if name.is_some() { ":" } else { "" };
+    ["urn:tie:", kind, ":", &facility, colon, name.as_deref().unwrap_or_default()].concat().into()
 }
 
 #[cfg(test)]

@@ -52,7 +52,9 @@ impl Readers {
         ]);
         let refused = Arc::new(Mutex::new(None));
         let told = refused.clone();
+        // Sessions stay: see the pool of `sqlite/open.rs`. One that is broken is seen when it is asked for.
         let pool = PgPoolOptions::new().max_connections(sessions).acquire_timeout(CONNECT_TIME);
+        let pool = pool.idle_timeout(None).max_lifetime(None);
         let pool = pool.after_connect(move |connection, _| {
             let told = told.clone();
             Box::pin(async move {

@@ -88,13 +88,12 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
     let failed_sql = |error: sqlx::Error| failed(error.into());
 
-    let one = SqlitePoolOptions::new().max_connections(1);
+    let one = pool(1);
     let one = one.connect_with(writer_options(&database)).await.map_err(failed_sql)?;
     migrate(&one, directory, &database).await?;
     let mut writer = one.acquire().await.map_err(failed_sql)?.detach();
     check(&mut writer, directory).await?;
-    let readers = SqlitePoolOptions::new()
-        .max_connections(READERS)
+    let readers = pool(READERS)
         // A connection to a file is as good as it was.
         .test_before_acquire(false)
         .connect_with(reader_options(&database))
@@ -124,12 +123,20 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     })
 }
 
+/// Connections that stay as long as the pool does. sqlx's task that ends old ones counts the idle as it goes, and takes a
+/// count that others are just changing for nearly endless: then it keeps a processor for ever.
+fn pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None)
+}
+
 /// A connection pool that only reads, also beside a running engine.
 pub(super) async fn readers(database: &Path) -> Result<SqlitePool, OpenError> {
     let failed = |error| OpenError::File { path: database.to_owned(), error };
     fs::metadata(database).map_err(failed)?;
-    let pool = SqlitePoolOptions::new().max_connections(1).connect_with(reader_options(database));
-    pool.await.map_err(|error| OpenError::Database { directory: database.to_owned(), error: error.into() })
+    pool(1)
+        .connect_with(reader_options(database))
+        .await
+        .map_err(|error| OpenError::Database { directory: database.to_owned(), error: error.into() })
 }
 
 /// One connection that changes nothing of the database, but may write copies of it.

@@ -125,7 +125,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
 
 /// Connections that stay as long as the pool does. sqlx's task that ends old ones counts the idle as it goes, and takes a
 /// count that others are just changing for nearly endless: then it keeps a processor for ever.
-fn pool(connections: u32) -> SqlitePoolOptions {
+pub(super) fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None)
 }
 

@@ -60,6 +60,13 @@ impl Home for Directory {
 
 conforms!(Directory::new());
 
+/// See [`open::pool`].
+#[test]
+fn no_task_of_a_pool_ends_connections() {
+    let pool = open::pool(1);
+    assert_eq!((pool.get_idle_timeout(), pool.get_max_lifetime()), (None, None));
+}
+
 #[tokio::test]
 async fn two_engines_cannot_open_one_journal() {
     let directory = Directory::new();

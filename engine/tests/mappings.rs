@@ -89,7 +89,6 @@ fn a_route_knows_every_shipped_mapping() {
     }
 }
 
-/// Wherever the number stands in the message.
 /// A trust's layer comes behind the shipped constants: what was made of one of them would not have what the trust changed,
 /// such as what it takes out for all patients.
 #[test]
@@ -104,6 +103,7 @@ fn no_shipped_map_is_made_of_another() {
     assert_eq!(made, [] as [String; 0]);
 }
 
+/// Wherever the number stands in the message.
 #[test]
 fn h11_a_test_nhs_number_does_not_reach_a_live_record() {
     let mappings = shipped();

@@ -6,7 +6,8 @@
 //!           more, or reported something. It belongs to one revision, and all threads share it.
 //! Bounded:  parts up to [`LONGEST`] bytes that came twice of late, two generations of [`MOST`] each; what nobody asked
 //!           for during a whole generation is forgotten. Of more than [`SENDERS`] senders the later ones' are not kept.
-//! Not here: who a patient is. Codes, and what fields name, are all that is asked for.
+//! Not here: who a patient is. Codes, and what fields name, are all that is asked for in other messages; the identifiers
+//!           of a message are kept while it is mapped, [`IDENTIFIERS`] at most, and go with it.
 
 use std::{array, cell::RefCell, collections::HashMap, hash::BuildHasher, mem::take, ops::Range, sync::Arc};
 

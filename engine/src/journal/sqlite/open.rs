@@ -88,8 +88,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
     let failed_sql = |error: sqlx::Error| failed(error.into());
 
-    let one = pool(1);
-    let one = one.connect_with(writer_options(&database)).await.map_err(failed_sql)?;
+    let one = pool(1).connect_with(writer_options(&database)).await.map_err(failed_sql)?;
     migrate(&one, directory, &database).await?;
     let mut writer = one.acquire().await.map_err(failed_sql)?.detach();
     check(&mut writer, directory).await?;
@@ -123,8 +122,8 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     })
 }
 
-/// Connections that stay as long as the pool does. sqlx's task that ends old ones counts the idle as it goes, and takes a
-/// count that others are just changing for nearly endless: then it keeps a processor for ever.
+/// Connections that stay as long as the pool does. sqlx's task that ends old ones goes once round for each idle one, and a
+/// pool that is just being closed may count nearly 2^64 of them: the task would keep a processor for ever.
 pub(super) fn pool(connections: u32) -> SqlitePoolOptions {
     SqlitePoolOptions::new().max_connections(connections).idle_timeout(None).max_lifetime(None)
 }

@@ -6,12 +6,15 @@
 //!           not keep up.
 //! Not here: what asks for a checkpoint besides (prune.rs).
 
-use std::sync::atomic::Ordering;
+use std::{sync::atomic::Ordering, time::Duration};
 
-use sqlx::{Connection, SqliteConnection};
-use tokio::{sync::Mutex, task::JoinHandle};
+use rusqlite::Connection;
+use tokio::{
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+};
 
-use super::{SqliteStore, closed, column};
+use super::{SqliteStore, closed, writer::let_go};
 use crate::journal::store::StoreError;
 
 /// Written bytes between two looks at the length of the log.
@@ -25,23 +28,24 @@ const HELD_PAGES: i64 = WORTH_PAGES * 4;
 
 /// Copies as much of the log as its readers allow, and waits for nobody.
 pub(super) const COPY: &str = "PRAGMA wal_checkpoint(PASSIVE)";
-const HASTY: &str = "PRAGMA busy_timeout = 20";
-const PATIENT: &str = "PRAGMA busy_timeout = 10000";
+/// How long a statement waits for others: one that has the log begin anew, and any other.
+const HASTY: Duration = Duration::from_millis(20);
+pub(super) const PATIENT: Duration = Duration::from_secs(10);
 
 /// The connection that copies.
 pub(super) struct Copier(Mutex<Work>);
 
 enum Work {
-    AtRest(SqliteConnection),
-    UnderWay(JoinHandle<Result<SqliteConnection, StoreError>>),
+    AtRest(Connection),
+    UnderWay(JoinHandle<Result<Connection, StoreError>>),
     /// The log cannot begin anew yet: a little was written meanwhile.
-    Done(SqliteConnection),
+    Done(Connection),
     /// The store is closed, or a copy has failed.
     Over,
 }
 
 impl Copier {
-    pub(super) fn new(connection: SqliteConnection) -> Self {
+    pub(super) fn new(connection: Connection) -> Self {
         Self(Mutex::new(Work::AtRest(connection)))
     }
 
@@ -60,10 +64,10 @@ impl Copier {
         let mut work = self.0.lock().await;
         let ended = work.end().await;
         let closed = match std::mem::replace(&mut *work, Work::Over) {
-            Work::AtRest(connection) | Work::Done(connection) => connection.close().await,
+            Work::AtRest(connection) | Work::Done(connection) => let_go(connection),
             Work::UnderWay(_) | Work::Over => Ok(()),
         };
-        if let Err(error) = ended.and(closed.map_err(StoreError::from)) {
+        if let Err(error) = ended.and(closed) {
             // Everything is in the log; the next start reads it from there.
             tracing::warn!(%error, "the journal's log was not copied before the stop");
         }
@@ -75,8 +79,8 @@ impl Work {
     fn begin(&mut self) {
         *self = match std::mem::replace(self, Self::Over) {
             Self::AtRest(mut connection) | Self::Done(mut connection) => {
-                Self::UnderWay(tokio::spawn(async {
-                    pages(&mut connection, COPY).await?;
+                Self::UnderWay(spawn_blocking(move || {
+                    pages(&mut connection, COPY)?;
                     Ok(connection)
                 }))
             }
@@ -105,18 +109,18 @@ impl Work {
 }
 
 /// Called after the answers, so that nobody waits for it who has been served.
-pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection) -> Result<(), StoreError> {
+pub(super) async fn maintain(store: &SqliteStore) -> Result<(), StoreError> {
     store.copier.look().await?;
     let mut work = store.copier.0.lock().await;
     if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
         store.unlooked_bytes.store(0, Ordering::Release);
-        let pages = pages(writer, "PRAGMA wal_checkpoint(NOOP)").await?;
+        let pages = store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)")).await?;
         if pages >= HELD_PAGES {
             // Readers have kept the log from starting anew for too long: wait for those of this moment, but not for a
             // backup, which may read for minutes: the log grows meanwhile.
             work.end().await?;
             work.has_ended();
-            return restart(writer).await;
+            return store.writer.run(restart).await;
         }
         if pages >= PATIENT_PAGES {
             work.end().await?;
@@ -126,28 +130,27 @@ pub(super) async fn maintain(store: &SqliteStore, writer: &mut SqliteConnection)
         }
     }
     if work.has_ended() {
-        pages(writer, COPY).await?;
+        store.writer.run(|connection| pages(connection, COPY)).await?;
     }
     Ok(())
 }
 
-async fn restart(writer: &mut SqliteConnection) -> Result<(), StoreError> {
-    sqlx::query(HASTY).execute(&mut *writer).await?;
-    pages(writer, "PRAGMA wal_checkpoint(RESTART)").await?;
-    sqlx::query(PATIENT).execute(&mut *writer).await?;
-    Ok(())
+fn restart(connection: &mut Connection) -> Result<(), StoreError> {
+    connection.busy_timeout(HASTY)?;
+    pages(connection, "PRAGMA wal_checkpoint(RESTART)")?;
+    Ok(connection.busy_timeout(PATIENT)?)
 }
 
 /// Runs a checkpoint; the length of the log in pages.
-async fn pages(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, StoreError> {
-    column(&sqlx::query(sql).fetch_one(connection).await?, 1)
+pub(super) fn pages(connection: &mut Connection, sql: &str) -> Result<i64, StoreError> {
+    Ok(connection.query_row(sql, [], |row| row.get(1))?)
 }
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
-    use sqlx::{ConnectOptions, sqlite::SqliteConnectOptions};
+    use rusqlite::OpenFlags;
 
     use super::*;
     use crate::journal::{
@@ -166,8 +169,7 @@ mod tests {
     }
 
     async fn log_pages(store: &SqliteStore) -> i64 {
-        let mut writer = store.writer.lock().await;
-        pages(writer.as_mut().unwrap(), "PRAGMA wal_checkpoint(NOOP)").await.unwrap()
+        store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)")).await.unwrap()
     }
 
     /// A store whose log is worth a copy.
@@ -199,8 +201,8 @@ mod tests {
     async fn p7_after_a_copy_that_failed_nothing_is_committed() {
         let directory = tempfile::tempdir().unwrap();
         let store = with_a_long_log(directory.path()).await;
-        let database = SqliteConnectOptions::new().filename(directory.path().join(DATABASE));
-        let cannot_write = database.read_only(true).connect().await.unwrap();
+        let database = directory.path().join(DATABASE);
+        let cannot_write = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         *store.copier.0.lock().await = Work::AtRest(cannot_write);
         store.maintain().await.unwrap();
         let is_running = async || match &*store.copier.0.lock().await {

@@ -4,6 +4,8 @@ use std::{fs, sync::Arc};
 
 use tempfile::TempDir;
 
+use sqlx::Connection as _;
+
 use super::*;
 use crate::journal::{
     Ages, Identifiers, Journal, JournalError, PAUSED, Retention, State,

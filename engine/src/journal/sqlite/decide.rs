@@ -1,9 +1,9 @@
 //! What a person's decision changes in the database: a few statements over one JSON list of deliveries (`?1`), as far as
 //! they stand in one of the states that were asked for (`?2`, a bit for each).
 
-use sqlx::SqliteConnection;
+use rusqlite::{Connection, params};
 
-use super::{column, counters::Moves, number, state, write::key};
+use super::{counters::Moves, number, state, write::key};
 use crate::journal::{
     Audit, DeliveryId, State,
     rows::json,
@@ -54,102 +54,85 @@ const NO_NOTE: &str = "DELETE FROM note WHERE name = ?";
 const AUDIT: &str = "INSERT INTO audit (at, action, who, why, asked, deliveries) VALUES (?, ?, ?, ?, ?, ?)";
 
 /// Makes ended or waiting deliveries ready, to be mapped anew.
-pub(super) async fn requeue(
-    connection: &mut SqliteConnection,
-    moves: &mut Moves,
-    chosen: Chosen,
-) -> Result<u64, StoreError> {
+pub(super) fn requeue(connection: &Connection, moves: &mut Moves, chosen: Chosen) -> Result<u64, StoreError> {
     let Chosen { ids, states, audit } = chosen;
     let (ids, states) = (listed(&ids)?, bits(&states));
-    let total = count(connection, moves, REPLAYABLE, (&ids, states), State::Ready).await?;
+    let total = count(connection, moves, REPLAYABLE, (&ids, states), State::Ready)?;
     moves.requeued();
     for sql in [REPLAY_WAITING, REPLAY_ENDED, REPLAYED] {
-        sqlx::query(sql).bind(&ids).bind(states).execute(&mut *connection).await?;
+        connection.prepare_cached(sql)?.execute(params![ids, states])?;
     }
-    audited(connection, audit, total).await
+    audited(connection, audit, total)
 }
 
 /// Lets parked and held deliveries go on as they were made.
-pub(super) async fn release(
-    connection: &mut SqliteConnection,
-    moves: &mut Moves,
-    chosen: Chosen,
-) -> Result<u64, StoreError> {
+pub(super) fn release(connection: &Connection, moves: &mut Moves, chosen: Chosen) -> Result<u64, StoreError> {
     let Chosen { ids, states, audit } = chosen;
     let (ids, states) = (listed(&ids)?, bits(&states));
-    let total = count(connection, moves, RELEASABLE, (&ids, states), State::Retrying).await?;
+    let total = count(connection, moves, RELEASABLE, (&ids, states), State::Retrying)?;
     for sql in [RELEASE_WAITING, RELEASED] {
-        sqlx::query(sql).bind(&ids).bind(states).execute(&mut *connection).await?;
+        connection.prepare_cached(sql)?.execute(params![ids, states])?;
     }
-    audited(connection, audit, total).await
+    audited(connection, audit, total)
 }
 
 /// Makes waiting deliveries dead letters.
-pub(super) async fn skip(
-    connection: &mut SqliteConnection,
-    moves: &mut Moves,
-    chosen: Chosen,
-) -> Result<u64, StoreError> {
+pub(super) fn skip(connection: &Connection, moves: &mut Moves, chosen: Chosen) -> Result<u64, StoreError> {
     let Chosen { ids, states, audit } = chosen;
     let (ids, states) = (listed(&ids)?, bits(&states));
-    let total = count(connection, moves, SKIPPABLE, (&ids, states), State::Dead).await?;
-    sqlx::query(SKIP_WAITING).bind(&ids).bind(states).execute(&mut *connection).await?;
-    sqlx::query(SKIPPED)
-        .bind(&ids)
-        .bind(states)
-        .bind(audit.at.as_microsecond())
-        .bind(&audit.why)
-        .execute(&mut *connection)
-        .await?;
-    audited(connection, audit, total).await
+    let total = count(connection, moves, SKIPPABLE, (&ids, states), State::Dead)?;
+    connection.prepare_cached(SKIP_WAITING)?.execute(params![ids, states])?;
+    let skipped = params![ids, states, audit.at.as_microsecond(), audit.why];
+    connection.prepare_cached(SKIPPED)?.execute(skipped)?;
+    audited(connection, audit, total)
 }
 
 /// How many there are that a decision can be made about; they leave their state for another.
-async fn count(
-    connection: &mut SqliteConnection,
+fn count(
+    connection: &Connection,
     moves: &mut Moves,
     sql: &'static str,
     (ids, states): (&str, i64),
     to: State,
 ) -> Result<u64, StoreError> {
     let mut total = 0;
-    for row in sqlx::query(sql).bind(ids).bind(states).fetch_all(connection).await? {
-        let deliveries: i64 = column(&row, 2)?;
-        let destination: &str = column(&row, 0)?;
-        moves.add(destination, state(column(&row, 1)?)?, -deliveries);
-        moves.add(destination, to, deliveries);
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![ids, states])?;
+    while let Some(row) = rows.next()? {
+        let (destination, before, deliveries): (String, i64, i64) = row.try_into()?;
+        moves.add(&destination, state(before)?, -deliveries);
+        moves.add(&destination, to, deliveries);
         total += deliveries.unsigned_abs();
     }
     Ok(total)
 }
 
 /// Notes what holds for the whole journal, or that nothing does any more.
-pub(super) async fn note(
-    connection: &mut SqliteConnection,
+pub(super) fn note(
+    connection: &Connection,
     name: &'static str,
     value: Option<String>,
     audit: Option<Audit>,
 ) -> Result<(), StoreError> {
     match value {
-        Some(value) => sqlx::query(NOTE).bind(name).bind(value).execute(&mut *connection).await?,
-        None => sqlx::query(NO_NOTE).bind(name).execute(&mut *connection).await?,
+        Some(value) => connection.prepare_cached(NOTE)?.execute([name, &value])?,
+        None => connection.prepare_cached(NO_NOTE)?.execute([name])?,
     };
     match audit {
-        Some(audit) => audited(connection, audit, 0).await.map(|_| ()),
+        Some(audit) => audited(connection, audit, 0).map(|_| ()),
         None => Ok(()),
     }
 }
 
-async fn audited(connection: &mut SqliteConnection, audit: Audit, total: u64) -> Result<u64, StoreError> {
-    sqlx::query(AUDIT)
-        .bind(audit.at.as_microsecond())
-        .bind(audit.action)
-        .bind(audit.who)
-        .bind(audit.why)
-        .bind(audit.asked)
-        .bind(total.cast_signed())
-        .execute(connection)
-        .await?;
+fn audited(connection: &Connection, audit: Audit, total: u64) -> Result<u64, StoreError> {
+    connection.prepare_cached(AUDIT)?.execute(params![
+        audit.at.as_microsecond(),
+        audit.action,
+        audit.who,
+        audit.why,
+        audit.asked,
+        total.cast_signed(),
+    ])?;
     Ok(total)
 }
 

@@ -12,13 +12,15 @@
 
 use std::{mem, vec};
 
+use rusqlite::{Transaction, params};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
-use super::{
-    column,
-    script::{Rows, Script, Values},
+use super::column;
+use crate::journal::{
+    Keys,
+    rows::read_orders,
+    store::{Change, StoreError},
 };
-use crate::journal::{Keys, rows::read_orders, store::StoreError};
 
 /// Messages whose keys make a block. A search reads so many messages one by one, at most, which no block has yet.
 const BLOCK: i64 = 16 * 1024;
@@ -64,6 +66,11 @@ impl Unwritten {
     /// Nothing; the table is whole up to a message.
     pub(super) fn new(searched: i64) -> Self {
         Self { searched, last: searched, waiting: Default::default(), waiting_bytes: 0, writing: None }
+    }
+
+    /// Takes the keys of messages in that are durable now.
+    pub(super) fn add_all(&mut self, keys: Vec<(i64, Keys)>) {
+        keys.into_iter().for_each(|(sequence, keys)| self.add(sequence, keys));
     }
 
     /// Takes the keys of a message in; it is newer than every one before.
@@ -142,26 +149,33 @@ impl Block {
     }
 }
 
+/// How many keys a change adds.
+pub(super) fn count(change: &Change) -> usize {
+    match change {
+        Change::Append(append) => KINDS - 1 + append.keys.orders.len(),
+        _ => 0,
+    }
+}
+
 /// In memory, roughly.
 fn weight(value: &str) -> usize {
     value.len() + size_of::<Found>()
 }
 
-const WRITE: Rows = Rows { head: "INSERT INTO search (block, kind, value, sequence)", tail: "" };
+const WRITE: &str = "INSERT INTO search (block, kind, value, sequence) VALUES (?, ?, ?, ?)";
 const WHOLE: &str = "UPDATE mark SET value = ? WHERE name = 'searched'";
 
 /// Writes rows within the transaction of a commit.
-pub(super) async fn write(script: &mut Script<'_>, slice: Slice) -> Result<(), StoreError> {
+pub(super) fn write(to: &Transaction<'_>, slice: Slice) -> Result<(), StoreError> {
     let Slice { block, rows, ends } = slice;
-    script.add_rows(&WRITE, rows, bind).await?;
+    let mut write = to.prepare_cached(WRITE)?;
+    for (block, kind, value, sequence) in rows {
+        write.execute(params![block, kind, value, sequence])?;
+    }
     if ends {
-        script.add_with(WHOLE, block);
+        to.prepare_cached(WHOLE)?.execute([block])?;
     }
     Ok(())
-}
-
-fn bind(values: &mut Values<'_>, (block, kind, value, sequence): Row) {
-    values.push_bind(block).push_bind(kind).push_bind(value).push_bind(sequence);
 }
 
 /// What a start finds: rows of a block that was not finished are taken out again, and what the table has not is read

@@ -4,7 +4,7 @@
 //! Promise:  P1, P7. WAL with `synchronous=FULL`: a commit has synced the log before it returns. One connection
 //!           writes, a few only read. Checkpoints are ours, not SQLite's: its automatic ones swallow errors, and an
 //!           error of a sync must close the journal. One engine at a time: a locked file beside the database.
-//! Not here: statements (write.rs, read.rs), when the log is copied into the database (checkpoint.rs).
+//! Not here: statements (write.rs, read.rs), the thread of the connection that writes (writer.rs), when the log is copied into the database (checkpoint.rs).
 //!
 //! ```text
 //! <directory>/journal.sqlite (-wal, -shm)   the database, 0600
@@ -24,12 +24,12 @@ mod place;
 mod prune;
 mod read;
 mod repeats;
-mod script;
 mod search;
 #[cfg(test)]
 mod tests;
 mod verify;
 mod write;
+mod writer;
 
 use std::{
     fs::File,
@@ -38,16 +38,15 @@ use std::{
 };
 
 use async_trait::async_trait;
-use sqlx::{Connection, Row, SqliteConnection, SqlitePool, sqlite::SqliteRow};
-use tokio::sync::Mutex;
+use sqlx::{Row, SqlitePool, sqlite::SqliteRow};
 
 pub use backup::{CopyError, backup, restore};
 pub use open::{OpenError, glance};
 pub use verify::{Damaged, Report, verify};
 
 use super::{
-    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Keys, Page, Pending, Predecessors,
-    Query, Sequence, Stats, Summary,
+    Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Page, Pending, Predecessors, Query,
+    Sequence, Stats, Summary,
     counters::{self, Counters},
     rows::{instant, state, state_number as number, unreadable},
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
@@ -62,8 +61,7 @@ const COMMIT_WEIGHT_BYTES: usize = 128 << 10;
 
 /// A journal in a SQLite database.
 pub struct SqliteStore {
-    /// Taken out when the store is closed.
-    writer: Mutex<Option<SqliteConnection>>,
+    writer: writer::Writer,
     copier: checkpoint::Copier,
     readers: SqlitePool,
     counters: parking_lot::Mutex<Counters>,
@@ -89,14 +87,6 @@ impl SqliteStore {
         open::open(directory).await
     }
 
-    /// Search keys of messages that are durable now.
-    fn remember(&self, keys: Vec<(i64, Keys)>) {
-        let mut unwritten = self.unwritten.lock();
-        for (sequence, keys) in keys {
-            unwritten.add(sequence, keys);
-        }
-    }
-
     /// So much was written to the log, roughly.
     fn wrote(&self, bytes: usize) {
         self.unlooked_bytes.fetch_add(bytes as u64, Ordering::AcqRel);
@@ -106,39 +96,55 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
-        let mut writer = self.writer.lock().await;
-        let writer = writer.as_mut().ok_or_else(closed)?;
         // Before anything is written, and said to be durable, over a disk that has failed.
         self.copier.look().await?;
-        let committed = write::commit(self, writer, batch).await?;
+        let weight = batch.iter().map(Change::bytes).sum::<usize>() + COMMIT_WEIGHT_BYTES;
+        // What is taken out of memory here is not put back when the commit fails: the journal is closed then.
+        let slice = self.unwritten.lock().slice(batch.iter().map(keys::count).sum());
+        let last = self.last.load(Ordering::Acquire);
+        let work = move |connection: &mut _| write::commit(connection, last, batch, slice);
+        let write::Written { last, answers, moves, keys } = self.writer.run(work).await?;
         self.place.check()?;
-        Ok(committed)
+        self.last.store(last, Ordering::Release);
+        self.unwritten.lock().add_all(keys);
+        self.counters.lock().apply(moves);
+        self.wrote(weight);
+        Ok(answers)
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {
-        let mut writer = self.writer.lock().await;
-        let writer = writer.as_mut().ok_or_else(closed)?;
-        checkpoint::maintain(self, writer).await
+        checkpoint::maintain(self).await
     }
 
     async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
-        let mut writer = self.writer.lock().await;
-        let writer = writer.as_mut().ok_or_else(closed)?;
-        prune::prune(self, writer, prune).await
+        let last = self.last.load(Ordering::Acquire);
+        let work = move |connection: &mut _| prune::prune(connection, last, &prune);
+        let prune::Done { pruned, moves, last } = self.writer.run(work).await?;
+        self.counters.lock().apply(moves);
+        self.wrote(COMMIT_WEIGHT_BYTES);
+        if let Some(removed) = last {
+            let mut sweep = self.sweep.lock();
+            *sweep = Some(prune::Sweep::anew(sweep.as_ref(), removed));
+        }
+        Ok(pruned)
     }
 
     async fn reclaim(&self) -> Result<bool, StoreError> {
-        let mut writer = self.writer.lock().await;
-        let writer = writer.as_mut().ok_or_else(closed)?;
-        prune::reclaim(self, writer).await
+        let sweep = self.sweep.lock().clone();
+        if let Some(sweep) = sweep {
+            *self.sweep.lock() = self.writer.run(|connection| prune::sweep(connection, sweep)).await?;
+            self.wrote(COMMIT_WEIGHT_BYTES);
+            return Ok(true);
+        }
+        let written = self.writer.run(prune::give_back).await?;
+        self.wrote(written.unwrap_or_default());
+        Ok(written.is_some())
     }
 
     async fn close(&self) {
         self.readers.close().await;
         self.copier.close().await;
-        if let Some(writer) = self.writer.lock().await.take()
-            && let Err(error) = writer.close().await
-        {
+        if let Err(error) = self.writer.close().await {
             // Everything is in the log; the next start reads it from there.
             tracing::warn!(%error, "the journal's database did not close cleanly");
         }

@@ -5,7 +5,6 @@ use std::{
     io::{self, Read, Seek, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    time::Duration,
 };
 
 use sqlx::{
@@ -17,7 +16,13 @@ use sqlx::{
 };
 
 use super::{
-    Counters, PAGE_BYTES, SqliteStore, checkpoint::Copier, keys, place::Place, prune::Sweep, read, state,
+    Counters, PAGE_BYTES, SqliteStore,
+    checkpoint::{Copier, PATIENT},
+    keys,
+    place::Place,
+    prune::Sweep,
+    read, state,
+    writer::{Writer, connect},
 };
 use crate::journal::{Count, State, Stats, store::StoreError};
 
@@ -29,6 +34,8 @@ static MIGRATIONS: Migrator = sqlx::migrate!("src/journal/sqlite/migrations");
 /// "TIE1", as the first migration writes it.
 const APPLICATION_ID: i64 = 0x5449_4531;
 const READERS: u32 = 4;
+const WRITER_CACHE_KIB: u32 = 32 * 1024;
+const COPIER_CACHE_KIB: u32 = 64;
 
 /// Why a journal cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -88,28 +95,33 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
     let failed_sql = |error: sqlx::Error| failed(error.into());
 
-    let one = pool(1).connect_with(writer_options(&database)).await.map_err(failed_sql)?;
+    let one = pool(1).connect_with(making_options(&database)).await.map_err(failed_sql)?;
     migrate(&one, directory, &database).await?;
-    let mut writer = one.acquire().await.map_err(failed_sql)?.detach();
-    check(&mut writer, directory).await?;
+    let mut first = one.acquire().await.map_err(failed_sql)?;
+    check(&mut first, directory).await?;
     let readers = pool(READERS)
         // A connection to a file is as good as it was.
         .test_before_acquire(false)
         .connect_with(reader_options(&database))
         .await
         .map_err(failed_sql)?;
-    let copier = writer_options(&database).pragma("cache_size", "-64").connect().await.map_err(failed_sql)?;
-    let last = number(&mut writer, LAST).await.map_err(failed_sql)?;
-    let searched = number(&mut writer, SEARCHED).await.map_err(failed_sql)?;
-    let counters = seed(&mut writer).await.map_err(failed)?;
-    let unwritten = keys::unwritten(&mut writer, searched, last).await.map_err(failed)?;
+    let last = number(&mut first, LAST).await.map_err(failed_sql)?;
+    let searched = number(&mut first, SEARCHED).await.map_err(failed_sql)?;
+    let counters = seed(&mut first).await.map_err(failed)?;
+    let unwritten = keys::unwritten(&mut first, searched, last).await.map_err(failed)?;
+    let copier = Copier::new(connect(&database, COPIER_CACHE_KIB).map_err(failed)?);
+    let writer = connect(&database, WRITER_CACHE_KIB).map_err(failed)?;
+    let writer = Writer::start(writer).map_err(|error| failed(StoreError::new(error.to_string())))?;
+    drop(first);
+    // Not before there are others, or it would think that nobody needs the log.
+    one.close().await;
     // The name of a new file must survive a power cut as well as its content.
     sync_directory(directory)?;
     let place = Place::of(&database).map_err(|error| OpenError::File { path: database.clone(), error })?;
     Ok(SqliteStore {
         place,
-        writer: tokio::sync::Mutex::new(Some(writer)),
-        copier: Copier::new(copier),
+        writer,
+        copier,
         readers,
         counters: parking_lot::Mutex::new(counters),
         last: last.into(),
@@ -180,7 +192,8 @@ async fn check(writer: &mut SqliteConnection, directory: &Path) -> Result<(), Op
 const LAST: &str = concat!("SELECT ", read::last!());
 const SEARCHED: &str = "SELECT value FROM mark WHERE name = 'searched'";
 
-fn writer_options(database: &Path) -> SqliteConnectOptions {
+/// Of the connection that makes a journal, or brings it up to date.
+fn making_options(database: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(database)
         .page_size(PAGE_BYTES)
@@ -188,11 +201,8 @@ fn writer_options(database: &Path) -> SqliteConnectOptions {
         .auto_vacuum(SqliteAutoVacuum::Incremental)
         .journal_mode(SqliteJournalMode::Wal)
         .synchronous(SqliteSynchronous::Full)
-        .busy_timeout(Duration::from_secs(10))
-        .statement_cache_capacity(512)
+        .busy_timeout(PATIENT)
         .pragma("wal_autocheckpoint", "0")
-        .pragma("journal_size_limit", "134217728")
-        .pragma("cache_size", "-32768")
         .pragma("trusted_schema", "OFF")
         .disable_statement_logging()
 }
@@ -201,7 +211,7 @@ fn reader_options(database: &Path) -> SqliteConnectOptions {
     SqliteConnectOptions::new()
         .filename(database)
         .read_only(true)
-        .busy_timeout(Duration::from_secs(10))
+        .busy_timeout(PATIENT)
         // Enough for one reading: SQLite forgets what a reader has cached whenever the writer commits.
         .pragma("cache_size", "-2048")
         .pragma("query_only", "ON")

@@ -5,10 +5,12 @@
 //! Search keys of removed messages are not looked for one by one, which would write a page for each: they lead nowhere
 //! until a sweep in the order of the table, a page after the other, takes them out.
 
-use sqlx::{Connection, SqliteConnection, SqlitePool};
-use std::{collections::BTreeMap, sync::atomic::Ordering};
+use std::collections::BTreeMap;
 
-use super::{SqliteStore, checkpoint, column, counters::Moves, instant, read, state};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
+use sqlx::SqlitePool;
+
+use super::{checkpoint, column, counters::Moves, instant, read, state};
 use crate::journal::{
     Aged, Sequence, State,
     store::{Prune, Pruned, StoreError},
@@ -31,6 +33,11 @@ impl Sweep {
     /// A sweep over everything.
     pub(super) fn all(upto: i64) -> Self {
         Self { upto, at: (0, 0, String::new(), 0) }
+    }
+
+    /// A sweep that begins anew, since more was removed meanwhile.
+    pub(super) fn anew(known: Option<&Self>, removed: i64) -> Self {
+        Self::all(known.map_or(removed, |known| known.upto.max(removed)))
     }
 }
 
@@ -93,114 +100,98 @@ pub(super) async fn aged(
             one.deliveries.push((column(&row, 1)?, state(column(&row, 2)?)?));
         }
     }
-    for sequence in unfinished(&mut transaction, &sequences).await? {
-        if let Some(one) = found.get_mut(&sequence) {
+    for row in sqlx::query(UNFINISHED).bind(&sequences).fetch_all(&mut *transaction).await? {
+        if let Some(one) = found.get_mut(&Sequence(column(&row, 0)?)) {
             one.unfinished = true;
         }
     }
     Ok(found.into_values().collect())
 }
 
-async fn unfinished(connection: &mut SqliteConnection, sequences: &str) -> Result<Vec<Sequence>, StoreError> {
-    let rows = sqlx::query(UNFINISHED).bind(sequences).fetch_all(connection).await?;
-    rows.iter().map(|row| Ok(Sequence(column(row, 0)?))).collect()
+/// What a step of pruning has changed.
+pub(super) struct Done {
+    pub pruned: Pruned,
+    pub moves: Moves,
+    /// The newest message that went.
+    pub last: Option<i64>,
 }
 
-pub(super) async fn prune(
-    store: &SqliteStore,
-    writer: &mut SqliteConnection,
-    prune: Prune,
-) -> Result<Pruned, StoreError> {
-    let mut transaction = writer.begin_with("BEGIN IMMEDIATE").await?;
-    let mut moves = Moves::default();
+/// Removes what may go; `last` is the newest message.
+pub(super) fn prune(connection: &mut Connection, last: i64, prune: &Prune) -> Result<Done, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let all: Vec<_> = prune.bodies.iter().chain(&prune.messages).collect();
-    let waiting = unfinished(&mut transaction, &read::json(&all)?).await?;
+    let waiting = unfinished(&transaction, &read::json(&all)?)?;
     let free = |sequences: &[Sequence]| {
         let free: Vec<_> = sequences.iter().filter(|sequence| !waiting.contains(sequence)).collect();
         Ok::<_, StoreError>((free.iter().max().map(|last| last.0), read::json(&free)?))
     };
     let (_, bodies) = free(&prune.bodies)?;
-    let (last, messages) = free(&prune.messages)?;
-    for row in sqlx::query(DEAD).bind(&messages).fetch_all(&mut *transaction).await? {
-        moves.add(column(&row, 0)?, State::Dead, -column::<i64>(&row, 1)?);
+    let (removed, messages) = free(&prune.messages)?;
+    let moves = moves(&transaction, &messages)?;
+    let execute =
+        |sql, value: &str| Ok::<_, StoreError>(transaction.prepare_cached(sql)?.execute([value])? as u64);
+    execute(FORGET_EXCHANGES, &bodies)?;
+    let bodies = execute(FORGET_BODIES, &bodies)?;
+    if removed.is_some() {
+        transaction.execute(LAST, [last])?;
     }
-    let mut pruned = Pruned::default();
-    sqlx::query(FORGET_EXCHANGES).bind(&bodies).execute(&mut *transaction).await?;
-    pruned.bodies = sqlx::query(FORGET_BODIES).bind(bodies).execute(&mut *transaction).await?.rows_affected();
-    if last.is_some() {
-        sqlx::query(LAST).bind(store.last.load(Ordering::Acquire)).execute(&mut *transaction).await?;
-    }
-    sqlx::query(REMOVE_DELIVERIES).bind(&messages).execute(&mut *transaction).await?;
-    pruned.messages =
-        sqlx::query(REMOVE_MESSAGES).bind(messages).execute(&mut *transaction).await?.rows_affected();
-    transaction.commit().await?;
-    store.counters.lock().apply(moves);
-    store.wrote(super::COMMIT_WEIGHT_BYTES);
-    if let Some(upto) = last {
-        let mut sweep = store.sweep.lock();
-        let upto = sweep.as_ref().map_or(upto, |known| known.upto.max(upto));
-        *sweep = Some(Sweep::all(upto));
-    }
-    Ok(pruned)
+    execute(REMOVE_DELIVERIES, &messages)?;
+    let messages = execute(REMOVE_MESSAGES, &messages)?;
+    transaction.commit()?;
+    Ok(Done { pruned: Pruned { bodies, messages }, moves, last: removed })
 }
 
-/// One small step: search keys that lead nowhere, then free pages. Says whether there is more to do.
-pub(super) async fn reclaim(store: &SqliteStore, writer: &mut SqliteConnection) -> Result<bool, StoreError> {
-    let sweep = store.sweep.lock().clone();
-    if let Some(sweep) = sweep {
-        let next = step(writer, &sweep).await?;
-        let mut known = store.sweep.lock();
-        // A step of pruning meanwhile began it anew.
-        if known.as_ref() == Some(&sweep) {
-            *known = next;
-        }
-        store.wrote(super::COMMIT_WEIGHT_BYTES);
-        return Ok(true);
+fn unfinished(connection: &Connection, sequences: &str) -> Result<Vec<Sequence>, StoreError> {
+    let mut statement = connection.prepare_cached(UNFINISHED)?;
+    let rows = statement.query_map([sequences], |row| Ok(Sequence(row.get(0)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
+/// The dead letters that go with their messages.
+fn moves(connection: &Connection, messages: &str) -> Result<Moves, StoreError> {
+    let mut moves = Moves::default();
+    let mut statement = connection.prepare_cached(DEAD)?;
+    let mut rows = statement.query([messages])?;
+    while let Some(row) = rows.next()? {
+        let (destination, deliveries): (String, i64) = row.try_into()?;
+        moves.add(&destination, State::Dead, -deliveries);
     }
-    let free: i64 = sqlx::query_scalar("PRAGMA freelist_count").fetch_one(&mut *writer).await?;
-    if free > 0 {
-        let give_back = sqlx::AssertSqlSafe(format!("PRAGMA incremental_vacuum({GIVEN_BACK})"));
-        sqlx::query(give_back).fetch_all(&mut *writer).await?;
-        store.wrote(usize::try_from(GIVEN_BACK * 2 * i64::from(super::PAGE_BYTES)).unwrap_or_default());
-    } else {
+    Ok(moves)
+}
+
+/// One step of a sweep; where the next begins.
+pub(super) fn sweep(connection: &Connection, sweep: Sweep) -> Result<Option<Sweep>, StoreError> {
+    let Sweep { upto, at: (block, kind, value, sequence) } = sweep;
+    let to = connection
+        .prepare_cached(SWEEP_TO)?
+        .query_row(params![block, kind, value, sequence, SWEPT - 1], |row| row.try_into())
+        .optional()?;
+    let last = (i64::MAX, 0, String::new(), 0);
+    let (to_block, to_kind, to_value, to_sequence) = to.as_ref().unwrap_or(&last);
+    connection.prepare_cached(SWEEP)?.execute(params![
+        block,
+        kind,
+        value,
+        sequence,
+        to_block,
+        to_kind,
+        to_value,
+        to_sequence,
+        upto
+    ])?;
+    Ok(to.map(|at| Sweep { upto, at }))
+}
+
+/// Gives some free pages back; how many bytes were written for it, roughly, if there were any.
+pub(super) fn give_back(connection: &mut Connection) -> Result<Option<usize>, StoreError> {
+    let free: i64 = connection.query_row("PRAGMA freelist_count", [], |row| row.get(0))?;
+    if free == 0 {
         // What the log still holds of it is written over, so that the files shrink now and not some day.
-        sqlx::query(checkpoint::COPY).fetch_all(&mut *writer).await?;
+        checkpoint::pages(connection, checkpoint::COPY)?;
+        return Ok(None);
     }
-    Ok(free > 0)
-}
-
-async fn step(writer: &mut SqliteConnection, sweep: &Sweep) -> Result<Option<Sweep>, StoreError> {
-    let (block, kind, value, sequence) = &sweep.at;
-    let row = sqlx::query(SWEEP_TO)
-        .bind(block)
-        .bind(kind)
-        .bind(value)
-        .bind(sequence)
-        .bind(SWEPT - 1)
-        .fetch_optional(&mut *writer)
-        .await?;
-    let to = match &row {
-        Some(row) => (
-            column::<i64>(row, 0)?,
-            column::<i64>(row, 1)?,
-            column::<String>(row, 2)?,
-            column::<i64>(row, 3)?,
-        ),
-        None => (i64::MAX, 0, String::new(), 0),
-    };
-    sqlx::query(SWEEP)
-        .bind(block)
-        .bind(kind)
-        .bind(value)
-        .bind(sequence)
-        .bind(to.0)
-        .bind(to.1)
-        .bind(&to.2)
-        .bind(to.3)
-        .bind(sweep.upto)
-        .execute(&mut *writer)
-        .await?;
-    Ok(row.map(|_| Sweep { upto: sweep.upto, at: to }))
+    connection.execute_batch(&format!("PRAGMA incremental_vacuum({GIVEN_BACK})"))?;
+    Ok(Some(usize::try_from(GIVEN_BACK * 2 * i64::from(super::PAGE_BYTES)).unwrap_or_default()))
 }
 
 #[cfg(test)]

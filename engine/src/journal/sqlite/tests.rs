@@ -2,7 +2,8 @@
 
 use std::{os::unix::fs::PermissionsExt, sync::Arc};
 
-use sqlx::ConnectOptions;
+use rusqlite::{Connection, types::Value};
+use sqlx::{ConnectOptions, Connection as _};
 use tempfile::TempDir;
 
 use super::*;
@@ -150,11 +151,15 @@ async fn only_the_owner_may_read_the_files() {
 async fn the_database_is_as_durable_as_promised() {
     let directory = Directory::new();
     let store = SqliteStore::open(&directory.path()).await.unwrap();
-    let mut writer = store.writer.lock().await;
-    let writer = writer.as_mut().unwrap();
-    let mut pragma = async |sql: &'static str| -> String {
-        let row = sqlx::query(sql).fetch_one(&mut *writer).await.unwrap();
-        row.try_get::<String, _>(0).unwrap_or_else(|_| row.get::<i64, _>(0).to_string())
+    let pragma = async |sql: &'static str| {
+        let read = move |connection: &mut Connection| {
+            Ok(connection.query_row(sql, [], |row| row.get::<_, Value>(0))?)
+        };
+        match store.writer.run(read).await.unwrap() {
+            Value::Text(text) => text,
+            Value::Integer(number) => number.to_string(),
+            other => panic!("{other:?}"),
+        }
     };
     assert_eq!(pragma("PRAGMA journal_mode").await, "wal");
     assert_eq!(pragma("PRAGMA synchronous").await, "2");
@@ -234,15 +239,14 @@ async fn one_batch_keeps_the_order_of_its_changes() {
 async fn p6_no_change_reads_more_than_it_changes() {
     let directory = Directory::new();
     let store = SqliteStore::open(&directory.path()).await.unwrap();
-    let mut writer = store.writer.lock().await;
-    let writer = writer.as_mut().unwrap();
-    let rows = write::delivery_rows();
-    let small = write::SMALL_ROWS.iter().chain(decide::STATEMENTS).chain(prune::STATEMENTS);
-    for sql in small.copied().chain([&*rows]) {
-        let explain = sqlx::AssertSqlSafe(format!("EXPLAIN QUERY PLAN {sql}"));
-        let plan = sqlx::query(explain).fetch_all(&mut *writer).await.unwrap();
-        for row in plan {
-            let step: String = row.get(3);
+    for sql in write::STATEMENTS.iter().chain(decide::STATEMENTS).chain(prune::STATEMENTS) {
+        let plan = store.writer.run(move |connection| {
+            let mut explain = connection.prepare(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+            let steps =
+                explain.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<Result<Vec<_>, _>>();
+            Ok(steps?)
+        });
+        for step in plan.await.unwrap() {
             let table = ["pending", "delivery", "message", " p", " d", " m"]
                 .into_iter()
                 .any(|table| step.ends_with(table) || step.contains(&format!("{table} ")));

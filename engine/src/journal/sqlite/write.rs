@@ -1,324 +1,158 @@
-//! What changes the database: one transaction a batch, a few large statements in it.
-//!
-//! New rows go in by `VALUES` lists (script.rs); small rows move and go out by one JSON parameter, whatever their number.
+//! What changes the database: one transaction a batch, its changes in their order.
 
-use std::{collections::HashSet, sync::atomic::Ordering};
+use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
 
-use sqlx::{SqliteConnection, sqlite::SqliteRow};
-
-use super::{
-    COMMIT_WEIGHT_BYTES, SqliteStore, column,
-    counters::Moves,
-    decide, keys, number,
-    script::{Rows, Script, Values},
-    state,
-};
+use super::{counters::Moves, decide, keys, number, state};
 use crate::journal::{
     DeliveryId, Disposition, Keys, NewDelivery, Sequence, State,
     rows::{json, write_orders},
     store::{Append, Change, Committed, Record, StoreError},
 };
 
-const MESSAGES: Rows = Rows {
-    head: "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
-    sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec, size_bytes,
-    hash, body)",
-    tail: "",
-};
+const MESSAGE: &str = "INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event,
+    sending_application, sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec,
+    size_bytes, hash, body)
+    VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const OWED: &str = "INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
+    VALUES (?, ?, ?, ?, ?, 0, 0)";
 
-const OWED: Rows = Rows {
-    head: "WITH v (destination, sequence, route, lanes, received) AS (",
-    tail: ") INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
-    SELECT destination, sequence, route, lanes, received, 0, 0 FROM v",
-};
-
-// The join gives each delivery its lanes and leaves out those that are not pending.
-const DELIVERIES: Rows = Rows {
-    head: "WITH v (sequence, route, destination, state, at, attempts, first_attempt, revision, reason, class, output,
-    detail) AS (",
-    tail: ") INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt, revision, reason,
-    class, lanes, output, detail)
-    SELECT v.sequence, v.route, v.destination, v.state, v.at, v.attempts, v.first_attempt, v.revision, v.reason,
-    v.class, p.lanes, v.output, v.detail
-    FROM v CROSS JOIN pending p
-    ON p.destination = v.destination AND p.sequence = v.sequence AND p.route = v.route
-    WHERE true
+const PENDING: &str = "SELECT state, lanes FROM pending WHERE destination = ? AND sequence = ? AND route = ?";
+const ENDED: &str = "DELETE FROM pending WHERE destination = ? AND sequence = ? AND route = ?";
+const FAILED: &str = "UPDATE pending SET state = ?4, attempts = ?5, first_attempt = ?6
+    WHERE destination = ?1 AND sequence = ?2 AND route = ?3";
+const DELIVERY: &str =
+    "INSERT INTO delivery (sequence, route, destination, state, at, attempts, first_attempt,
+    revision, reason, class, lanes, output, detail) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (sequence, route, destination) DO UPDATE SET state = excluded.state, at = excluded.at,
     attempts = excluded.attempts, first_attempt = excluded.first_attempt, revision = excluded.revision,
     reason = excluded.reason, class = excluded.class, lanes = excluded.lanes, output = excluded.output,
-    detail = excluded.detail",
-};
+    detail = excluded.detail";
 
-const PENDING: &str = "SELECT j.value ->> 3, p.state FROM json_each(?) j CROSS JOIN pending p
-    ON p.destination = j.value ->> 0 AND p.sequence = j.value ->> 1 AND p.route = j.value ->> 2";
-// The casts let every version's planner use the whole key: without them SQLite 3.40 reads all that a destination owes.
-const ENDED: &str = "DELETE FROM pending WHERE (destination, sequence, route) IN
-    (SELECT CAST(value ->> 0 AS TEXT), CAST(value ->> 1 AS INTEGER), CAST(value ->> 2 AS TEXT) FROM json_each(?))";
-const FAILED: &str = "UPDATE pending SET state = v.state, attempts = v.attempts, first_attempt = v.first_attempt
-    FROM (SELECT value ->> 0 AS destination, value ->> 1 AS sequence, value ->> 2 AS route, value ->> 3 AS state,
-          value ->> 4 AS attempts, value ->> 5 AS first_attempt FROM json_each(?)) v
-    WHERE pending.destination = v.destination AND pending.sequence = v.sequence AND pending.route = v.route";
-
-pub(super) async fn commit(
-    store: &SqliteStore,
-    writer: &mut SqliteConnection,
-    changes: Vec<Change>,
-) -> Result<Vec<Committed>, StoreError> {
-    let committed = try_commit(store, writer, changes).await;
-    if committed.is_err() {
-        // It is rolled back in any case, at the latest when the file is opened again.
-        drop(sqlx::query("ROLLBACK").execute(writer).await);
-    }
-    committed
+/// What is durable once its transaction is.
+pub(super) struct Written {
+    /// The newest message.
+    pub last: i64,
+    pub answers: Vec<Committed>,
+    pub moves: Moves,
+    /// Search keys of what was appended.
+    pub keys: Vec<(i64, Keys)>,
 }
 
-async fn try_commit(
-    store: &SqliteStore,
-    writer: &mut SqliteConnection,
-    changes: Vec<Change>,
-) -> Result<Vec<Committed>, StoreError> {
-    let weight = changes.iter().map(Change::bytes).sum::<usize>() + COMMIT_WEIGHT_BYTES;
-    let mut batch = Batch::begin(writer, store.last.load(Ordering::Acquire));
-    for change in changes {
-        batch.take(change).await?;
-    }
-    batch.flush().await?;
-    let Batch { mut script, last, mut answers, mut moves, keys, outcomes, .. } = batch;
-    // What is taken out of memory here is not put back when the commit fails: the journal is closed then.
-    let slice = store.unwritten.lock().slice(keys.iter().map(|(_, keys)| 5 + keys.orders.len()).sum());
-    if let Some(slice) = slice {
-        keys::write(&mut script, slice).await?;
-    }
-    script.add("COMMIT");
-    let pending = script.finish().await?;
-    settle(outcomes, &pending, &mut answers, &mut moves)?;
-    store.last.store(last, Ordering::Release);
-    store.remember(keys);
-    store.counters.lock().apply(moves);
-    store.unlooked_bytes.fetch_add(weight as u64, Ordering::AcqRel);
-    Ok(answers)
-}
-
-/// Tells which of the outcomes were for deliveries that were pending: by where these stood.
-fn settle(
-    outcomes: Vec<Option<(String, State)>>,
-    pending: &[SqliteRow],
-    answers: &mut [Committed],
-    moves: &mut Moves,
-) -> Result<(), StoreError> {
-    for row in pending {
-        let place = usize::try_from(column::<i64>(row, 0)?).unwrap_or(usize::MAX);
-        let before = state(column(row, 1)?)?;
-        if let (Some(Some((destination, now))), Some(answer)) = (outcomes.get(place), answers.get_mut(place))
-        {
-            moves.add(destination, before, -1);
-            moves.add(destination, *now, 1);
-            *answer = Committed::Recorded(true);
-        }
-    }
-    Ok(())
-}
-
-/// One transaction in the making. Changes of one kind are gathered; a second outcome of the same delivery, or a
-/// person's decision, writes out what was gathered before it, so that the order of the changes is kept.
-struct Batch<'t> {
-    script: Script<'t>,
+/// All of it, and some search keys of before, or nothing: whatever ends this early rolls back.
+pub(super) fn commit(
+    connection: &mut Connection,
     last: i64,
-    answers: Vec<Committed>,
-    moves: Moves,
-    appends: Vec<(i64, Append)>,
-    keys: Vec<(i64, Keys)>,
-    records: Vec<(usize, Record)>,
-    /// For each answer that is to an outcome: where its delivery stands if it was pending.
-    outcomes: Vec<Option<(String, State)>>,
-    named: HashSet<DeliveryId>,
+    changes: Vec<Change>,
+    slice: Option<keys::Slice>,
+) -> Result<Written, StoreError> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let answers = Vec::with_capacity(changes.len());
+    let mut written = Written { last, answers, moves: Moves::default(), keys: Vec::new() };
+    for change in changes {
+        let answer = written.write(&transaction, change)?;
+        written.answers.push(answer);
+    }
+    if let Some(slice) = slice {
+        keys::write(&transaction, slice)?;
+    }
+    transaction.commit()?;
+    Ok(written)
 }
 
-impl<'t> Batch<'t> {
-    fn begin(connection: &'t mut SqliteConnection, last: i64) -> Self {
-        let mut script = Script::new(connection);
-        script.add("BEGIN IMMEDIATE");
-        Self {
-            script,
-            last,
-            answers: Vec::new(),
-            moves: Moves::default(),
-            appends: Vec::new(),
-            keys: Vec::new(),
-            records: Vec::new(),
-            outcomes: Vec::new(),
-            named: HashSet::new(),
-        }
-    }
-
-    async fn take(&mut self, change: Change) -> Result<(), StoreError> {
-        let mut outcome = None;
-        let answer = match change {
+impl Written {
+    fn write(&mut self, to: &Transaction<'_>, change: Change) -> Result<Committed, StoreError> {
+        Ok(match change {
             Change::Append(append) => {
                 self.last += 1;
-                self.keys.push((self.last, append.keys.clone()));
-                self.appends.push((self.last, append));
+                self.append(to, append)?;
                 Committed::Appended(Sequence(self.last))
             }
-            Change::Record(record) => {
-                if self.named.contains(&record.id) {
-                    self.flush().await?;
-                }
-                self.named.insert(record.id.clone());
-                outcome = Some((record.id.destination.clone(), record.state));
-                self.records.push((self.answers.len(), record));
-                // Until it is found among those that are pending.
-                Committed::Recorded(false)
-            }
-            Change::Requeue(chosen) => {
-                self.flush().await?;
-                let alone = self.script.alone().await?;
-                Committed::Requeued(decide::requeue(alone, &mut self.moves, chosen).await?)
-            }
-            Change::Release(chosen) => {
-                self.flush().await?;
-                let alone = self.script.alone().await?;
-                Committed::Requeued(decide::release(alone, &mut self.moves, chosen).await?)
-            }
-            Change::Skip(chosen) => {
-                self.flush().await?;
-                let alone = self.script.alone().await?;
-                Committed::Requeued(decide::skip(alone, &mut self.moves, chosen).await?)
-            }
+            Change::Record(record) => Committed::Recorded(self.record(to, record)?),
+            Change::Requeue(chosen) => Committed::Requeued(decide::requeue(to, &mut self.moves, chosen)?),
+            Change::Release(chosen) => Committed::Requeued(decide::release(to, &mut self.moves, chosen)?),
+            Change::Skip(chosen) => Committed::Requeued(decide::skip(to, &mut self.moves, chosen)?),
             Change::Note(name, value, audit) => {
-                decide::note(self.script.alone().await?, name, value, audit).await?;
+                decide::note(to, name, value, audit)?;
                 Committed::Noted
             }
+        })
+    }
+
+    fn append(&mut self, to: &Transaction<'_>, append: Append) -> Result<(), StoreError> {
+        let Append { received, listener, peer, keys, flag, disposition, body } = append;
+        let (received, sequence) = (received.as_microsecond(), self.last);
+        let (deliveries, quarantine) = match disposition {
+            Disposition::Routed(deliveries) => (deliveries, None),
+            Disposition::Quarantined { reason } => (Vec::new(), Some(reason)),
         };
-        self.answers.push(answer);
-        self.outcomes.push(outcome);
+        to.prepare_cached(MESSAGE)?.execute(params![
+            sequence,
+            received,
+            listener,
+            peer,
+            keys.control_id,
+            keys.trigger,
+            keys.sending_application,
+            keys.sending_facility,
+            keys.patient,
+            keys.nhs_number,
+            keys.local_number,
+            keys.visit,
+            write_orders(&keys.orders),
+            flag,
+            quarantine,
+            body.codec.number(),
+            body.size_bytes as i64,
+            body.hash,
+            body.packed,
+        ])?;
+        let mut owed = to.prepare_cached(OWED)?;
+        for NewDelivery { route, destination, lanes } in deliveries {
+            owed.execute(params![destination, sequence, route, json(&lanes)?, received])?;
+            self.moves.add(&destination, State::Ready, 1);
+        }
+        self.keys.push((sequence, keys));
         Ok(())
     }
 
-    async fn flush(&mut self) -> Result<(), StoreError> {
-        self.append().await?;
-        self.record().await?;
-        self.named.clear();
-        Ok(())
-    }
-
-    async fn append(&mut self) -> Result<(), StoreError> {
-        let mut appends = std::mem::take(&mut self.appends);
-        let mut owed = Vec::with_capacity(appends.len());
-        for (sequence, append) in &mut appends {
-            if let Disposition::Routed(deliveries) = &mut append.disposition {
-                for NewDelivery { route, destination, lanes } in std::mem::take(deliveries) {
-                    self.moves.add(&destination, State::Ready, 1);
-                    let (lanes, received) = (json(&lanes)?, append.received.as_microsecond());
-                    owed.push(Owed { destination, sequence: *sequence, route, lanes, received });
-                }
-            }
+    /// Whether the delivery was pending: nothing changes if it was not.
+    fn record(&mut self, to: &Transaction<'_>, record: Record) -> Result<bool, StoreError> {
+        let key @ (destination, sequence, route) = key(&record.id);
+        let pending = to.prepare_cached(PENDING)?.query_row(key, |row| Ok((row.get(0)?, row.get(1)?)));
+        let Some((before, lanes)) = pending.optional()? else { return Ok(false) };
+        let (before, lanes): (_, String) = (state(before)?, lanes);
+        let (now, first_attempt) = (number(record.state), record.first_attempt.map(|at| at.as_microsecond()));
+        if record.state.is_end() {
+            to.prepare_cached(ENDED)?.execute(key)?;
+        } else {
+            let failed = params![destination, sequence, route, now, record.attempts, first_attempt];
+            to.prepare_cached(FAILED)?.execute(failed)?;
         }
-        self.script.add_rows(&MESSAGES, appends, bind_message).await?;
-        self.script.add_rows(&OWED, owed, bind_owed).await
-    }
-
-    /// Outcomes of deliveries that are not pending change nothing; [`settle`] tells which they were.
-    async fn record(&mut self) -> Result<(), StoreError> {
-        let records = std::mem::take(&mut self.records);
-        if records.is_empty() {
-            return Ok(());
-        }
-        let mut ids = Vec::with_capacity(records.len());
-        let mut ended = Vec::with_capacity(records.len());
-        let mut failed = Vec::new();
-        for (place, record) in &records {
-            let (destination, sequence, route) = key(&record.id);
-            ids.push((destination, sequence, route, place));
-            if record.state.is_end() {
-                ended.push((destination, sequence, route));
-            } else {
-                let first_attempt = record.first_attempt.map(|at| at.as_microsecond());
-                let state = number(record.state);
-                failed.push((destination, sequence, route, state, record.attempts, first_attempt));
-            }
-        }
-        let (ids, ended, failed) = (json(&ids)?, json(&ended)?, json(&failed)?);
-        self.script.add_with(PENDING, ids);
-        let records = records.into_iter().map(|(_, record)| record).collect();
-        self.script.add_rows(&DELIVERIES, records, bind_delivery).await?;
-        self.script.add_with(ENDED, ended);
-        self.script.add_with(FAILED, failed);
-        Ok(())
+        to.prepare_cached(DELIVERY)?.execute(params![
+            sequence,
+            route,
+            destination,
+            now,
+            record.at.as_microsecond(),
+            record.attempts,
+            first_attempt,
+            record.revision,
+            record.reason,
+            record.class.map(|class| class.word()),
+            lanes,
+            record.output.map(|body| body.into_blob()),
+            record.detail.map(|body| body.into_blob()),
+        ])?;
+        self.moves.add(destination, before, -1);
+        self.moves.add(destination, record.state, 1);
+        Ok(true)
     }
 }
 
-/// What a message owes one destination.
-struct Owed {
-    destination: String,
-    sequence: i64,
-    route: String,
-    lanes: String,
-    received: i64,
-}
-
-fn bind_owed(values: &mut Values<'_>, owed: Owed) {
-    values
-        .push_bind(owed.destination)
-        .push_bind(owed.sequence)
-        .push_bind(owed.route)
-        .push_bind(owed.lanes)
-        .push_bind(owed.received);
-}
-
-fn bind_message(values: &mut Values<'_>, (sequence, append): (i64, Append)) {
-    let quarantine = match append.disposition {
-        Disposition::Quarantined { reason } => Some(reason),
-        Disposition::Routed(_) => None,
-    };
-    values
-        .push_bind(sequence)
-        .push_bind(append.received.as_microsecond())
-        .push_bind(append.listener)
-        .push_bind(append.peer)
-        .push_bind(append.keys.control_id)
-        .push_bind(append.keys.trigger)
-        .push_bind(append.keys.sending_application)
-        .push_bind(append.keys.sending_facility)
-        .push_bind(append.keys.patient)
-        .push_bind(append.keys.nhs_number)
-        .push_bind(append.keys.local_number)
-        .push_bind(append.keys.visit)
-        .push_bind(write_orders(&append.keys.orders))
-        .push_bind(append.flag)
-        .push_bind(quarantine)
-        .push_bind(i64::from(append.body.codec.number()))
-        .push_bind(append.body.size_bytes as i64)
-        .push_bind(append.body.hash.to_vec())
-        .push_bind(append.body.packed);
-}
-
-fn bind_delivery(values: &mut Values<'_>, record: Record) {
-    values
-        .push_bind(record.id.sequence.0)
-        .push_bind(record.id.route)
-        .push_bind(record.id.destination)
-        .push_bind(number(record.state))
-        .push_bind(record.at.as_microsecond())
-        .push_bind(i64::from(record.attempts))
-        .push_bind(record.first_attempt.map(|at| at.as_microsecond()))
-        .push_bind(record.revision)
-        .push_bind(record.reason)
-        .push_bind(record.class.map(|class| class.word()))
-        .push_bind(record.output.map(|body| body.into_blob()))
-        .push_bind(record.detail.map(|body| body.into_blob()));
-}
-
-/// In the order of the statements' JSON: destination, sequence, route.
+/// In the order of the statements: destination, sequence, route.
 pub(super) fn key(id: &DeliveryId) -> (&str, i64, &str) {
     (&id.destination, id.sequence.0, &id.route)
 }
 
 #[cfg(test)]
-pub(super) const SMALL_ROWS: &[&str] = &[PENDING, ENDED, FAILED];
-
-#[cfg(test)]
-pub(super) fn delivery_rows() -> String {
-    let row = ["?"; 12].join(",");
-    format!("{} VALUES ({row}){}", DELIVERIES.head, DELIVERIES.tail)
-}
+pub(super) const STATEMENTS: &[&str] = &[PENDING, ENDED, FAILED, DELIVERY];

@@ -17,6 +17,18 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(clippy::disallowed_methods)] // the one place
     fn now(&self) -> Timestamp {
-        Timestamp::now()
+        // As the journal keeps it, so that what is read back is what was mapped.
+        let now = Timestamp::now();
+        Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_is_told_to_the_microsecond() {
+        assert!((0..100).all(|_| SystemClock.now().as_nanosecond() % 1000 == 0));
     }
 }

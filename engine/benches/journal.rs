@@ -171,6 +171,7 @@ fn outcome(sequence: tie_engine::journal::Sequence) -> Outcome {
         attempts: 1,
         first_attempt: Some(Timestamp::UNIX_EPOCH),
         output: vec![Payload::FhirBundle(Bytes::from(message(sequence.0.unsigned_abs()).raw.repeat(2)))],
+        message: Bytes::new(),
         revision: "0123456789ab".to_owned(),
         reason: "200".to_owned(),
         class: None,

@@ -109,6 +109,7 @@ pub fn outcome(id: DeliveryId, output: Vec<Payload>) -> Outcome {
         attempts: 1,
         first_attempt: Some(at(0)),
         output,
+        message: bytes::Bytes::new(),
         revision: "0123456789ab".to_owned(),
         reason: "200".to_owned(),
         class: None,

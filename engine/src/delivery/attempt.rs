@@ -25,7 +25,7 @@ use crate::{
     connector::{
         DeliveryError, Destination, ErrorClass, GiveUp, Limit, Outbound, Payload, Policy, Receipt, Retry,
     },
-    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State},
+    journal::{BEING_SENT, Journal, JournalError, Outcome, Output, Pending, State},
     metrics::Metrics,
 };
 
@@ -94,6 +94,13 @@ enum Sent {
     Fault,
 }
 
+/// The delivery that an attempt is for, and its message.
+#[derive(Clone, Copy)]
+struct Subject<'a> {
+    pending: &'a Pending,
+    message: &'a Bytes,
+}
+
 /// An outcome without the parts that every outcome has.
 struct Verdict {
     state: State,
@@ -114,14 +121,17 @@ impl Attempt {
         let work = match work {
             Ok(work) => work,
             Err(damage) => {
-                return self.unsent(turn, &pending, Verdict::new(State::Held, damage.to_string()), "").await;
+                let (subject, verdict) =
+                    (Subject { pending: &pending, message: &Bytes::new() }, damage.to_string());
+                return self.unsent(turn, subject, Verdict::new(State::Held, verdict), "").await;
             }
         };
+        let subject = Subject { pending: &pending, message: &work.entry.raw };
         if work.being_sent && !self.repeat {
             let reason = "the engine ended while it was sent; it may have been taken";
             let verdict = uncertain(State::Held, reason);
             let Output { payloads, revision } = work.output.unwrap_or_default();
-            return self.unsent_with(turn, &pending, verdict, payloads, &revision).await;
+            return self.unsent_with(turn, subject, verdict, payloads, &revision).await;
         }
         let prepared = match work.output {
             Some(output) => Prepared::Send { payloads: output.payloads, revision: output.revision },
@@ -142,21 +152,21 @@ impl Attempt {
         };
         match prepared {
             Prepared::Send { payloads, revision } if payloads.is_empty() => {
-                self.unsent(turn, &pending, Verdict::new(State::Filtered, "nothing to send"), &revision).await
+                self.unsent(turn, subject, Verdict::new(State::Filtered, "nothing to send"), &revision).await
             }
             Prepared::Send { payloads, revision } => {
                 let made = Made { payloads, revision, record };
-                self.send(turn, &pending, &work.entry, made).await
+                self.send(turn, subject, &work.entry.control_id, made).await
             }
             Prepared::Filtered { reason, revision } => {
-                self.unsent(turn, &pending, Verdict::new(State::Filtered, reason), &revision).await
+                self.unsent(turn, subject, Verdict::new(State::Filtered, reason), &revision).await
             }
             Prepared::Held { reason, revision } => {
-                self.unsent(turn, &pending, Verdict::new(State::Held, reason), &revision).await
+                self.unsent(turn, subject, Verdict::new(State::Held, reason), &revision).await
             }
             Prepared::Dead { reason, revision } => {
                 let state = given_up(self.prepare.policy(&pending.id).unmapped);
-                self.unsent(turn, &pending, Verdict::new(state, reason), &revision).await
+                self.unsent(turn, subject, Verdict::new(state, reason), &revision).await
             }
         }
     }
@@ -165,43 +175,43 @@ impl Attempt {
     async fn unsent(
         &self,
         turn: Turn,
-        pending: &Pending,
+        subject: Subject<'_>,
         verdict: Verdict,
         revision: &str,
     ) -> Result<Done, JournalError> {
-        self.unsent_with(turn, pending, verdict, Vec::new(), revision).await
+        self.unsent_with(turn, subject, verdict, Vec::new(), revision).await
     }
 
     /// The same, with what was made.
     async fn unsent_with(
         &self,
         mut turn: Turn,
-        pending: &Pending,
+        subject: Subject<'_>,
         verdict: Verdict,
         output: Vec<Payload>,
         revision: &str,
     ) -> Result<Done, JournalError> {
         turn.make_room();
         let next = if verdict.state.is_end() { Next::Ended } else { Next::Waits };
-        let (attempts, first) = (pending.attempts, pending.first_attempt);
-        let stands = self.record(pending, verdict, attempts, first, output, revision).await?;
+        let (attempts, first) = (subject.pending.attempts, subject.pending.first_attempt);
+        let stands = self.record(subject, verdict, attempts, first, output, revision).await?;
         Ok(Done { turn, next: next.if_it(stands), asked: None, requests: 0 })
     }
 
     async fn send(
         &self,
         mut turn: Turn,
-        pending: &Pending,
-        entry: &Entry,
+        subject: Subject<'_>,
+        control_id: &str,
         made: Made,
     ) -> Result<Done, JournalError> {
-        let Made { payloads, revision, record } = made;
+        let (Made { payloads, revision, record }, pending) = (made, subject.pending);
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
         if !self.repeat {
             let mark = uncertain(State::Retrying, BEING_SENT);
             let first = Some(first_attempt);
-            let mark = self.outcome(pending, mark, attempts, first, payloads.clone(), &revision);
+            let mark = self.outcome(subject, mark, attempts, first, payloads.clone(), &revision);
             if !self.journal.record(mark).await? {
                 return Ok(Done { turn, next: Next::Ended, asked: None, requests: 0 });
             }
@@ -209,7 +219,7 @@ impl Attempt {
         let mut taken = 0;
         let mut last = None;
         for payload in &payloads {
-            match self.deliver(payload, entry).await {
+            match self.deliver(payload, control_id).await {
                 Sent::Taken(receipt) => {
                     taken += 1;
                     last = Some(receipt);
@@ -217,7 +227,7 @@ impl Attempt {
                 failed => {
                     let rest: Vec<Payload> = payloads.iter().skip(taken).cloned().collect();
                     let tried = Tried { attempts, first_attempt, rest, taken, revision, record };
-                    return self.failed(turn, pending, failed, tried).await;
+                    return self.failed(turn, subject, failed, tried).await;
                 }
             }
         }
@@ -225,17 +235,17 @@ impl Attempt {
         let Receipt { answer, detail } =
             last.unwrap_or_else(|| Receipt { answer: String::new(), detail: None });
         let verdict = Verdict { detail, ..Verdict::new(State::Delivered, answer) };
-        self.record(pending, verdict, attempts, Some(first_attempt), payloads, &revision).await?;
+        self.record(subject, verdict, attempts, Some(first_attempt), payloads, &revision).await?;
         let lag = self.clock.now().duration_since(pending.received);
         self.metrics.delivered_after(&self.name, lag.as_secs_f64().max(0.0));
         let requests = u32::try_from(taken).unwrap_or(u32::MAX);
         Ok(Done { turn, next: Next::Ended, asked: Some(Ok(())), requests })
     }
 
-    async fn deliver(&self, payload: &Payload, entry: &Entry) -> Sent {
+    async fn deliver(&self, payload: &Payload, control_id: &str) -> Sent {
         let payload =
             if self.destination.takes_removals() { payload.clone() } else { payload.without_removals() };
-        let outbound = Outbound::new(payload, entry.control_id.clone());
+        let outbound = Outbound::new(payload, control_id.to_owned());
         let began = Instant::now();
         let deliver = AssertUnwindSafe(self.destination.deliver(&outbound)).catch_unwind();
         let sent = tokio::select! {
@@ -261,11 +271,11 @@ impl Attempt {
     async fn failed(
         &self,
         turn: Turn,
-        pending: &Pending,
+        subject: Subject<'_>,
         sent: Sent,
         tried: Tried,
     ) -> Result<Done, JournalError> {
-        let policy = self.prepare.policy(&pending.id);
+        let policy = self.prepare.policy(&subject.pending.id);
         let retry = policy.retry;
         let requests = u32::try_from(tried.taken + 1).unwrap_or(u32::MAX);
         let (verdict, asked, wish) = match sent {
@@ -295,7 +305,7 @@ impl Attempt {
             State::Filtered | State::Delivered | State::Dead => Next::Ended,
         };
         let Tried { attempts, first_attempt, rest, revision, .. } = tried;
-        let stands = self.record(pending, verdict, attempts, Some(first_attempt), rest, &revision).await?;
+        let stands = self.record(subject, verdict, attempts, Some(first_attempt), rest, &revision).await?;
         Ok(Done { turn, next: next.if_it(stands), asked, requests })
     }
 
@@ -328,14 +338,15 @@ impl Attempt {
     /// Says whether the delivery was still pending.
     async fn record(
         &self,
-        pending: &Pending,
+        subject: Subject<'_>,
         verdict: Verdict,
         attempts: u32,
         first_attempt: Option<Timestamp>,
         output: Vec<Payload>,
         revision: &str,
     ) -> Result<bool, JournalError> {
-        let (state, sequence, route) = (verdict.state, pending.id.sequence.0, pending.id.route.as_str());
+        let id = &subject.pending.id;
+        let (state, sequence, route) = (verdict.state, id.sequence.0, id.route.as_str());
         let reason = verdict.reason.as_str();
         match state {
             State::Ready | State::Filtered | State::Delivered => {
@@ -348,7 +359,7 @@ impl Attempt {
                 tracing::warn!(sequence, route, destination = %self.name, ?state, reason, "needs a person");
             }
         }
-        let outcome = self.outcome(pending, verdict, attempts, first_attempt, output, revision);
+        let outcome = self.outcome(subject, verdict, attempts, first_attempt, output, revision);
         let stands = self.journal.record(outcome).await?;
         if stands {
             self.metrics.outcome(&self.name, route, state.word());
@@ -358,7 +369,7 @@ impl Attempt {
 
     fn outcome(
         &self,
-        pending: &Pending,
+        subject: Subject<'_>,
         verdict: Verdict,
         attempts: u32,
         first_attempt: Option<Timestamp>,
@@ -367,12 +378,13 @@ impl Attempt {
     ) -> Outcome {
         let Verdict { state, reason, class, detail } = verdict;
         Outcome {
-            id: pending.id.clone(),
+            id: subject.pending.id.clone(),
             state,
             at: self.clock.now(),
             attempts,
             first_attempt,
             output,
+            message: subject.message.clone(),
             revision: revision.to_owned(),
             reason,
             class,

@@ -2,7 +2,8 @@
 //!
 //! Promise:  what comes out is what went in, or a [`Flaw`] says that it is not. Packing happens at the caller,
 //!           so that many producers share the work; the committer only moves blobs. The codec names the dictionary:
-//!           one that a release has used stays for ever.
+//!           one that a release has used stays for ever. That of a long output is the message it was made from, most
+//!           of which it holds again: it comes out as long as the message does.
 //! Not here: where the blobs lie (the stores); how a dictionary is made (dictionary/train.sh).
 
 use std::{cell::RefCell, io, sync::LazyLock};
@@ -12,6 +13,7 @@ use sha2::{Digest, Sha256};
 use zstd::{
     bulk::{Compressor, Decompressor},
     dict::{DecoderDictionary, EncoderDictionary},
+    zstd_safe::{CCtx, CParameter, DCtx, compress_bound},
 };
 
 use crate::connector::Payload;
@@ -24,6 +26,8 @@ const DICTIONARY: &[u8] = include_bytes!("dictionary/1.zstd");
 const LONGEST_BYTES: usize = 1 << 30;
 /// From here on packing leaves the asynchronous threads: it takes more than a millisecond.
 const LONG_BYTES: usize = 256 * 1024;
+/// So far back, at most, is a message looked for in what was made from it: what any zstd takes when it unpacks.
+const FARTHEST_BITS: u32 = 27;
 const HASH_BYTES: usize = 32;
 const HEAD_BYTES: usize = 1 + 8 + HASH_BYTES;
 
@@ -52,6 +56,8 @@ pub enum Codec {
     Zstd,
     /// One zstd frame that needs the first dictionary.
     Zstd1,
+    /// One zstd frame that needs the message it was made from.
+    Beside,
 }
 
 /// Why stored bytes are not what was written.
@@ -78,6 +84,7 @@ impl Codec {
             Self::Plain => 0,
             Self::Zstd => 1,
             Self::Zstd1 => 2,
+            Self::Beside => 3,
         }
     }
 
@@ -87,6 +94,7 @@ impl Codec {
             0 => Some(Self::Plain),
             1 => Some(Self::Zstd),
             2 => Some(Self::Zstd1),
+            3 => Some(Self::Beside),
             _ => None,
         }
     }
@@ -104,41 +112,84 @@ impl Body {
         if bytes.len() < LONG_BYTES {
             return Self::pack(&bytes);
         }
-        let kept = bytes.clone();
-        match tokio::task::spawn_blocking(move || Self::pack(&bytes)).await {
-            Ok(body) => body,
-            // Only when the runtime is going down or packing panicked: do it here.
-            Err(_) => Self::pack(&kept),
+        apart(move || Self::pack(&bytes)).await
+    }
+
+    /// Packs what was made from a message; away from the asynchronous threads when it is long.
+    pub async fn pack_output_async(output: Vec<Payload>, message: Bytes) -> Self {
+        if output.iter().map(|payload| payload.bytes().len()).sum::<usize>() < LONG_BYTES {
+            return Self::pack(&write_payloads(&output));
         }
+        apart(move || Self::pack_beside(&write_payloads(&output), &message)).await
     }
 
     /// What the hash of the bytes will be, taken away from the asynchronous threads when they are many.
     pub async fn hash_async(bytes: &Bytes) -> Hash {
-        let there = bytes.clone();
-        let long = bytes.len() >= LONG_BYTES;
-        let hashed = if long { tokio::task::spawn_blocking(move || hash(&there)).await.ok() } else { None };
-        hashed.unwrap_or_else(|| hash(bytes))
+        if bytes.len() < LONG_BYTES {
+            return hash(bytes);
+        }
+        let bytes = bytes.clone();
+        apart(move || hash(&bytes)).await
     }
 
     /// Packs bytes.
     pub fn pack(bytes: &[u8]) -> Self {
-        let hash = hash(bytes);
         // A long one, such as a scanned document, has nothing of the dictionary.
         let codec = if bytes.len() < LONG_BYTES { Codec::Zstd1 } else { Codec::Zstd };
-        let (codec, packed) = match compress(codec, bytes) {
+        Self::packed(bytes, codec, compress(codec, bytes))
+    }
+
+    fn pack_beside(bytes: &[u8], message: &[u8]) -> Self {
+        // A short message would not make a long output much shorter.
+        match Some(message).filter(|message| message.len() >= LONG_BYTES) {
+            None => Self::pack(bytes),
+            Some(message) => Self::packed(bytes, Codec::Beside, compress_beside(bytes, message)),
+        }
+    }
+
+    fn packed(bytes: &[u8], codec: Codec, packed: Option<Vec<u8>>) -> Self {
+        let (codec, packed) = match packed {
             Some(packed) => (codec, packed),
             None => (Codec::Plain, bytes.to_vec()),
         };
-        Self { codec, size_bytes: bytes.len(), hash, packed }
+        Self { codec, size_bytes: bytes.len(), hash: hash(bytes), packed }
+    }
+
+    /// Whether it comes out only with the message it was made from.
+    pub fn needs_message(&self) -> bool {
+        self.codec == Codec::Beside
+    }
+
+    /// The bytes that were packed, unpacked away from the asynchronous threads when they are many; `message` is what
+    /// they were made from, if they need it.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub async fn unpack_async(self, message: Bytes) -> Result<Bytes, Flaw> {
+        if self.size_bytes < LONG_BYTES {
+            return self.unpack_with(&message);
+        }
+        apart(move || self.clone().unpack_with(&message)).await
     }
 
     /// The bytes that were packed.
     ///
     /// # Errors
-    /// When they are damaged.
+    /// When they are damaged, or need a message to come out.
     pub fn unpack(self) -> Result<Bytes, Flaw> {
+        self.unpack_with(&[])
+    }
+
+    /// The bytes that were packed; `message` is what they were made from, if they need it.
+    ///
+    /// # Errors
+    /// When they are damaged.
+    pub fn unpack_with(self, message: &[u8]) -> Result<Bytes, Flaw> {
         let bytes = match self.codec {
             Codec::Plain => self.packed,
+            Codec::Beside => {
+                decompress_beside(&self.packed, message, self.size_bytes).ok_or(Flaw::Unreadable)?
+            }
             codec => decompress(codec, &self.packed, self.size_bytes).ok_or(Flaw::Unreadable)?,
         };
         if bytes.len() != self.size_bytes || hash(&bytes) != self.hash {
@@ -279,7 +330,7 @@ impl Packer {
     /// None if it would not become shorter.
     fn pack(&mut self, codec: Codec, bytes: &[u8]) -> Option<Vec<u8>> {
         match codec {
-            Codec::Plain => return None,
+            Codec::Plain | Codec::Beside => return None,
             // No room is kept for these: each thread would hold on to that of its longest.
             Codec::Zstd => {
                 return self.plain.compress(bytes).ok().filter(|packed| packed.len() < bytes.len());
@@ -287,7 +338,7 @@ impl Packer {
             Codec::Zstd1 => {}
         }
         self.room.clear();
-        self.room.reserve(zstd::zstd_safe::compress_bound(bytes.len()));
+        self.room.reserve(compress_bound(bytes.len()));
         self.with_dictionary.compress_to_buffer(bytes, &mut self.room).ok()?;
         (self.room.len() < bytes.len()).then(|| self.room.clone())
     }
@@ -303,7 +354,7 @@ impl Unpacker {
 
     fn unpack(&mut self, codec: Codec, packed: &[u8], size_bytes: usize) -> Option<Vec<u8>> {
         match codec {
-            Codec::Plain => None,
+            Codec::Plain | Codec::Beside => None,
             Codec::Zstd => self.plain.decompress(packed, size_bytes).ok(),
             Codec::Zstd1 => self.with_dictionary.decompress(packed, size_bytes).ok(),
         }
@@ -335,10 +386,46 @@ fn decompress(codec: Codec, packed: &[u8], size_bytes: usize) -> Option<Vec<u8>>
     })
 }
 
+/// None if it would not become shorter, or the message is too far from its end.
+fn compress_beside(bytes: &[u8], message: &[u8]) -> Option<Vec<u8>> {
+    let bits = (bytes.len() + message.len()).next_power_of_two().ilog2();
+    let mut context = CCtx::try_create().filter(|_| bits <= FARTHEST_BITS)?;
+    context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).ok()?;
+    context.set_parameter(CParameter::WindowLog(bits)).ok()?;
+    // Looks for what is long and far away: a document is found whole.
+    context.set_parameter(CParameter::EnableLongDistanceMatching(true)).ok()?;
+    context.ref_prefix(message).ok()?;
+    let mut packed = Vec::with_capacity(compress_bound(bytes.len()));
+    context.compress2(&mut packed, bytes).ok()?;
+    packed.shrink_to_fit();
+    (packed.len() < bytes.len()).then_some(packed)
+}
+
+fn decompress_beside(packed: &[u8], message: &[u8], size_bytes: usize) -> Option<Vec<u8>> {
+    let mut context = DCtx::try_create().filter(|_| size_bytes <= LONGEST_BYTES)?;
+    context.ref_prefix(message).ok()?;
+    let mut bytes = Vec::with_capacity(size_bytes);
+    context.decompress(&mut bytes, packed).ok()?;
+    Some(bytes)
+}
+
+/// Does what takes milliseconds away from the asynchronous threads.
+async fn apart<T: Send + 'static>(work: impl Fn() -> T + Send + Sync + 'static) -> T {
+    let work = std::sync::Arc::new(work);
+    let there = work.clone();
+    match tokio::task::spawn_blocking(move || there()).await {
+        Ok(done) => done,
+        // Only when the runtime is going down or the work panicked: do it here.
+        Err(_) => work(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::*;
+    use crate::journal::conformance::noise;
 
     proptest! {
         #[test]
@@ -396,6 +483,33 @@ mod tests {
         assert_eq!(old.unpack().unwrap(), bytes);
         let long = Body::pack(&vec![b'A'; LONG_BYTES]);
         assert_eq!((long.codec, long.unpack().unwrap().len()), (Codec::Zstd, LONG_BYTES));
+    }
+
+    #[tokio::test]
+    async fn a_long_output_is_packed_beside_its_message() {
+        let document = noise(1, 300_000);
+        let message = Bytes::from([b"MSH|^~\\&|".as_slice(), &document].concat());
+        let output =
+            vec![Payload::FhirBundle([b"{\"data\":\"".as_slice(), &document, b"\"}"].concat().into())];
+        let body = Body::pack_output_async(output.clone(), message.clone()).await;
+        assert!(body.needs_message() && body.packed.len() < 1000, "{body:?}");
+        let blob = body.clone().into_blob();
+        let out = Body::from_blob(&blob).unwrap().unpack_async(message.clone()).await;
+        assert_eq!(read_payloads(out.unwrap()).unwrap(), output);
+        assert_eq!(body.clone().unpack(), Err(Flaw::Unreadable), "not without its message");
+        let other = Bytes::from(noise(2, 300_000));
+        assert!(body.clone().unpack_async(other).await.is_err(), "nor with another");
+        let short = message.slice(..100);
+        let alone = Body::pack_output_async(output.clone(), short).await;
+        assert!(!alone.needs_message());
+        assert_eq!(read_payloads(alone.unpack().unwrap()).unwrap(), output);
+    }
+
+    #[test]
+    fn p6_what_no_zstd_would_unpack_is_packed_alone() {
+        let far = vec![0; (1 << FARTHEST_BITS) - LONG_BYTES];
+        assert_eq!(compress_beside(&vec![0; 2 * LONG_BYTES], &far), None);
+        assert!(Body::pack_beside(&vec![7; LONG_BYTES], &far).needs_message());
     }
 
     #[test]

@@ -118,9 +118,20 @@ impl Journal {
     /// # Errors
     /// `Closed`: the lane must not move on.
     pub async fn record(&self, outcome: Outcome) -> Result<bool, JournalError> {
-        let Outcome { id, state, at, attempts, first_attempt, output, revision, reason, class, detail } =
-            outcome;
-        let output = self.packed.of(output).await;
+        let Outcome {
+            id,
+            state,
+            at,
+            attempts,
+            first_attempt,
+            output,
+            message,
+            revision,
+            reason,
+            class,
+            detail,
+        } = outcome;
+        let output = self.packed.of(output, message).await;
         let detail = match detail {
             None => None,
             Some(detail) => Some(Body::pack_async(detail).await),

@@ -13,6 +13,7 @@ use super::{
     body::{self, Body, Flaw},
     store::{Stored, StoredDelivery},
 };
+use crate::connector::Payload;
 
 impl Journal {
     /// The bytes of unfinished deliveries, which are given in the order of their messages: of the first ones, as many as
@@ -35,17 +36,19 @@ impl Journal {
         let mut outputs: BTreeMap<DeliveryId, StoredDelivery> =
             outputs.into_iter().map(|output| (output.id.clone(), output)).collect();
         let mut bytes = 0;
-        let load = |pending: &Pending| {
-            let entry = entries.get(&pending.id.sequence).filter(|_| bytes <= most_bytes)?.clone();
+        let mut loaded = Vec::with_capacity(pending.len());
+        for pending in pending {
+            let Some(entry) = entries.get(&pending.id.sequence).filter(|_| bytes <= most_bytes) else {
+                break;
+            };
             bytes += entry.as_ref().map_or(0, |entry| entry.raw.len());
             let output = outputs.remove(&pending.id).filter(|output| output.state == State::Retrying);
-            let being_sent = output.as_ref().is_some_and(|output| output.reason == BEING_SENT);
-            Some(
-                entry
-                    .and_then(|entry| Ok(Work { entry, output: output.map_or(Ok(None), sent)?, being_sent })),
-            )
-        };
-        Ok(pending.iter().map_while(load).collect())
+            loaded.push(match entry.clone() {
+                Ok(entry) => work(entry, output).await,
+                Err(damage) => Err(damage),
+            });
+        }
+        Ok(loaded)
     }
 
     /// Messages by their sequence, the lowest first; only what did not arrive a moment ago is read.
@@ -76,7 +79,7 @@ impl Journal {
         most_bytes: usize,
     ) -> Result<BTreeMap<Sequence, Result<Entry, Damage>>, JournalError> {
         let together = match self.store.messages(sequences, most_bytes).await {
-            Ok(stored) => return Ok(of_all(sequences, stored, most_bytes)),
+            Ok(stored) => return Ok(of_all(sequences, stored, most_bytes).await),
             Err(error) => error,
         };
         let mut entries = BTreeMap::new();
@@ -88,7 +91,7 @@ impl Journal {
             match self.store.messages(&[*sequence], most_bytes).await {
                 Ok(stored) => {
                     bytes += stored.iter().map(|one| one.summary.size_bytes).sum::<usize>();
-                    entries.extend(of_all(&[*sequence], stored, most_bytes));
+                    entries.extend(of_all(&[*sequence], stored, most_bytes).await);
                 }
                 Err(error) if error.is_of_the_data() => {
                     let damage = Damage { sequence: *sequence, flaw: Flaw::Unreadable };
@@ -115,7 +118,10 @@ impl Journal {
     /// `Read`, `Damaged`.
     pub async fn body(&self, sequence: Sequence) -> Result<Option<Bytes>, JournalError> {
         let stored = self.store.messages(&[sequence], usize::MAX).await?.into_iter().next();
-        stored.map(|stored| Ok(entry(stored)?.raw)).transpose()
+        match stored {
+            Some(stored) => Ok(Some(entry(stored).await?.raw)),
+            None => Ok(None),
+        }
     }
 
     /// What was sent in a delivery, and answered.
@@ -125,20 +131,32 @@ impl Journal {
     pub async fn exchange(&self, id: &DeliveryId) -> Result<Option<Exchange>, JournalError> {
         let found = self.store.outputs(std::slice::from_ref(id)).await?.into_iter().next();
         let Some(mut delivery) = found else { return Ok(None) };
-        let detail = delivery.detail.take().map(|blob| unpack(&blob, id.sequence)).transpose()?;
-        let output = sent(delivery)?.map_or_else(Vec::new, |output| output.payloads);
+        let detail = match delivery.detail.take() {
+            Some(blob) => Some(unpack(packed(&blob, id.sequence)?, id.sequence, Bytes::new()).await?),
+            None => None,
+        };
+        let Some(blob) = delivery.output else { return Ok(Some(Exchange { output: Vec::new(), detail })) };
+        let body = packed(&blob, id.sequence)?;
+        let message = match body.needs_message() {
+            true => self.body(id.sequence).await?.unwrap_or_default(),
+            false => Bytes::new(),
+        };
+        let output = payloads(unpack(body, id.sequence, message).await?, id.sequence)?;
         Ok(Some(Exchange { output, detail }))
     }
 }
 
 /// What the store gave of messages that it was asked for; what it had no room for is left out.
-fn of_all(
+async fn of_all(
     asked: &[Sequence],
     stored: Vec<Stored>,
     most_bytes: usize,
 ) -> BTreeMap<Sequence, Result<Entry, Damage>> {
     let bytes: usize = stored.iter().map(|one| one.summary.size_bytes).sum();
-    let mut all: BTreeMap<_, _> = stored.into_iter().map(|one| (one.summary.sequence, entry(one))).collect();
+    let mut all = BTreeMap::new();
+    for one in stored {
+        all.insert(one.summary.sequence, entry(one).await);
+    }
     let last = all.last_key_value().map(|(last, _)| *last).filter(|_| bytes > most_bytes);
     for sequence in asked.iter().filter(|sequence| last.is_none_or(|last| **sequence < last)) {
         let missing = Err(Damage { sequence: *sequence, flaw: Flaw::Missing });
@@ -147,19 +165,38 @@ fn of_all(
     all
 }
 
-fn entry(stored: Stored) -> Result<Entry, Damage> {
+async fn entry(stored: Stored) -> Result<Entry, Damage> {
     let Summary { sequence, received, listener, keys, .. } = stored.summary;
-    let raw = stored.body.and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })?;
+    let raw = match stored.body {
+        Ok(body) => unpack(body, sequence, Bytes::new()).await?,
+        Err(flaw) => return Err(Damage { sequence, flaw }),
+    };
     Ok(Entry { sequence, received, listener, control_id: keys.control_id, raw })
 }
 
-fn sent(delivery: StoredDelivery) -> Result<Option<Output>, Damage> {
-    let Some(blob) = delivery.output else { return Ok(None) };
-    let sequence = delivery.id.sequence;
-    let payloads = body::read_payloads(unpack(&blob, sequence)?).map_err(|flaw| Damage { sequence, flaw })?;
-    Ok(Some(Output { payloads, revision: delivery.revision }))
+/// A message with what has been made of it before.
+async fn work(entry: Entry, delivery: Option<StoredDelivery>) -> Result<Work, Damage> {
+    let Some(delivery) = delivery else { return Ok(Work { entry, output: None, being_sent: false }) };
+    let being_sent = delivery.reason == BEING_SENT;
+    let sequence = entry.sequence;
+    let output = match delivery.output {
+        Some(blob) => {
+            let bytes = unpack(packed(&blob, sequence)?, sequence, entry.raw.clone()).await?;
+            Some(Output { payloads: payloads(bytes, sequence)?, revision: delivery.revision })
+        }
+        None => None,
+    };
+    Ok(Work { entry, output, being_sent })
 }
 
-fn unpack(blob: &[u8], sequence: Sequence) -> Result<Bytes, Damage> {
-    Body::from_blob(blob).and_then(Body::unpack).map_err(|flaw| Damage { sequence, flaw })
+fn packed(blob: &[u8], sequence: Sequence) -> Result<Body, Damage> {
+    Body::from_blob(blob).map_err(|flaw| Damage { sequence, flaw })
+}
+
+async fn unpack(body: Body, sequence: Sequence, message: Bytes) -> Result<Bytes, Damage> {
+    body.unpack_async(message).await.map_err(|flaw| Damage { sequence, flaw })
+}
+
+fn payloads(bytes: Bytes, sequence: Sequence) -> Result<Vec<Payload>, Damage> {
+    body::read_payloads(bytes).map_err(|flaw| Damage { sequence, flaw })
 }

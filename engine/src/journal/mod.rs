@@ -191,6 +191,8 @@ pub struct Outcome {
     pub first_attempt: Option<Timestamp>,
     /// What was sent or is to be sent again; none if no mapping made anything.
     pub output: Vec<Payload>,
+    /// The exact bytes of the message: a long output lies beside them, since it holds most of them again.
+    pub message: Bytes,
     /// The revision whose mapping made the output.
     pub revision: String,
     /// What the receiver answered, or why it failed or was filtered; without patient data.

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::body::{Body, write_payloads};
@@ -21,14 +22,14 @@ const LONGEST_BYTES: usize = 64 << 10;
 pub(super) struct Packed(Mutex<VecDeque<(Vec<Payload>, Body)>>);
 
 impl Packed {
-    /// Packs an output; none if nothing was made.
-    pub(super) async fn of(&self, output: Vec<Payload>) -> Option<Body> {
+    /// Packs what was made from a message; none if nothing was.
+    pub(super) async fn of(&self, output: Vec<Payload>, message: Bytes) -> Option<Body> {
         if output.is_empty() {
             return None;
         }
         let length: usize = output.iter().map(|payload| payload.bytes().len()).sum();
         if length > LONGEST_BYTES {
-            return Some(Body::pack_async(write_payloads(&output)).await);
+            return Some(Body::pack_output_async(output, message).await);
         }
         let known = self
             .0
@@ -59,8 +60,6 @@ fn are_one(one: &[Payload], other: &[Payload]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
-
     use super::*;
     use crate::journal::body::read_payloads;
 
@@ -71,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_given_back_is_what_was_asked_for() {
         let packed = Packed::default();
-        assert_eq!(packed.of(Vec::new()).await, None);
+        assert_eq!(packed.of(Vec::new(), Bytes::new()).await, None);
         let json = Bytes::from("{}".repeat(500));
         let long = Bytes::from(vec![b'x'; LONGEST_BYTES + 1]);
         let outputs = [
@@ -83,7 +82,7 @@ mod tests {
             vec![Payload::Hl7(long)],
         ];
         for output in outputs.iter().cycle().take(20) {
-            let body = packed.of(output.clone()).await.unwrap();
+            let body = packed.of(output.clone(), Bytes::new()).await.unwrap();
             assert_eq!(read_payloads(body.unpack().unwrap()).unwrap(), *output);
         }
         assert_eq!(packed.0.lock().len(), 5, "packed once, but for the long one");
@@ -93,7 +92,8 @@ mod tests {
     async fn p6_little_is_remembered() {
         let packed = Packed::default();
         for number in 0..3 * MOST {
-            packed.of(vec![Payload::Hl7(Bytes::from(number.to_string()))]).await.unwrap();
+            let output = vec![Payload::Hl7(Bytes::from(number.to_string()))];
+            packed.of(output, Bytes::new()).await.unwrap();
         }
         assert_eq!(packed.0.lock().len(), MOST);
     }

@@ -154,6 +154,7 @@ impl Filler {
             attempts: 1,
             first_attempt: Some(at),
             output: bundle.cloned().unwrap_or_default(),
+            message: Bytes::new(),
             revision: self.revision.clone(),
             reason: "200".to_owned(),
             class: None,

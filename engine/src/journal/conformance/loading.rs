@@ -1,7 +1,17 @@
 //! What comes back of what was put in, over every store.
 
-use super::{Home, at, id, journal, message, outcome};
-use crate::journal::{Damage, DeliveryId, Journal, JournalError, Pending, Sequence, State, Work, body::Flaw};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{Home, at, id, journal, message, noise, outcome};
+use crate::{
+    connector::Payload,
+    journal::{
+        Ages, Damage, DeliveryId, Journal, JournalError, Outcome, Pending, Retention, Sequence, State, Work,
+        body::Flaw,
+    },
+};
 
 /// The bytes of deliveries that were tried before.
 pub(crate) async fn load(
@@ -59,4 +69,42 @@ pub(crate) async fn p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other
     let read = journal.body(ids[1].sequence).await;
     assert!(matches!(read, Err(JournalError::Damaged(damage)) if damage.sequence == ids[1].sequence));
     journal.record(outcome(&ids[1], State::Dead, 0)).await.unwrap();
+}
+
+/// Documents lie in the journal once, not again with what was sent.
+pub(crate) async fn a_long_output_comes_back_and_goes_with_its_message(home: &dyn Home) {
+    let first = journal(home).await;
+    let raw = Bytes::from(noise(1, 1 << 20));
+    let id = id(
+        first
+            .append(crate::journal::NewMessage { raw: raw.clone(), ..message(1, &[("adt", "record")]) })
+            .await
+            .unwrap(),
+        "adt",
+        "record",
+    );
+    let output = vec![
+        Payload::FhirBundle([b"{\"data\":\"".as_slice(), &raw[9..], b"\"}"].concat().into()),
+        Payload::Hl7(raw.slice(100..)),
+    ];
+    let told = |state, attempts| Outcome {
+        output: output.clone(),
+        message: raw.clone(),
+        ..outcome(&id, state, attempts)
+    };
+    first.record(told(State::Retrying, 1)).await.unwrap();
+    let stored = first.store.outputs(std::slice::from_ref(&id)).await.unwrap();
+    let bytes = stored[0].output.as_ref().unwrap().len();
+    assert!(bytes < 2000, "{bytes}");
+    first.close().await;
+
+    let journal = self::journal(home).await;
+    let work = load(&journal, std::slice::from_ref(&id)).await.unwrap().remove(0).unwrap();
+    assert!(work.output.unwrap().payloads == output && work.entry.raw == raw, "to be sent again");
+    journal.record(told(State::Delivered, 2)).await.unwrap();
+    assert!(journal.exchange(&id).await.unwrap().unwrap().output == output, "to be shown");
+    let bodies = Ages { bodies: Some(Duration::ZERO), messages: None };
+    journal.retain(&Retention { default: bodies, ..Retention::default() }, at(90_000)).await.unwrap();
+    assert!(journal.body(id.sequence).await.unwrap_err().to_string().contains("removed"));
+    assert_eq!(journal.exchange(&id).await.unwrap().unwrap().output, []);
 }

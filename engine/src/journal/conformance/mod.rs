@@ -23,7 +23,7 @@ pub(crate) use decisions::{
     what_waits_is_told_with_how_much_waits_behind_it,
 };
 pub(crate) use loading::{
-    load, p6_so_much_is_loaded_as_there_is_room_for,
+    a_long_output_comes_back_and_goes_with_its_message, load, p6_so_much_is_loaded_as_there_is_room_for,
     p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other,
 };
 pub(crate) use model::{a_random_life_agrees_with_a_model, steps};
@@ -129,6 +129,7 @@ pub(crate) fn outcome(id: &DeliveryId, state: State, attempts: u32) -> Outcome {
         attempts,
         first_attempt: Some(at(1000)),
         output: vec![Payload::FhirBundle(Bytes::from(format!("{{\"attempt\":{attempts}}}")))],
+        message: Bytes::new(),
         revision: "r1".to_owned(),
         reason: "503".to_owned(),
         class: Some(ErrorClass::Unavailable),
@@ -477,6 +478,7 @@ macro_rules! conforms {
         test!(counts_follow_every_change_and_survive_a_reopen);
         test!(p7_a_damaged_body_is_told_by_its_sequence_and_harms_no_other);
         test!(p6_so_much_is_loaded_as_there_is_room_for);
+        test!(a_long_output_comes_back_and_goes_with_its_message);
         test!(a_closed_journal_says_so);
 
         proptest::proptest! {

@@ -279,3 +279,27 @@ async fn what_retention_removes_is_given_back_to_the_disk() {
         sqlx::query_scalar("SELECT count(*) FROM search").fetch_one(&mut connection).await.unwrap();
     assert_eq!(left, 0, "no search key leads nowhere");
 }
+
+/// A long output needs its message, and is no less evidence for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p7_a_long_output_is_looked_at_with_its_message() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("journal");
+    let journal = journal_of(&path).await;
+    let raw: bytes::Bytes = noise(1, 400_000).into();
+    let new = crate::journal::NewMessage { raw: raw.clone(), ..message(1, &[("adt", "record")]) };
+    let id = id(journal.append(new).await.unwrap(), "adt", "record");
+    let output = vec![crate::connector::Payload::Hl7(raw.slice(10..))];
+    let outcome = outcome(&id, State::Delivered, 1);
+    journal.record(crate::journal::Outcome { output, message: raw, ..outcome }).await.unwrap();
+    journal.close().await;
+    assert!(verify(&path).await.unwrap().is_sound());
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(path.join("journal.sqlite"));
+    let mut connection = sqlx::ConnectOptions::connect(&options).await.unwrap();
+    sqlx::query("UPDATE message SET body = zeroblob(length(body))").execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    let report = verify(&path).await.unwrap();
+    let damaged: Vec<_> =
+        report.damaged.iter().map(|one| (one.sequence, one.destination.as_deref())).collect();
+    assert_eq!(damaged, [(1, None), (1, Some("record"))]);
+}

@@ -158,8 +158,8 @@ async fn look_at_deliveries(readers: &SqlitePool, sequences: &[Sequence], report
     for one in found {
         report.deliveries += 1;
         for (blob, name) in [(one.output, "what was sent"), (one.detail, "what was answered")] {
-            let flaw = blob.and_then(|blob| Body::from_blob(&blob).and_then(Body::unpack).err());
-            if let Some(flaw) = flaw {
+            let Some(blob) = blob else { continue };
+            if let Err(flaw) = look_at_blob(readers, one.id.sequence, &blob).await {
                 report.damaged.push(Damaged {
                     sequence: one.id.sequence.0,
                     route: Some(one.id.route.clone()),
@@ -169,6 +169,16 @@ async fn look_at_deliveries(readers: &SqlitePool, sequences: &[Sequence], report
             }
         }
     }
+}
+
+async fn look_at_blob(readers: &SqlitePool, sequence: Sequence, blob: &[u8]) -> Result<(), Flaw> {
+    let body = Body::from_blob(blob)?;
+    if !body.needs_message() {
+        return body.unpack().map(drop);
+    }
+    let found = read::messages(readers, &[sequence], usize::MAX).await.map_err(|_| Flaw::Missing)?;
+    let message = found.into_iter().next().ok_or(Flaw::Missing)?.body?.unpack()?;
+    body.unpack_with(&message).map(drop)
 }
 
 impl Report {

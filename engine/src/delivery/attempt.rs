@@ -121,9 +121,9 @@ impl Attempt {
         let work = match work {
             Ok(work) => work,
             Err(damage) => {
-                let (subject, verdict) =
-                    (Subject { pending: &pending, message: &Bytes::new() }, damage.to_string());
-                return self.unsent(turn, subject, Verdict::new(State::Held, verdict), "").await;
+                let subject = Subject { pending: &pending, message: &Bytes::new() };
+                let verdict = Verdict::new(State::Held, damage.to_string());
+                return self.unsent(turn, subject, verdict, "").await;
             }
         };
         let subject = Subject { pending: &pending, message: &work.entry.raw };

@@ -140,10 +140,9 @@ impl Body {
     }
 
     fn pack_beside(bytes: &[u8], message: &[u8]) -> Self {
-        // A short message would not make a long output much shorter.
-        match Some(message).filter(|message| message.len() >= LONG_BYTES) {
+        match compress_beside(bytes, message) {
+            Some(packed) => Self::packed(bytes, Codec::Beside, Some(packed)),
             None => Self::pack(bytes),
-            Some(message) => Self::packed(bytes, Codec::Beside, compress_beside(bytes, message)),
         }
     }
 
@@ -169,14 +168,14 @@ impl Body {
         if self.size_bytes < LONG_BYTES {
             return self.unpack_with(&message);
         }
-        apart(move || self.clone().unpack_with(&message)).await
+        apart(move || self.unpack_with(&message)).await
     }
 
     /// The bytes that were packed.
     ///
     /// # Errors
     /// When they are damaged, or need a message to come out.
-    pub fn unpack(self) -> Result<Bytes, Flaw> {
+    pub fn unpack(&self) -> Result<Bytes, Flaw> {
         self.unpack_with(&[])
     }
 
@@ -184,9 +183,9 @@ impl Body {
     ///
     /// # Errors
     /// When they are damaged.
-    pub fn unpack_with(self, message: &[u8]) -> Result<Bytes, Flaw> {
+    pub fn unpack_with(&self, message: &[u8]) -> Result<Bytes, Flaw> {
         let bytes = match self.codec {
-            Codec::Plain => self.packed,
+            Codec::Plain => self.packed.clone(),
             Codec::Beside => {
                 decompress_beside(&self.packed, message, self.size_bytes).ok_or(Flaw::Unreadable)?
             }
@@ -386,10 +385,13 @@ fn decompress(codec: Codec, packed: &[u8], size_bytes: usize) -> Option<Vec<u8>>
     })
 }
 
-/// None if it would not become shorter, or the message is too far from its end.
+/// None if it would not become shorter, or not by a short message, or the message would be too far from its end.
 fn compress_beside(bytes: &[u8], message: &[u8]) -> Option<Vec<u8>> {
     let bits = (bytes.len() + message.len()).next_power_of_two().ilog2();
-    let mut context = CCtx::try_create().filter(|_| bits <= FARTHEST_BITS)?;
+    if message.len() < LONG_BYTES || bits > FARTHEST_BITS {
+        return None;
+    }
+    let mut context = CCtx::try_create()?;
     context.set_parameter(CParameter::CompressionLevel(ZSTD_LEVEL)).ok()?;
     context.set_parameter(CParameter::WindowLog(bits)).ok()?;
     // Looks for what is long and far away: a document is found whole.
@@ -402,7 +404,10 @@ fn compress_beside(bytes: &[u8], message: &[u8]) -> Option<Vec<u8>> {
 }
 
 fn decompress_beside(packed: &[u8], message: &[u8], size_bytes: usize) -> Option<Vec<u8>> {
-    let mut context = DCtx::try_create().filter(|_| size_bytes <= LONGEST_BYTES)?;
+    if size_bytes > LONGEST_BYTES {
+        return None;
+    }
+    let mut context = DCtx::try_create()?;
     context.ref_prefix(message).ok()?;
     let mut bytes = Vec::with_capacity(size_bytes);
     context.decompress(&mut bytes, packed).ok()?;
@@ -441,7 +446,7 @@ mod tests {
             let mut blob = Body::pack(&bytes).into_blob();
             let place = place.index(blob.len());
             blob[place] ^= 1 << bit;
-            let read = Body::from_blob(&blob).and_then(Body::unpack);
+            let read = Body::from_blob(&blob).and_then(|body| body.unpack());
             // zstd has bits that carry nothing; what comes out must never be something else.
             prop_assert!(read.is_err() || read.unwrap() == bytes);
         }
@@ -496,7 +501,7 @@ mod tests {
         let blob = body.clone().into_blob();
         let out = Body::from_blob(&blob).unwrap().unpack_async(message.clone()).await;
         assert_eq!(read_payloads(out.unwrap()).unwrap(), output);
-        assert_eq!(body.clone().unpack(), Err(Flaw::Unreadable), "not without its message");
+        assert_eq!(body.unpack(), Err(Flaw::Unreadable), "not without its message");
         let other = Bytes::from(noise(2, 300_000));
         assert!(body.clone().unpack_async(other).await.is_err(), "nor with another");
         let short = message.slice(..100);
@@ -508,8 +513,8 @@ mod tests {
     #[test]
     fn p6_what_no_zstd_would_unpack_is_packed_alone() {
         let far = vec![0; (1 << FARTHEST_BITS) - LONG_BYTES];
-        assert_eq!(compress_beside(&vec![0; 2 * LONG_BYTES], &far), None);
-        assert!(Body::pack_beside(&vec![7; LONG_BYTES], &far).needs_message());
+        assert_eq!(Body::pack_beside(&vec![7; LONG_BYTES], &far).codec, Codec::Beside);
+        assert_eq!(Body::pack_beside(&vec![7; LONG_BYTES + 1], &far).codec, Codec::Zstd);
     }
 
     #[test]

@@ -138,8 +138,15 @@ impl Journal {
         let Some(blob) = delivery.output else { return Ok(Some(Exchange { output: Vec::new(), detail })) };
         let body = packed(&blob, id.sequence)?;
         let message = match body.needs_message() {
-            true => self.body(id.sequence).await?.unwrap_or_default(),
             false => Bytes::new(),
+            true => match self.body(id.sequence).await {
+                Ok(message) => message.unwrap_or_default(),
+                // Retention has removed both since the output was read.
+                Err(JournalError::Damaged(Damage { flaw: Flaw::Removed, .. })) => {
+                    return Ok(Some(Exchange { output: Vec::new(), detail: None }));
+                }
+                Err(error) => return Err(error),
+            },
         };
         let output = payloads(unpack(body, id.sequence, message).await?, id.sequence)?;
         Ok(Some(Exchange { output, detail }))

@@ -6,8 +6,9 @@
 use std::{fmt::Write, fs, sync::Arc};
 
 use super::*;
+use crate::connector::Payload;
 use crate::journal::{
-    Ages, Audit, Disposition, Journal, Key, NEWEST, Query, Retention, State,
+    Ages, Audit, Disposition, Journal, Key, NEWEST, NewMessage, Outcome, Query, Retention, State,
     conformance::{at, id, journal_of, message, outcome, over, replay},
     store::Change,
 };
@@ -33,6 +34,12 @@ async fn write(directory: &Path) {
     journal.record(outcome(&id(pruned, "adt", "record"), State::Delivered, 2)).await.unwrap();
     let bodies = Ages { bodies: Some(std::time::Duration::ZERO), messages: None };
     journal.retain(&Retention { default: bodies, ..Retention::default() }, at(9)).await.unwrap();
+    // What is sent of a long message lies beside it.
+    let raw: bytes::Bytes = "OBX|1|ED|||^application^pdf^Base64^JVBERi0xLjcK\r".repeat(6000).into();
+    let long = NewMessage { raw: raw.clone(), ..message(10, &[("adt", "record")]) };
+    let long = id(journal.append(long).await.unwrap(), "adt", "record");
+    let output = vec![Payload::Hl7(raw.slice(3..))];
+    journal.record(Outcome { output, message: raw, ..outcome(&long, State::Held, 1) }).await.unwrap();
     let mut again = replay(&[State::Dead]);
     again.filter.destination = Some("record".to_owned());
     journal.requeue(&again).await.unwrap();
@@ -65,8 +72,10 @@ async fn told(journal: &Journal) -> String {
         )
         .unwrap();
         writeln!(text, "  {} bytes {hash} {:?} {:?}", one.size_bytes, one.quarantine, one.flag).unwrap();
-        let body = journal.body(one.sequence).await.map_err(|error| error.to_string());
-        writeln!(text, "  {body:?}").unwrap();
+        match journal.body(one.sequence).await.map_err(|error| error.to_string()) {
+            Ok(Some(long)) if long.len() > 1000 => writeln!(text, "  {} bytes", long.len()).unwrap(),
+            body => writeln!(text, "  {body:?}").unwrap(),
+        }
         let found = journal.find(Key::ControlId(&keys.control_id), 9).await.unwrap();
         assert_eq!(found, std::slice::from_ref(one), "it is found");
         for delivery in journal.deliveries(one.sequence).await.unwrap() {

@@ -12,7 +12,7 @@
 
 use std::{mem, vec};
 
-use rusqlite::{Transaction, params};
+use rusqlite::{Connection, params};
 use sqlx::{SqliteConnection, sqlite::SqliteRow};
 
 use super::column;
@@ -166,7 +166,7 @@ const WRITE: &str = "INSERT INTO search (block, kind, value, sequence) VALUES (?
 const WHOLE: &str = "UPDATE mark SET value = ? WHERE name = 'searched'";
 
 /// Writes rows within the transaction of a commit.
-pub(super) fn write(to: &Transaction<'_>, slice: Slice) -> Result<(), StoreError> {
+pub(super) fn write(to: &Connection, slice: Slice) -> Result<(), StoreError> {
     let Slice { block, rows, ends } = slice;
     let mut write = to.prepare_cached(WRITE)?;
     for (block, kind, value, sequence) in rows {

@@ -4,7 +4,8 @@
 //! Promise:  P1, P7. WAL with `synchronous=FULL`: a commit has synced the log before it returns. One connection
 //!           writes, a few only read. Checkpoints are ours, not SQLite's: its automatic ones swallow errors, and an
 //!           error of a sync must close the journal. One engine at a time: a locked file beside the database.
-//! Not here: statements (write.rs, read.rs), the thread of the connection that writes (writer.rs), when the log is copied into the database (checkpoint.rs).
+//! Not here: statements (write.rs, read.rs), the thread that writes (writer.rs), when the log is copied into the database
+//!           (checkpoint.rs).
 //!
 //! ```text
 //! <directory>/journal.sqlite (-wal, -shm)   the database, 0600
@@ -32,7 +33,6 @@ mod write;
 mod writer;
 
 use std::{
-    fs::File,
     path::{Path, PathBuf},
     sync::atomic::{AtomicI64, AtomicU64, Ordering},
 };
@@ -74,8 +74,6 @@ pub struct SqliteStore {
     place: Place,
     /// Search keys of removed messages that are still to be swept out.
     sweep: parking_lot::Mutex<Option<prune::Sweep>>,
-    /// Held for its lock.
-    _lock: parking_lot::Mutex<Option<File>>,
 }
 
 impl SqliteStore {
@@ -148,7 +146,6 @@ impl Store for SqliteStore {
             // Everything is in the log; the next start reads it from there.
             tracing::warn!(%error, "the journal's database did not close cleanly");
         }
-        *self._lock.lock() = None;
     }
 
     async fn last(&self) -> Result<Sequence, StoreError> {

@@ -111,7 +111,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let unwritten = keys::unwritten(&mut first, searched, last).await.map_err(failed)?;
     let copier = Copier::new(connect(&database, COPIER_CACHE_KIB).map_err(failed)?);
     let writer = connect(&database, WRITER_CACHE_KIB).map_err(failed)?;
-    let writer = Writer::start(writer).map_err(|error| failed(StoreError::new(error.to_string())))?;
+    let writer = Writer::start(writer, lock).map_err(|error| failed(StoreError::new(error.to_string())))?;
     drop(first);
     // Not before there are others, or it would think that nobody needs the log.
     one.close().await;
@@ -130,7 +130,6 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
         // Where a sweep was when the engine stopped is not known: it begins anew.
         sweep: parking_lot::Mutex::new(Some(Sweep::all(last))),
         database,
-        _lock: parking_lot::Mutex::new(Some(lock)),
     })
 }
 
@@ -176,17 +175,17 @@ pub async fn glance(directory: &Path) -> Result<(Stats, Vec<Count>), OpenError> 
 
 /// A look at what every start needs: what is owed, and the newest message. The rest is checked as it is read, since a
 /// look at all of it takes minutes.
-async fn check(writer: &mut SqliteConnection, directory: &Path) -> Result<(), OpenError> {
+async fn check(connection: &mut SqliteConnection, directory: &Path) -> Result<(), OpenError> {
     const NEWEST: &str = "SELECT count(body) FROM (SELECT body FROM message ORDER BY sequence DESC LIMIT 1)";
     let damaged = |what: String| OpenError::Damaged { directory: directory.to_owned(), what };
     let owed: Result<Vec<String>, _> =
-        sqlx::query_scalar("PRAGMA quick_check('pending')").fetch_all(&mut *writer).await;
+        sqlx::query_scalar("PRAGMA quick_check('pending')").fetch_all(&mut *connection).await;
     match owed {
         Ok(said) if said.iter().all(|line| line == "ok") => {}
         Ok(said) => return Err(damaged(said.into_iter().take(3).collect::<Vec<_>>().join("; "))),
         Err(error) => return Err(damaged(error.to_string())),
     }
-    number(writer, NEWEST).await.map_err(|error| damaged(error.to_string())).map(drop)
+    number(connection, NEWEST).await.map_err(|error| damaged(error.to_string())).map(drop)
 }
 
 const LAST: &str = concat!("SELECT ", read::last!());
@@ -219,10 +218,10 @@ fn reader_options(database: &Path) -> SqliteConnectOptions {
 }
 
 /// Refuses what is not ours before anything is written, then brings an older journal up to date.
-async fn migrate(writer: &SqlitePool, directory: &Path, database: &Path) -> Result<(), OpenError> {
+async fn migrate(one: &SqlitePool, directory: &Path, database: &Path) -> Result<(), OpenError> {
     let failed = |error: StoreError| OpenError::Database { directory: directory.to_owned(), error };
-    let found = match writer.acquire().await {
-        Ok(mut writer) => found(&mut writer).await,
+    let found = match one.acquire().await {
+        Ok(mut connection) => found(&mut connection).await,
         Err(error) => Err(error),
     };
     let found = found.map_err(|error| failed(error.into()))?;
@@ -234,7 +233,7 @@ async fn migrate(writer: &SqlitePool, directory: &Path, database: &Path) -> Resu
         }
         Found::Nothing | Found::Schema(_) => {}
     }
-    MIGRATIONS.run(writer).await.map_err(|error| failed(StoreError::new(error.to_string())))
+    MIGRATIONS.run(one).await.map_err(|error| failed(StoreError::new(error.to_string())))
 }
 
 enum Found {
@@ -243,31 +242,31 @@ enum Found {
     Other,
 }
 
-async fn found(writer: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
-    if number(writer, "SELECT count(*) FROM sqlite_schema").await? == 0 {
+async fn found(connection: &mut SqliteConnection) -> Result<Found, sqlx::Error> {
+    if number(connection, "SELECT count(*) FROM sqlite_schema").await? == 0 {
         return Ok(Found::Nothing);
     }
-    if number(writer, "PRAGMA application_id").await? != APPLICATION_ID {
+    if number(connection, "PRAGMA application_id").await? != APPLICATION_ID {
         // A crash may have come between the migrator's own table and the first migration.
         let ours =
             "SELECT count(*) = 1 AND max(name) = '_sqlx_migrations' FROM sqlite_schema WHERE type = 'table'";
-        return Ok(if number(writer, ours).await? == 1 { Found::Nothing } else { Found::Other });
+        return Ok(if number(connection, ours).await? == 1 { Found::Nothing } else { Found::Other });
     }
     let schema = "SELECT coalesce(max(version), 0) FROM _sqlx_migrations";
-    Ok(Found::Schema(number(writer, schema).await?))
+    Ok(Found::Schema(number(connection, schema).await?))
 }
 
 async fn number(connection: &mut SqliteConnection, sql: &'static str) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(sql).fetch_one(connection).await
 }
 
-async fn seed(writer: &mut SqliteConnection) -> Result<Counters, StoreError> {
+async fn seed(connection: &mut SqliteConnection) -> Result<Counters, StoreError> {
     let mut counters = Counters::default();
     let unfinished = "SELECT destination, state, count(*) FROM pending GROUP BY destination, state";
     let dead = "SELECT destination, 6, count(*) FROM delivery INDEXED BY delivery_for_a_person
                 WHERE state = 6 AND state IN (1, 2, 3, 6) GROUP BY destination";
     for sql in [unfinished, dead] {
-        for row in sqlx::query(sql).fetch_all(&mut *writer).await? {
+        for row in sqlx::query(sql).fetch_all(&mut *connection).await? {
             let deliveries: i64 = row.try_get(2)?;
             let state: State = state(row.try_get(1)?)?;
             counters.set(row.try_get(0)?, state, deliveries.unsigned_abs());

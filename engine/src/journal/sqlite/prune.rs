@@ -22,7 +22,7 @@ const SWEPT: i64 = 2000;
 const GIVEN_BACK: i64 = 512;
 
 /// Where the sweep over the search keys is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub(super) struct Sweep {
     /// Everything removed since the sweep began lies up to here.
     upto: i64,
@@ -190,7 +190,10 @@ pub(super) fn give_back(connection: &mut Connection) -> Result<Option<usize>, St
         checkpoint::pages(connection, checkpoint::COPY)?;
         return Ok(None);
     }
-    connection.execute_batch(&format!("PRAGMA incremental_vacuum({GIVEN_BACK})"))?;
+    // A row for each page: all of them in one commit, which ends with the last.
+    let mut statement = connection.prepare_cached(&format!("PRAGMA incremental_vacuum({GIVEN_BACK})"))?;
+    let mut pages = statement.raw_query();
+    while pages.next()?.is_some() {}
     Ok(Some(usize::try_from(GIVEN_BACK * 2 * i64::from(super::PAGE_BYTES)).unwrap_or_default()))
 }
 

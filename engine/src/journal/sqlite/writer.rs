@@ -1,6 +1,6 @@
 //! The thread that writes: it has the one connection that changes the database.
 //!
-//! In:       work, one piece after the other.
+//! In:       work, one piece after the other; the connection and the lock of the journal, which it keeps to its end.
 //! Out:      what came of it, to whoever waits.
 //! Promise:  P1, P7. Work that was begun is finished, also when nobody waits for it any more. After a panic nothing is
 //!           written again.
@@ -9,7 +9,7 @@
 //! By rusqlite, not sqlx, which takes the way to a thread of its own and back for each statement: DECISIONS.md, "A commit is
 //! one way".
 
-use std::{io, path::Path, thread};
+use std::{fs::File, io, path::Path, thread};
 
 use rusqlite::{Connection, Error, OpenFlags};
 use tokio::sync::{mpsc, oneshot};
@@ -20,18 +20,24 @@ use crate::journal::store::StoreError;
 /// More than there are statements that write.
 const STATEMENTS: usize = 64;
 
-type Work = Box<dyn FnOnce(&mut Option<Connection>) + Send>;
+type Work = Box<dyn FnOnce(&mut Option<Held>) + Send>;
+
+/// What the thread has until the store is closed. Nobody else may open the journal before the connection is gone.
+struct Held {
+    connection: Connection,
+    _lock: File,
+}
 
 /// The way to the thread, which ends when this is dropped.
 pub(super) struct Writer(mpsc::Sender<Work>);
 
 impl Writer {
-    pub(super) fn start(connection: Connection) -> io::Result<Self> {
+    pub(super) fn start(connection: Connection, lock: File) -> io::Result<Self> {
         let (sender, mut work) = mpsc::channel::<Work>(1);
-        let mut connection = Some(connection);
+        let mut held = Some(Held { connection, _lock: lock });
         thread::Builder::new().name("journal".to_owned()).spawn(move || {
             while let Some(work) = work.blocking_recv() {
-                work(&mut connection);
+                work(&mut held);
             }
         })?;
         Ok(Self(sender))
@@ -42,22 +48,26 @@ impl Writer {
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        self.send(|connection| connection.as_mut().map_or_else(|| Err(closed()), work)).await
+        self.send(|held| held.as_mut().map_or_else(|| Err(closed()), |held| work(&mut held.connection))).await
     }
 
     /// Lets go of the database, after all work that was handed in before.
     pub(super) async fn close(&self) -> Result<(), StoreError> {
-        self.send(|connection| connection.take().map_or(Ok(()), let_go)).await
+        self.send(|held| {
+            let Some(Held { connection, _lock }) = held.take() else { return Ok(()) };
+            let_go(connection)
+        })
+        .await
     }
 
     async fn send<T: Send + 'static>(
         &self,
-        work: impl FnOnce(&mut Option<Connection>) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut Option<Held>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |connection| {
+        let work: Work = Box::new(move |held| {
             // Whoever asked may have given up: what is done is done.
-            let _ = answer.send(work(connection));
+            let _ = answer.send(work(held));
         });
         let gone = || StoreError::new("the thread that writes has ended");
         self.0.send(work).await.map_err(|_| gone())?;
@@ -103,9 +113,13 @@ impl From<Error> for StoreError {
 mod tests {
     use super::*;
 
+    fn writer() -> Writer {
+        Writer::start(Connection::open_in_memory().unwrap(), tempfile::tempfile().unwrap()).unwrap()
+    }
+
     #[tokio::test]
     async fn work_is_done_in_its_order_and_none_after_the_end() {
-        let writer = Writer::start(Connection::open_in_memory().unwrap()).unwrap();
+        let writer = writer();
         writer.run(|connection| Ok(connection.execute_batch("CREATE TABLE t (a)")?)).await.unwrap();
         let add =
             |n: i64| writer.run(move |connection| Ok(connection.execute("INSERT INTO t VALUES (?)", [n])?));
@@ -122,7 +136,7 @@ mod tests {
 
     #[tokio::test]
     async fn p1_after_a_panic_nothing_is_written() {
-        let writer = Writer::start(Connection::open_in_memory().unwrap()).unwrap();
+        let writer = writer();
         let panics = writer.run(|_| -> Result<(), _> { panic!("a fault of ours") });
         assert!(panics.await.unwrap_err().to_string().contains("thread that writes has ended"));
         assert!(writer.run(|_| Ok(())).await.is_err());

@@ -55,13 +55,29 @@ impl Journal {
         identifiers: Identifiers,
         metrics: Arc<Metrics>,
     ) -> Result<Self, StartError> {
-        identifiers.settle(&store).await?;
-        let tip = Tip { last: store.last().await?, requeued: 0 };
-        let paused = Arc::new(watch::Sender::new(store.note(PAUSED).await?));
+        let (last, paused) = match Self::look(&store, &identifiers).await {
+            Ok(found) => found,
+            Err(error) => {
+                // Nobody else will, and the next start would find it open.
+                store.close().await;
+                return Err(error);
+            }
+        };
+        let tip = Tip { last, requeued: 0 };
+        let paused = Arc::new(watch::Sender::new(paused));
         let (watched, packed) = Default::default();
         let recent = Arc::new(Recent::default());
         let committer = Committer::start(store.clone(), tip, recent.clone(), metrics.clone());
         Ok(Self { store, committer, watched, metrics, recent, identifiers, packed, paused })
+    }
+
+    /// The newest message, and why nothing is delivered.
+    async fn look(
+        store: &Arc<dyn Store>,
+        identifiers: &Identifiers,
+    ) -> Result<(Sequence, Option<String>), StartError> {
+        identifiers.settle(store).await?;
+        Ok((store.last().await?, store.note(PAUSED).await?))
     }
 
     /// Makes a message and the deliveries it owes durable. A message that owes none goes to quarantine.

@@ -11,7 +11,7 @@ mod sample;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::Arc,
 };
 
@@ -212,19 +212,37 @@ fn source(listener: &ListenerConfig, plugins: &'static [Plugin]) -> Result<Box<d
     }
 }
 
+/// Files that tests name and that are not there; of a folder of which nothing is there, only the first.
 fn missing_samples(routes: &Routes, snapshot: &Snapshot) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let mut folders: BTreeMap<&Path, (Problem, usize)> = BTreeMap::new();
     for route in routes.iter() {
         for test in &route.tests {
-            for file in [&test.message, &test.expect] {
-                if !snapshot.samples.contains_key(file) {
-                    let what = format!("the test names a file that is not there: {}", file.display());
-                    problems.push(Problem::error(what).at(route_file(route), test.line, 0));
+            let named = [&test.message, &test.expect];
+            for file in named.into_iter().filter(|file| !snapshot.samples.contains_key(*file)) {
+                let what = format!("the test names a file that is not there: {}", file.display());
+                let problem = Problem::error(what).at(route_file(route), test.line, 0);
+                match missing_folder(file, snapshot) {
+                    None => problems.push(problem),
+                    Some(folder) => folders.entry(folder).or_insert((problem, 0)).1 += 1,
                 }
             }
         }
     }
+    problems.extend(folders.into_iter().map(|(folder, (first, files))| match files {
+        1 => first,
+        _ => {
+            let what = format!("none of the {files} files that tests name in {} is there", folder.display());
+            Problem { what, ..first }
+        }
+    }));
     problems
+}
+
+/// The outermost folder of a file in which there is no file that a test names.
+fn missing_folder<'f>(file: &'f Path, snapshot: &Snapshot) -> Option<&'f Path> {
+    let folders = file.ancestors().skip(1).filter(|folder| !folder.as_os_str().is_empty());
+    folders.filter(|folder| !snapshot.samples.keys().any(|sample| sample.starts_with(folder))).last()
 }
 
 fn route_file(route: &Route) -> PathBuf {

@@ -133,6 +133,9 @@ fn a_test_whose_files_are_not_there_is_a_fault() {
         routes/adt.toml:7: the test names a file that is not there: t/a.json
         routes/adt.toml:10: the test names a file that is not there: t/b.hl7"#]],
     );
+    // Not once for each of hundreds.
+    let nothing = ["t/a.hl7", "t/a.json", "t/b.hl7", "t/b.expect"].map(|file| (file, ""));
+    check(&nothing, expect!["routes/adt.toml:7: none of the 4 files that tests name in t is there"]);
 }
 
 #[test]

@@ -140,8 +140,9 @@ impl Journal {
         let message = match body.needs_message() {
             false => Bytes::new(),
             true => match self.body(id.sequence).await {
-                Ok(message) => message.unwrap_or_default(),
+                Ok(Some(message)) => message,
                 // Retention has removed both since the output was read.
+                Ok(None) => return Ok(None),
                 Err(JournalError::Damaged(Damage { flaw: Flaw::Removed, .. })) => {
                     return Ok(Some(Exchange { output: Vec::new(), detail: None }));
                 }

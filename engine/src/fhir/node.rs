@@ -66,7 +66,7 @@ impl Node {
     }
 
     /// An Identifier.
-    pub(super) fn identifier(system: Option<Self>, value: impl Into<SmolStr>) -> Self {
+    pub(crate) fn identifier(system: Option<Self>, value: impl Into<SmolStr>) -> Self {
         Self::object([(name!("system"), system), (name!("value"), Some(Self::text(value)))])
     }
 

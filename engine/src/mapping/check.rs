@@ -141,6 +141,7 @@ impl Checker<'_> {
     fn type_of(&self, expression: &Expr) -> Option<&'static str> {
         match expression {
             Expr::StringConstant(name, _) => type_named(name).map(|found| found.name),
+            Expr::Array(plans, _) => self.type_of(plans.first()?),
             Expr::Variable(variable, ..) if variable.2.is_empty() => {
                 Some(self.constants.get_value::<PlanHandle>(&variable.1)?.target.name)
             }

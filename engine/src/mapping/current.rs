@@ -4,7 +4,7 @@
 //! small handles without a life of their own; outside of a run they lead nowhere and say so.
 
 use std::{
-    cell::{Cell, OnceCell, RefCell},
+    cell::{Cell, RefCell},
     collections::HashMap,
     rc::Rc,
     sync::Arc,
@@ -26,7 +26,10 @@ use super::{
     memory::Recall,
 };
 use crate::{
-    fhir::{self, Bundle, Node, Tables, types::Cx, types::Finding},
+    fhir::{
+        self, Bundle, Tables,
+        types::{Cx, Finding, Sender},
+    },
     hl7::{Message, Path, Segment, Value},
     incoming::{FhirMessage, Incoming},
 };
@@ -40,8 +43,8 @@ pub(super) struct Current {
     /// What it is about, as [`Incoming::code`] and [`Incoming::event`] say it: scripts ask all the time.
     pub code: SmolStr,
     pub event: SmolStr,
-    /// See [`Cx::control_ids`].
-    pub control_ids: OnceCell<Node>,
+    /// See [`Cx::sender`].
+    pub sender: Sender,
     pub tables: Arc<Tables>,
     pub received: Timestamp,
     pub zone: TimeZone,
@@ -184,7 +187,7 @@ impl Current {
             tables: &self.tables,
             table,
             segment: None,
-            control_ids: &self.control_ids,
+            sender: &self.sender,
             findings: &self.findings,
             is_of_one_message: Cell::default(),
         }

@@ -7,17 +7,18 @@ use smol_str::SmolStr;
 
 use super::{
     current::{Current, element, with},
-    datum::Datum,
+    datum::{Datum, List},
     fault::{Verdict, end, fault},
     host::Host,
+    identities::{self, first_identifier, id_of, key_of, no_identifier, resource_named},
     nodes::{datum, node},
     pairs::Map,
     plan::{Place, Plan},
     values::SegmentHandle,
 };
 use crate::fhir::{
-    self, Bundle, Node, Object, Resource, Target,
-    elements::{Fault, Type, type_named},
+    self, Bundle, Node, Object, Resource,
+    elements::{Fault, Type},
     types::{self, Finding},
 };
 
@@ -100,7 +101,8 @@ pub(super) fn register(host: &mut Host) {
     register_resource(host);
     register_removals(host);
     register_values(host);
-    register_identities(host);
+    identities::register(host);
+    register_keyed(host);
     register_node(host);
     register_endings(host);
 }
@@ -115,13 +117,6 @@ fn register_bundle(host: &mut Host) {
     .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
         put_plan(*out, &plan, segment, None)
     })
-    .register_fn(
-        "put",
-        |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, identifier: NodeHandle| {
-            let part = |name| identifier.node().get(name).and_then(Node::as_text).unwrap_or_default();
-            put_plan(*out, &plan, segment, Some((part("system"), part("value"))))
-        },
-    )
     .register_fn("build", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
         with(|current| {
             let object = apply(current, *out, &plan, segment)?;
@@ -152,32 +147,31 @@ fn register_values(host: &mut Host) {
     });
 }
 
-/// Identities: the last argument is a text, a value of the message or a number.
-fn register_identities(host: &mut Host) {
-    host.register_fn("put", |out: &mut BundleHandle, kind: SmolStr, system: SmolStr, value: Datum| {
+/// Resources under a key, or under a system and a text, a value of the message or a number.
+fn register_keyed(host: &mut Host) {
+    host.register_fn("put", |out: &mut BundleHandle, kind: SmolStr, key: Datum| {
+        let (system, value) = key_of(key)?;
+        put_new(*out, &kind, &system, &value)
+    })
+    .register_fn("put", |out: &mut BundleHandle, kind: SmolStr, system: SmolStr, value: Datum| {
         put_new(*out, &kind, &system, &text(value)?)
+    })
+    .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, key: Datum| {
+        let (system, value) = key_of(key)?;
+        put_plan(*out, &plan, segment, Some((&system, &value)))
+    })
+    .register_fn("put", |out: &mut BundleHandle, plans: List, segment: SegmentHandle, key: Datum| {
+        let (system, value) = key_of(key)?;
+        let (first, more) = plans.split_first().ok_or_else(|| fault("there is no map in this list"))?;
+        let resource = put_plan(*out, plan(first)?, segment, Some((&system, &value)))?;
+        fill_all(resource, more, segment).map(|()| resource)
     })
     .register_fn(
         "put",
         |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle, system: SmolStr, value: Datum| {
             put_plan(*out, &plan, segment, Some((&system, &text(value)?)))
         },
-    )
-    .register_fn("reference", |kind: SmolStr, system: SmolStr, value: Datum| {
-        let (found, value) = (resource_named(&kind)?, text(value)?);
-        let id = identity(found, &system, &value)?;
-        let identifier = Some(SmolStr::from(format!("{system}|{value}")));
-        let target = Target { resource_type: found.name.into(), id, identifier };
-        Ok::<_, Box<EvalAltResult>>(NodeHandle::wrap(Node::reference(Some(target), None)))
-    })
-    .register_fn("id", |kind: SmolStr, system: SmolStr, value: Datum| {
-        let id = identity(resource_named(&kind)?, &system, &text(value)?)?;
-        Ok::<_, Box<EvalAltResult>>(SmolStr::from(id.to_string()))
-    })
-    .register_fn("reference", |resource: &mut ResourceHandle, display: Datum| {
-        let display = node(display)?;
-        resource.look(|resource| NodeHandle::wrap(Node::reference(Some(resource.target()), display)))
-    });
+    );
 }
 
 fn register_resource(host: &mut Host) {
@@ -199,6 +193,9 @@ fn register_resource(host: &mut Host) {
     .register_fn("fill", |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle| {
         fill(*resource, &plan, segment, None)
     })
+    .register_fn("fill", |resource: &mut ResourceHandle, plans: List, segment: SegmentHandle| {
+        fill_all(*resource, &plans, segment)
+    })
     .register_fn(
         "fill",
         |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Arc<Map>| {
@@ -216,6 +213,10 @@ fn register_resource(host: &mut Host) {
             Ok(())
         })?;
         Ok::<_, Box<EvalAltResult>>(*resource)
+    })
+    .register_fn("reference", |resource: &mut ResourceHandle, display: Datum| {
+        let display = node(display)?;
+        resource.look(|resource| NodeHandle::wrap(Node::reference(Some(resource.target()), display)))
     })
     .register_get("id", |resource: &mut ResourceHandle| {
         resource.look(|resource| SmolStr::from(resource.id.to_string()))
@@ -314,7 +315,7 @@ fn put_plan(
             Some(identity) => identity,
             None => first_identifier(&elements).ok_or_else(|| fault(no_identifier(plan)))?,
         };
-        let id = self::identity(plan.target, system, value)?;
+        let id = id_of(plan.target, system, value)?;
         let resource = Resource { resource_type: plan.target.name.into(), id, elements };
         put(current, out, plan.target, resource)
     })
@@ -322,7 +323,7 @@ fn put_plan(
 
 fn put_new(out: BundleHandle, resource_type: &str, system: &str, value: &str) -> Result<ResourceHandle> {
     let found = resource_named(resource_type)?;
-    let id = identity(found, system, value)?;
+    let id = id_of(found, system, value)?;
     let resource = Resource { resource_type: found.name.into(), id, elements: Object::new() };
     with(|current| put(current, out, found, resource))
 }
@@ -389,6 +390,17 @@ fn fill(
     })
 }
 
+fn fill_all(resource: ResourceHandle, plans: &[Datum], segment: SegmentHandle) -> Result<()> {
+    plans.iter().try_for_each(|one| fill(resource, plan(one)?, segment, None))
+}
+
+fn plan(value: &Datum) -> Result<&PlanHandle> {
+    match value {
+        Datum::Plan(plan) => Ok(plan),
+        _ => Err(fault("a list of segment maps is needed here")),
+    }
+}
+
 fn apply(
     current: &mut Current,
     out: BundleHandle,
@@ -409,36 +421,6 @@ fn check_segment(plan: &Plan, segment: SegmentHandle) -> Result<()> {
         return Ok(());
     }
     Err(fault(format!("this map reads {}, not {}", plan.segment, segment.name())))
-}
-
-/// The first identifier that says both what it is and in which system.
-fn first_identifier(elements: &Object) -> Option<(&str, &str)> {
-    let nodes = match elements.get("identifier")? {
-        Node::Array(nodes) => nodes.as_slice(),
-        node => std::slice::from_ref(node),
-    };
-    nodes.iter().find_map(|node| Some((node.get("system")?.as_text()?, node.get("value")?.as_text()?)))
-}
-
-fn no_identifier(plan: &Plan) -> String {
-    match plan.fields_of("identifier").as_slice() {
-        [] => format!("this map gives a {} no identifier: give `put` a system and a value", plan.target.name),
-        fields => format!("{} has no identifier, and a {} needs one", fields.join(" and "), plan.target.name),
-    }
-}
-
-fn identity(resource_type: &Type, system: &str, value: &str) -> Result<uuid::Uuid> {
-    if system.is_empty() || value.is_empty() {
-        return Err(fault(format!(
-            "the identity of a {} needs a system and a value; one is empty",
-            resource_type.name
-        )));
-    }
-    Ok(fhir::id(resource_type.name, system, value))
-}
-
-fn resource_named(name: &str) -> Result<&'static Type> {
-    type_named(name).filter(|found| found.is_resource).ok_or_else(|| fault("FHIR R4 has no such resource"))
 }
 
 #[inline(never)]

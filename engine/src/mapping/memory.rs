@@ -9,14 +9,24 @@
 //! Not here: who a patient is. Codes, and what fields name, are all that is asked for in other messages; the identifiers
 //!           of a message are kept while it is mapped, [`IDENTIFIERS`] at most, and go with it.
 
-use std::{array, cell::RefCell, collections::HashMap, hash::BuildHasher, mem::take, ops::Range, sync::Arc};
+use std::{
+    array,
+    cell::RefCell,
+    collections::HashMap,
+    hash::BuildHasher,
+    mem::take,
+    ops::Range,
+    sync::{Arc, OnceLock},
+};
 
 use foldhash::fast::RandomState;
 use parking_lot::{Mutex, RwLock};
+use smol_str::SmolStr;
 
 use crate::{
     fhir::{
         Node, Resource,
+        name::name,
         types::{
             Convert, Converter, Cx,
             resources::{self, Named},
@@ -49,6 +59,8 @@ pub(super) struct Memory {
     senders: RwLock<HashMap<Box<[u8]>, u32, RandomState>>,
     values: Shelves<Option<Node>>,
     named: Shelves<Arc<Known>>,
+    /// See [`Recall::engine`].
+    engine: OnceLock<(SmolStr, Node)>,
 }
 
 /// What is remembered of one kind.
@@ -190,6 +202,22 @@ impl Recall {
         match &self.memory {
             Some(memory) => memory.values.recall(&self.key, cx, make, |made| made.map(Node::in_common)),
             None => make(),
+        }
+    }
+
+    /// This engine with the revision that maps, as what a Reference says.
+    pub fn engine(&self, revision: &SmolStr) -> Node {
+        let make = || {
+            let identifier = Node::identifier(Some("urn:tie:revision".into()), revision.clone());
+            Node::object([(name!("identifier"), Some(identifier)), (name!("display"), Some("TIE".into()))])
+        };
+        let known = self
+            .memory
+            .as_ref()
+            .map(|memory| memory.engine.get_or_init(|| (revision.clone(), make().in_common())));
+        match known {
+            Some((known, engine)) if known == revision => engine.clone(),
+            _ => make(),
         }
     }
 

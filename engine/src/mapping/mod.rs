@@ -22,6 +22,7 @@ mod fault;
 mod groups;
 mod handles;
 mod host;
+mod identities;
 mod ignored;
 mod layers;
 mod lookups;

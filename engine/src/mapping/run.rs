@@ -1,7 +1,6 @@
 //! The compiled mappings of a revision, and one run of one of them.
 
 use std::{
-    cell::OnceCell,
     collections::BTreeMap,
     panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
@@ -161,7 +160,7 @@ impl Mappings {
             fhir,
             code,
             event,
-            control_ids: OnceCell::new(),
+            sender: Default::default(),
             tables: self.tables.clone(),
             received: context.received,
             zone: context.zone.clone(),

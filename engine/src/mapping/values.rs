@@ -165,6 +165,9 @@ fn register_message(host: &mut Host) {
         .register_get("version", header(|current| current.message.version()))
         .register_get("environment", header(|current| Cow::Borrowed(&current.environment)))
         .register_get("revision", header(|current| Cow::Borrowed(&current.revision)))
+        .register_get("engine", |_: &mut MessageHandle| {
+            with(|current| Ok(NodeHandle::wrap(current.recall.borrow().engine(&current.revision))))
+        })
         .register_get("received", header(|current| Cow::Owned(received(current))))
         .register_get("trigger", |_: &mut MessageHandle| {
             with(|current| Ok(SmolStr::from(format!("{}^{}", current.code, current.event))))

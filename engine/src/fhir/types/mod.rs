@@ -58,13 +58,22 @@ pub struct Cx<'a> {
     pub table: Option<&'a Table>,
     /// The segment that the part is of, where a segment map asks.
     pub segment: Option<Segment<'a>>,
-    /// The system of the sender's control ids, once it was asked for.
-    pub control_ids: &'a OnceCell<Node>,
+    /// What was found out about its sender.
+    pub sender: &'a Sender,
     /// What was noticed on the way.
     pub findings: &'a RefCell<Vec<Finding>>,
     /// Set by what looks at more than the part, the tables and who sends (MSH-3, 4, 17 and 21), or reports something: what it
     /// makes holds for this message alone.
     pub is_of_one_message: Cell<bool>,
+}
+
+/// What holds for all of a message, once it was asked for.
+#[derive(Default)]
+pub struct Sender {
+    /// The system of the sender's control ids.
+    control_ids: OnceCell<Node>,
+    /// The zone that the sender's times have, where it is not our own.
+    zone: OnceCell<Option<TimeZone>>,
 }
 
 /// Something that a person should look at, though the message goes on.

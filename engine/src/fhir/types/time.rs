@@ -96,8 +96,8 @@ fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
     if found.reading == Reading::Stated || found.precision <= Precision::Day {
         return Some(found);
     }
-    match senders_zone(cx) {
-        Some(zone) => time::parse(text.trim(), &zone).ok(),
+    match cx.sender.zone.get_or_init(|| senders_zone(cx)) {
+        Some(zone) => time::parse(text.trim(), zone).ok(),
         None => Some(found),
     }
 }

@@ -45,6 +45,54 @@ e"#,
     assert!(given.contains(r#""resourceType": "Encounter""#), "{given}");
 }
 
+/// What a `map` of this body says, with another map of PID.
+fn with_more(body: &str) -> String {
+    let more = r#"const MORE = segment_map("PID", "Patient", [["=", "active", true]]);"#;
+    let script = format!("{PATIENT}{more}fn map(msg) {{ let out = bundle();\n{body}\n}}");
+    run_with(&[("mappings/adt.rhai", &script)], ADT, &Limits::default())
+}
+
+#[test]
+fn a_resource_is_kept_under_a_key_and_made_by_several_maps() {
+    let given = with_more(
+        r#"let number = msg["PID-3"].to("CX");
+let of_map = #{ system: number["system"], value: msg["PID-3.1"] };
+let all = [out.put(PATIENT, msg["PID"]), out.put(PATIENT, msg["PID"], number), out.put("Patient", of_map)];
+let made = out.put([PATIENT, MORE], msg["PID"], #{ system: "urn:x", value: 1 });
+let filled = out.put("Patient", "urn:x", 2);
+filled.fill([MORE, PATIENT], msg["PID"]);
+if all.some(|one| one.id != all[0].id) { fail("not under one key"); }
+if [made, filled].some(|one| one.get("active") != true || one.get("gender") != "female") { fail("not by both maps"); }
+if out.len != 3 { fail("not three"); }
+made.add("link", #{ type: "seealso", other: msg.engine });
+made"#,
+    );
+    let engine = r#""other": {
+        "identifier": {
+          "system": "urn:tie:revision",
+          "value": "sample"
+        },
+        "display": "TIE"
+      }"#;
+    assert!(given.contains(engine), "{given}");
+    let wanted = "is an identifier, or a map with `system` and `value`";
+    let empty = "needs a system and a value; one is empty";
+    for (wrong, what) in [
+        (r#"out.put("Location", 1)"#, wanted),
+        (r#"out.put(PATIENT, msg["PID"], [1])"#, wanted),
+        (r#"out.put("Location", #{ system: "urn:x" })"#, empty),
+        (r#"out.put("Location", concept("urn:x", "a", "A"))"#, empty),
+        (r#"out.put([], msg["PID"], #{ system: "urn:x", value: 1 })"#, "there is no map in this list"),
+        (
+            r#"out.put([PATIENT, 1], msg["PID"], #{ system: "urn:x", value: 1 })"#,
+            "a list of segment maps is needed",
+        ),
+    ] {
+        let told = with_more(&format!("{wrong}; out"));
+        assert!(told.starts_with("error: mappings/adt.rhai:9:5: ") && told.contains(what), "{told}");
+    }
+}
+
 #[test]
 fn a_sender_s_slip_is_taken_out_and_does_not_cost_the_message() {
     let slip = r#"p.set("name", [#{ family: "x\x00y" }]); p.set("maritalStatus", #{ coding: [#{ code: "a  b" }] }); out"#;

@@ -228,7 +228,8 @@ impl Courier {
             let Some((waiting, turn)) = self.hand.send() else { return };
             self.circuit.started();
             let record = self.circuit.record(&turn.key);
-            self.in_flight.spawn(self.attempt.clone().run(Owed { turn, waiting, record }));
+            // In a box: on the way into a task a future is copied time and again, and this one has 5 kB.
+            self.in_flight.spawn(Box::pin(self.attempt.clone().run(Owed { turn, waiting, record })));
         }
     }
 

@@ -28,6 +28,8 @@ const LONGEST_BYTES: usize = 1 << 30;
 const LONG_BYTES: usize = 256 * 1024;
 /// So far back, at most, is a message looked for in what was made from it: what any zstd takes when it unpacks.
 const FARTHEST_BITS: u32 = 27;
+/// Room for what stands before the bytes of a payload: kind, lengths, type and id.
+const BEFORE_BYTES: usize = 128;
 const HASH_BYTES: usize = 32;
 const HEAD_BYTES: usize = 1 + 8 + HASH_BYTES;
 
@@ -231,7 +233,8 @@ impl Body {
 
 /// Writes payloads one after the other, each with its kind and lengths.
 pub fn write_payloads(payloads: &[Payload]) -> Bytes {
-    let mut out = BytesMut::new();
+    let mut out =
+        BytesMut::with_capacity(payloads.iter().map(|payload| BEFORE_BYTES + payload.bytes().len()).sum());
     for payload in payloads {
         match payload {
             Payload::FhirBundle(bytes) => {

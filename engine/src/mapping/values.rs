@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     fhir::types::{CONVERTERS, Converter, document, result, time},
-    hl7::{Message, Part, Segment, Value},
+    hl7::{Message, Part, Path, Segment, Value},
 };
 
 type Result<T, E = Box<EvalAltResult>> = std::result::Result<T, E>;
@@ -68,6 +68,11 @@ impl SegmentHandle {
     /// Whether it is of this name.
     pub fn is(self, name: &str) -> bool {
         self.name == name.as_bytes()
+    }
+
+    /// Whether the path leads into it, by its name.
+    pub fn is_where(self, path: &Path) -> bool {
+        self.name == path.segment
     }
 
     /// The segment at a place of the message, or the lack of one of this name.

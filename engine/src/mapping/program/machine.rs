@@ -202,7 +202,7 @@ impl Machine<'_> {
         if self.depth >= self.limits.depth {
             return Err(EvalAltResult::ErrorStackOverflow(at).into());
         }
-        self.places.resize(frame + function.places, Datum::Unit);
+        self.places.resize_with(frame + function.places, Datum::default);
         let outer = std::mem::replace(&mut self.frame, frame);
         self.depth += 1;
         let done = self.block(&function.body);

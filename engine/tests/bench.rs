@@ -144,6 +144,21 @@ fn a_disk_without_room_for_the_growth_is_told_before_anything_is_written() {
 }
 
 #[test]
+fn mappings_that_do_not_do_are_told_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let mappings = directory.path().join("mappings");
+    fs::create_dir(&mappings).unwrap();
+    for name in ["adt", "orders"] {
+        fs::write(mappings.join(format!("{name}.rhai")), "fn map(msg) { fail(\"not so\"); }\n").unwrap();
+    }
+    let arguments = ["--scenario", "single", "--seconds", "1", "--mappings", mappings.to_str().unwrap()];
+    let output = command(directory.path(), &arguments).output().unwrap();
+    let told = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{told}");
+    assert!(told.contains("NOT DELIVERED: of ") && told.contains("not so"), "{told}");
+}
+
+#[test]
 fn postgres_is_measured_in_a_database_of_its_own_and_runs_have_a_median() {
     let server = postgres::Server::shared();
     let url = format!("postgres://tie@localhost/{}?host={}", server.database(), server.socket().display());

@@ -30,7 +30,7 @@ use tie_engine::{
     connector::Payload,
     hl7::{Message, batch},
     incoming::Incoming,
-    mapping::{Context, Mapped, Mappings},
+    mapping::{Context, Limits, Mapped, Mappings},
 };
 
 #[test]
@@ -170,6 +170,32 @@ fn h7_a_patient_is_restricted_wherever_it_is_said() {
     assert!(!tells(&shipped, &two), "of two patients who change places one is restricted");
     let blank = message("A01", &[stay(1, "")]);
     assert!(tells(&shipped, &blank) && !tells(&strict, &blank));
+}
+
+/// A trust's rows come behind the mark that the message is labelled with, where it is a list: they add to it.
+#[test]
+fn h7_the_mark_of_a_restricted_patient_stays_whatever_a_trust_adds() {
+    let mut files = files();
+    for (script, field) in [("patient", "PID-16"), ("encounter", "PV1-18")] {
+        let map = format!("const NHS = NHS.with([[\"{field}\", \"meta.security\", \"CWE\"]]);\n");
+        files.insert(format!("trust/lib/{script}.rhai").into(), map.into());
+    }
+    let folders = ["trust", "mappings"].map(PathBuf::from);
+    let mappings = Mappings::compile_layers(&files, &folders, &Limits::default()).unwrap();
+    let pid = "PID|1||4001^^^RXX^MR||BRAMBLE^ROSE|||||||||||OWN";
+    let pv1 = format!("PV1|1|I|SAU^WARD3^^RXX{}S||OWN|V1", "|".repeat(13));
+    let text = format!("MSH|^~\\&|PAS|RXX|R|R|20260210101500||ADT^A01|1|P|2.4|||||GBR\r{pid}\r{pv1}\r");
+    let (text, kind) = mapped_by(&mappings, "adt", &Incoming::read(text.into(), encoding_rs::UTF_8).unwrap());
+    assert_eq!(kind, "json", "{text}");
+    let bundle: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let resources = bundle["entry"].as_array().unwrap().iter().map(|entry| &entry["resource"]);
+    for resource in
+        resources.filter(|one| ["Patient", "Encounter"].contains(&one["resourceType"].as_str().unwrap()))
+    {
+        let marks = resource["meta"]["security"].as_array().unwrap();
+        let codes: Vec<_> = marks.iter().map(|mark| mark["code"].as_str()).collect();
+        assert_eq!(codes, [Some("R"), Some("OWN")], "{resource}");
+    }
 }
 
 /// Unlisted systems, dead codes and typing errors in tables show up as resources of two patients under one id, or

@@ -142,6 +142,17 @@ impl Checker<'_> {
         match expression {
             Expr::StringConstant(name, _) => type_named(name).map(|found| found.name),
             Expr::Array(plans, _) => self.type_of(plans.first()?),
+            Expr::Stmt(block) => match block.statements() {
+                [Stmt::If(parts, _)] => {
+                    let of = |branch: &[Stmt]| match branch {
+                        [Stmt::Expr(value)] => self.type_of(value),
+                        _ => None,
+                    };
+                    let (one, other) = (of(parts.body.statements()), of(parts.branch.statements()));
+                    one.filter(|_| one == other)
+                }
+                _ => None,
+            },
             Expr::Variable(variable, ..) if variable.2.is_empty() => {
                 Some(self.constants.get_value::<PlanHandle>(&variable.1)?.target.name)
             }

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     fhir::{
         self, Bundle, Tables,
-        types::{Cx, Finding, Sender},
+        types::{Cx, Finding, OfMessage},
     },
     hl7::{Message, Path, Segment, Value},
     incoming::{FhirMessage, Incoming},
@@ -43,8 +43,8 @@ pub(super) struct Current {
     /// What it is about, as [`Incoming::code`] and [`Incoming::event`] say it: scripts ask all the time.
     pub code: SmolStr,
     pub event: SmolStr,
-    /// See [`Cx::sender`].
-    pub sender: Sender,
+    /// See [`Cx::of_message`].
+    pub of_message: OfMessage,
     pub tables: Arc<Tables>,
     pub received: Timestamp,
     pub zone: TimeZone,
@@ -187,7 +187,7 @@ impl Current {
             tables: &self.tables,
             table,
             segment: None,
-            sender: &self.sender,
+            of_message: &self.of_message,
             findings: &self.findings,
             is_of_one_message: Cell::default(),
         }

@@ -162,9 +162,10 @@ fn register_keyed(host: &mut Host) {
     })
     .register_fn("put", |out: &mut BundleHandle, plans: List, segment: SegmentHandle, key: Datum| {
         let (system, value) = key_of(key)?;
-        let (first, more) = plans.split_first().ok_or_else(|| fault("there is no map in this list"))?;
-        let resource = put_plan(*out, plan(first)?, segment, Some((&system, &value)))?;
-        fill_all(resource, more, segment).map(|()| resource)
+        put_all(*out, &plans, segment, Some((&system, &value)))
+    })
+    .register_fn("put", |out: &mut BundleHandle, plans: List, segment: SegmentHandle| {
+        put_all(*out, &plans, segment, None)
     })
     .register_fn(
         "put",
@@ -194,15 +195,18 @@ fn register_resource(host: &mut Host) {
         fill(*resource, &plan, segment, None)
     })
     .register_fn("fill", |resource: &mut ResourceHandle, plans: List, segment: SegmentHandle| {
-        fill_all(*resource, &plans, segment)
+        fill_all(*resource, &plans, segment, None)
     })
     .register_fn(
         "fill",
+        |resource: &mut ResourceHandle, plans: List, segment: SegmentHandle, besides: Arc<Map>| {
+            fill_all(*resource, &plans, segment, besides_of(besides)?.as_ref())
+        },
+    )
+    .register_fn(
+        "fill",
         |resource: &mut ResourceHandle, plan: PlanHandle, segment: SegmentHandle, besides: Arc<Map>| {
-            match node(besides)? {
-                Some(Node::Object(besides)) => fill(*resource, &plan, segment, Some(&besides)),
-                _ => fill(*resource, &plan, segment, None),
-            }
+            fill(*resource, &plan, segment, besides_of(besides)?.as_ref())
         },
     )
     .register_fn("complete", |resource: &mut ResourceHandle, more: NodeHandle| {
@@ -390,8 +394,32 @@ fn fill(
     })
 }
 
-fn fill_all(resource: ResourceHandle, plans: &[Datum], segment: SegmentHandle) -> Result<()> {
-    plans.iter().try_for_each(|one| fill(resource, plan(one)?, segment, None))
+fn put_all(
+    out: BundleHandle,
+    plans: &[Datum],
+    segment: SegmentHandle,
+    identity: Option<(&str, &str)>,
+) -> Result<ResourceHandle> {
+    let (first, more) = plans.split_first().ok_or_else(|| fault("there is no map in this list"))?;
+    let resource = put_plan(out, plan(first)?, segment, identity)?;
+    fill_all(resource, more, segment, None).map(|()| resource)
+}
+
+fn fill_all(
+    resource: ResourceHandle,
+    plans: &[Datum],
+    segment: SegmentHandle,
+    besides: Option<&Object>,
+) -> Result<()> {
+    plans.iter().try_for_each(|one| fill(resource, plan(one)?, segment, besides))
+}
+
+/// What is set beside each value.
+fn besides_of(map: Arc<Map>) -> Result<Option<Object>> {
+    Ok(node(map)?.and_then(|node| match node {
+        Node::Object(object) => Some(object),
+        _ => None,
+    }))
 }
 
 fn plan(value: &Datum) -> Result<&PlanHandle> {

@@ -8,10 +8,11 @@ use super::{
     fault::fault,
     handles::{NodeHandle, text},
     host::Host,
+    nodes::{datum, node},
     plan::Plan,
 };
 use crate::fhir::{
-    self, Node, Object, Target,
+    self, Name, Node, Object, Target,
     elements::{Type, type_named},
     name::name,
 };
@@ -45,26 +46,29 @@ pub(super) fn first_identifier(elements: &Object) -> Option<(&str, &str)> {
 /// What to say where a map gave none.
 pub(super) fn no_identifier(plan: &Plan) -> String {
     match plan.fields_of("identifier").as_slice() {
-        [] => format!("this map gives a {} no identifier: give `put` a system and a value", plan.target.name),
+        [] => format!(
+            "this map gives a {} no identifier: give `put` a key, or a system and a value",
+            plan.target.name
+        ),
         fields => format!("{} has no identifier, and a {} needs one", fields.join(" and "), plan.target.name),
     }
 }
 
 /// The system and value of a key: an identifier, or a map of them.
 pub(super) fn key_of(key: Datum) -> Result<(SmolStr, SmolStr)> {
+    let of = |part: &dyn Fn(&Name) -> Datum| Ok((text(part(name!("system")))?, text(part(name!("value")))?));
+    if let Datum::Map(map) = &key {
+        return of(&|name| map.at(name).cloned().unwrap_or_default());
+    }
+    let of_node = |node: &Node| of(&|name| node.at(name).map_or(Datum::Unit, datum));
     match key {
-        Datum::Map(map) => {
-            let part = |name| map.get(name).cloned().map_or_else(|| Ok(SmolStr::default()), text);
-            Ok((part("system")?, part("value")?))
-        }
-        Datum::Node(node) => {
-            let part = |name| match node.node().at(name) {
-                Some(Node::Text(text)) => text.clone(),
-                _ => SmolStr::default(),
-            };
-            Ok((part(name!("system")), part(name!("value"))))
-        }
-        _ => Err(fault("what a resource is kept under is an identifier, or a map with `system` and `value`")),
+        Datum::Node(node) => of_node(node.node()),
+        other => match node(other) {
+            Ok(Some(node @ Node::Object(_))) => of_node(&node),
+            _ => Err(fault(
+                "what a resource is kept under is an identifier, or a map with `system` and `value`",
+            )),
+        },
     }
 }
 

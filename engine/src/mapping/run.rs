@@ -160,7 +160,7 @@ impl Mappings {
             fhir,
             code,
             event,
-            sender: Default::default(),
+            of_message: Default::default(),
             tables: self.tables.clone(),
             received: context.received,
             zone: context.zone.clone(),

@@ -5,7 +5,14 @@
 use std::{fs, path::Path, time::Instant};
 
 use super::{Failure, parts::Engine};
-use crate::cli::client;
+use crate::{
+    admin::{SearchAnswer, SearchRequest},
+    cli::client,
+    journal::State,
+};
+
+/// Where deliveries are that do not arrive by themselves.
+const ASTRAY: [State; 4] = [State::Dead, State::Held, State::Parked, State::Filtered];
 
 /// At one moment.
 #[derive(Debug, Clone)]
@@ -61,6 +68,25 @@ fn value(process: u32, file: &str, name: &str) -> Option<u64> {
 pub(super) fn pending(engine: &Engine) -> Result<u64, Failure> {
     let metrics = engine.page("GET", "/metrics", "")?;
     Ok(client::sum(&metrics, "tie_deliveries_pending{", |labels| !labels.contains("dead")))
+}
+
+/// How many deliveries came to another end than their destination, or to none without a person.
+pub(super) fn astray(engine: &Engine) -> Result<u64, Failure> {
+    let metrics = engine.page("GET", "/metrics", "")?;
+    let is_astray =
+        |labels: &str| ASTRAY.iter().any(|state| labels.contains(&format!("state=\"{}\"", state.word())));
+    Ok(client::sum(&metrics, "tie_deliveries_total{", is_astray))
+}
+
+/// Why the last one of them did.
+pub(super) fn reason(engine: &Engine) -> Option<String> {
+    ASTRAY.into_iter().find_map(|state| {
+        let request = SearchRequest { state: Some(state), limit: 1, ..SearchRequest::default() };
+        let told = engine.page("POST", "/api/search", &serde_json::to_string(&request).ok()?).ok()?;
+        let found: SearchAnswer = serde_json::from_str(&told).ok()?;
+        let mut deliveries = found.messages.into_iter().flat_map(|message| message.deliveries);
+        deliveries.find(|delivery| delivery.state == state).map(|delivery| delivery.reason)
+    })
 }
 
 /// Bytes of a journal's database in its directory, with what is still in its log. The reserve is no part of it.

@@ -27,6 +27,8 @@ use crate::cli::client;
 
 /// Nothing has arrived for so long: it never will.
 const STALLED: Duration = Duration::from_secs(60);
+/// Nothing has arrived for so long: perhaps it was set aside.
+const DOUBTFUL: Duration = Duration::from_secs(2);
 /// Between two looks at what has arrived.
 const LOOK: Duration = Duration::from_millis(10);
 /// An engine that uses less than a hundredth of a second in this time rests.
@@ -157,7 +159,7 @@ impl<'a> Stage<'a> {
 
     /// Waits until all that was acknowledged has come to every destination.
     pub(super) async fn delivered(&self) -> Result<(), Failure> {
-        let (mut seen, mut since) = (0, Instant::now());
+        let (mut seen, mut since, mut doubtful) = (0, Instant::now(), DOUBTFUL);
         loop {
             let all = self.arrived()?;
             let least = all.iter().map(|arrived| arrived.distinct).min().unwrap_or(0);
@@ -165,10 +167,13 @@ impl<'a> Stage<'a> {
                 return in_order(&all, self.acknowledged);
             }
             if least > seen {
-                (seen, since) = (least, Instant::now());
+                (seen, since, doubtful) = (least, Instant::now(), DOUBTFUL);
+            }
+            if since.elapsed() > doubtful {
+                self.none_astray()?;
+                doubtful += DOUBTFUL;
             }
             if since.elapsed() > STALLED {
-                self.engine.page("GET", "/livez", "")?;
                 return Err(Failure::Broken(format!(
                     "LOST: {} messages were acknowledged, {least} have arrived, and nothing more came for {} s",
                     self.acknowledged,
@@ -177,6 +182,21 @@ impl<'a> Stage<'a> {
             }
             sleep(LOOK).await;
         }
+    }
+
+    /// Whether the engine itself says that something will not arrive: then there is no use in waiting.
+    fn none_astray(&self) -> Result<(), Failure> {
+        let astray = readings::astray(&self.engine)?;
+        if astray == 0 {
+            return Ok(());
+        }
+        let reason = readings::reason(&self.engine);
+        Err(Failure::Broken(format!(
+            "NOT DELIVERED: of {} acknowledged messages the engine sets {astray} deliveries aside: {} (are the \
+             mappings those of this binary?)",
+            self.acknowledged,
+            reason.as_deref().unwrap_or("its log and journal say why, with --keep")
+        )))
     }
 
     /// Waits until the engine's own account has everything that was acknowledged as waiting.

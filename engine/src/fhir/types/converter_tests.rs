@@ -88,14 +88,14 @@ pub(crate) fn on(
     let raw = format!("MSH|^~\\&|PAS|{header}|ADT^A01|1|P|2.4|||||GBR|UNICODE UTF-8\r{segments}");
     let message = Message::parse(Bytes::from(raw), encoding_rs::UTF_8).expect("the message parses");
     let zone = TimeZone::get("Europe/London").expect("the zone is known");
-    let (findings, sender) = Default::default();
+    let (findings, of_message) = Default::default();
     let cx = Cx {
         message: &message,
         zone: &zone,
         tables: &TABLES,
         table: None,
         segment: None,
-        sender: &sender,
+        of_message: &of_message,
         findings: &findings,
         is_of_one_message: false.into(),
     };

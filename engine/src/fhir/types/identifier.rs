@@ -210,7 +210,7 @@ fn control_id_system(cx: &Cx<'_>) -> Node {
         let sender = sender.as_ref().and_then(Node::as_text).unwrap_or("urn:tie:unknown");
         Node::text(format_smolstr!("{sender}:control-id"))
     };
-    cx.sender.control_ids.get_or_init(make).clone()
+    cx.of_message.control_ids.get_or_init(make).clone()
 }
 
 /// CX of a visit (PV1-19, PV1-50) as `Identifier`: a number without authority is the sending facility's own.

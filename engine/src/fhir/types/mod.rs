@@ -58,8 +58,8 @@ pub struct Cx<'a> {
     pub table: Option<&'a Table>,
     /// The segment that the part is of, where a segment map asks.
     pub segment: Option<Segment<'a>>,
-    /// What was found out about its sender.
-    pub sender: &'a Sender,
+    /// What holds for all of it.
+    pub of_message: &'a OfMessage,
     /// What was noticed on the way.
     pub findings: &'a RefCell<Vec<Finding>>,
     /// Set by what looks at more than the part, the tables and who sends (MSH-3, 4, 17 and 21), or reports something: what it
@@ -69,7 +69,7 @@ pub struct Cx<'a> {
 
 /// What holds for all of a message, once it was asked for.
 #[derive(Default)]
-pub struct Sender {
+pub struct OfMessage {
     /// The system of the sender's control ids.
     control_ids: OnceCell<Node>,
     /// The zone that the sender's times have, where it is not our own.

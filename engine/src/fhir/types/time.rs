@@ -96,7 +96,7 @@ fn read(part: Part<'_>, cx: &Cx<'_>) -> Option<Time> {
     if found.reading == Reading::Stated || found.precision <= Precision::Day {
         return Some(found);
     }
-    match cx.sender.zone.get_or_init(|| senders_zone(cx)) {
+    match cx.of_message.zone.get_or_init(|| senders_zone(cx)) {
         Some(zone) => time::parse(text.trim(), zone).ok(),
         None => Some(found),
     }

@@ -107,7 +107,7 @@ impl Lower<'_> {
         }
         Ok(match expression {
             Expr::InterpolatedString(pieces, at) => Node::Text(self.all(pieces)?, *at),
-            Expr::Array(items, at) => list(self.all(items)?, *at),
+            Expr::Array(items, at) => Node::List(self.all(items)?, *at),
             Expr::Map(pairs, at) => {
                 let mut names: Vec<Name> =
                     pairs.0.iter().map(|(name, _)| name.name.as_str().into()).collect();
@@ -291,18 +291,6 @@ impl Lower<'_> {
             let body = lower.statements(body)?;
             Ok(Node::Each(Box::new(Each { kind, list, item, number, body, at })))
         })
-    }
-}
-
-/// A list; made beforehand where all of it is known.
-fn list(items: Vec<Node>, at: Position) -> Node {
-    let known = |item: &Node| match item {
-        Node::Constant(value) => Some(value.clone()),
-        _ => None,
-    };
-    match items.iter().map(known).collect::<Option<Datum>>() {
-        Some(list) => Node::Constant(list),
-        None => Node::List(items, at),
     }
 }
 

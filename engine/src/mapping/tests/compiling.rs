@@ -350,6 +350,22 @@ fn every_function_of_the_reference_exists() {
 }
 
 /// A trust's own folder over the shipped one.
+#[test]
+fn of_which_type_a_resource_is_is_known_by_a_list_of_maps_and_by_both_branches() {
+    let told = |maps: &str| {
+        body(&format!("let x = out.put({maps}, msg[\"PID\"]); x.set(\"gendre\", \"male\"); out"))
+    };
+    for maps in [
+        "[PATIENT]",
+        "if out.len == 1 { PATIENT } else { [PATIENT] }",
+        "if out.len == 1 { [PATIENT] } else { PATIENT }",
+    ] {
+        let told = told(maps);
+        assert!(told.contains("Patient has no element `gendre`; did you mean `gender`?"), "{maps}: {told}");
+        assert!(!told.starts_with("error: "), "{maps} is told when it is compiled: {told}");
+    }
+}
+
 mod layers {
     use super::*;
 

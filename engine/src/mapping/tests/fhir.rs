@@ -65,6 +65,19 @@ fn elements_are_read_by_name_by_path_and_across_references() {
 }
 
 #[test]
+fn an_identifier_of_a_received_resource_is_a_key() {
+    let script = r#"fn map(msg) {
+    let out = bundle();
+    let one = out.put("Patient", msg.resources("Patient")[0].identifier[0]);
+    if one.id != id("Patient", "https://fhir.nhs.uk/Id/nhs-number", "9991001018") { fail("not under it"); }
+    one.set("active", true);
+    out
+}"#;
+    let given = run_fhir(script, BUNDLE);
+    assert!(given.contains(r#""active":true"#), "{given}");
+}
+
+#[test]
 fn what_is_not_there_is_nothing_however_deep_one_asks() {
     values(
         &[

@@ -45,51 +45,63 @@ e"#,
     assert!(given.contains(r#""resourceType": "Encounter""#), "{given}");
 }
 
-/// What a `map` of this body says, with another map of PID.
+/// A script with another map of PID, and this body of `map`.
 fn with_more(body: &str) -> String {
-    let more = r#"const MORE = segment_map("PID", "Patient", [["=", "active", true]]);"#;
-    let script = format!("{PATIENT}{more}fn map(msg) {{ let out = bundle();\n{body}\n}}");
-    run_with(&[("mappings/adt.rhai", &script)], ADT, &Limits::default())
+    let more =
+        r#"const MORE = segment_map("PID", "Patient", [["=", "gender", "other"], ["=", "active", true]]);"#;
+    format!("{PATIENT}{more}fn map(msg) {{ let out = bundle();\n{body}\n}}")
 }
 
 #[test]
 fn a_resource_is_kept_under_a_key_and_made_by_several_maps() {
-    let given = with_more(
-        r#"let number = msg["PID-3"].to("CX");
+    let run = |body: &str| run_with(&[("mappings/adt.rhai", &with_more(body))], ADT, &Limits::default());
+    let given = run(r#"let pid = msg["PID"];
+let number = pid["PID-3"].to("CX");
 let of_map = #{ system: number["system"], value: msg["PID-3.1"] };
-let all = [out.put(PATIENT, msg["PID"]), out.put(PATIENT, msg["PID"], number), out.put("Patient", of_map)];
-let made = out.put([PATIENT, MORE], msg["PID"], #{ system: "urn:x", value: 1 });
+let all = [out.put(PATIENT, pid), out.put(PATIENT, pid, number), out.put("Patient", of_map), out.put([PATIENT, MORE], pid)];
+let one = out.put([PATIENT, MORE], pid, #{ system: "urn:x", value: 1 });
+let same = out.put("Patient", element(#{ system: "urn:x", value: 1 }));
 let filled = out.put("Patient", "urn:x", 2);
-filled.fill([MORE, PATIENT], msg["PID"]);
-if all.some(|one| one.id != all[0].id) { fail("not under one key"); }
-if [made, filled].some(|one| one.get("active") != true || one.get("gender") != "female") { fail("not by both maps"); }
+filled.fill([MORE, PATIENT], pid, #{ use: "old" });
+if all.some(|other| other.id != all[0].id) || one.id != same.id { fail("not under one key"); }
+if [one.get("gender"), filled.get("gender")] != ["female", "other"] { fail("not the first map before the others"); }
+if !one.get("active") || filled.get("birthDate") != "1965-12-13" { fail("not by both maps"); }
 if out.len != 3 { fail("not three"); }
-made.add("link", #{ type: "seealso", other: msg.engine });
-made"#,
-    );
-    let engine = r#""other": {
-        "identifier": {
-          "system": "urn:tie:revision",
-          "value": "sample"
-        },
-        "display": "TIE"
-      }"#;
-    assert!(given.contains(engine), "{given}");
+one.add("link", #{ type: "seealso", other: msg.engine });
+one"#);
+    assert!(given.contains(r#""birthDate": "1965-12-13""#), "{given}");
     let wanted = "is an identifier, or a map with `system` and `value`";
     let empty = "needs a system and a value; one is empty";
     for (wrong, what) in [
         (r#"out.put("Location", 1)"#, wanted),
         (r#"out.put(PATIENT, msg["PID"], [1])"#, wanted),
+        (r#"out.put("Location", ())"#, wanted),
         (r#"out.put("Location", #{ system: "urn:x" })"#, empty),
         (r#"out.put("Location", concept("urn:x", "a", "A"))"#, empty),
-        (r#"out.put([], msg["PID"], #{ system: "urn:x", value: 1 })"#, "there is no map in this list"),
-        (
-            r#"out.put([PATIENT, 1], msg["PID"], #{ system: "urn:x", value: 1 })"#,
-            "a list of segment maps is needed",
-        ),
+        (r#"out.put([], msg["PID"])"#, "there is no map in this list"),
+        (r#"out.put([PATIENT, 1], msg["PID"])"#, "a list of segment maps is needed"),
     ] {
-        let told = with_more(&format!("{wrong}; out"));
+        let told = run(&format!("{wrong}; out"));
         assert!(told.starts_with("error: mappings/adt.rhai:9:5: ") && told.contains(what), "{told}");
+    }
+}
+
+#[test]
+fn the_engine_is_told_by_the_revision_that_maps() {
+    let script = with_more(
+        r#"let p = out.put(PATIENT, msg["PID"]); p.add("link", #{ type: "seealso", other: msg.engine }); p"#,
+    );
+    let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default()).unwrap();
+    for revision in ["one", "other", "one"] {
+        let context = Context { revision: revision.into(), ..context() };
+        let Mapped::Outputs(outputs) = mappings.run("adt", &message(ADT), &context).unwrap().mapped else {
+            panic!("no output")
+        };
+        let wanted = format!(
+            r#""other":{{"identifier":{{"system":"urn:tie:revision","value":"{revision}"}},"display":"TIE"}}"#
+        );
+        let given = String::from_utf8_lossy(outputs[0].bytes());
+        assert!(given.contains(&wanted), "{given}");
     }
 }
 

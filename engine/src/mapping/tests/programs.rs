@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 65] = [
+const SCRIPTS: [&str; 66] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",
@@ -33,6 +33,7 @@ const SCRIPTS: [&str; 65] = [
     "let a = [1]; a += [2, 3]; a += 4; a.insert(0, 0); let last = a.pop(); say([a, last, a.contains(2), a.index_of(3)])",
     "let t = \"ab\"; t += \"c\"; t += 1; t.trim(); say([t, t.len, t.to_upper(), t.sub_string(1), t[0], t[-1], t.starts_with(\"a\"), t.contains(\"bc\"), t.split(\"b\")])",
     "let a = [1, 2]; let b = a; b.push(3); say([a, b])",
+    "let all = []; for n in [1, 2] { let own = [ZERO]; own.push(n); all.push(own); } say(all)",
     "let m = #{ p: \" x \", s: [msg], r: [\"b\"] }; m.p.trim(); m.r[0].replace(\"b\", \"c\"); let t = msg[\"PID-5\"].text.trim(); m.s[0][\"PID-5\"].text.trim(); msg[\"PID-5\"].text.trim(); say([m.p, m.r, t])",
     "say([max(nth(\"x\"), nth(\"x\") * 10), [nth(\"y\"), nth(\"y\")]])",
     // Fields by paths that the script says, of messages and segments and of what is neither.
@@ -79,6 +80,7 @@ const SCRIPTS: [&str; 65] = [
 ];
 
 const FUNCTIONS: &str = "
+const ZERO = 0;
 fn say(what) { let out = bundle(); let p = out.put(\"Basic\", \"urn:x\", \"1\"); p.set(\"code.text\", `${what}`); out }
 fn twice(n) { n * 2 }
 fn fact(n) { if n < 2 { 1 } else { n * fact(n - 1) } }

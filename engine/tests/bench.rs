@@ -148,7 +148,7 @@ fn mappings_that_do_not_do_are_told_at_once() {
     let directory = tempfile::tempdir().unwrap();
     let mappings = directory.path().join("mappings");
     fs::create_dir(&mappings).unwrap();
-    for name in ["adt", "orders"] {
+    for name in ["adt", "oru", "documents"] {
         fs::write(mappings.join(format!("{name}.rhai")), "fn map(msg) { fail(\"not so\"); }\n").unwrap();
     }
     let arguments = ["--scenario", "single", "--seconds", "1", "--mappings", mappings.to_str().unwrap()];

@@ -153,7 +153,7 @@ fn look_in<T>(
 
 /// The segment in the message, when it is asked for a path; from here on the field counts as read.
 fn asked<'m>(segment: SegmentHandle, path: &Path, current: &'m Current) -> Result<Option<Segment<'m>>> {
-    if !segment.is_where(path) {
+    if !segment.is_named_by(path) {
         return Err(fault(format!("this path is not in {}, the segment that is asked", segment.name())));
     }
     if let Some(index) = segment.index() {

@@ -117,6 +117,9 @@ fn register_bundle(host: &mut Host) {
     .register_fn("put", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
         put_plan(*out, &plan, segment, None)
     })
+    .register_fn("put", |out: &mut BundleHandle, plans: List, segment: SegmentHandle| {
+        put_all(*out, &plans, segment, None)
+    })
     .register_fn("build", |out: &mut BundleHandle, plan: PlanHandle, segment: SegmentHandle| {
         with(|current| {
             let object = apply(current, *out, &plan, segment)?;
@@ -163,9 +166,6 @@ fn register_keyed(host: &mut Host) {
     .register_fn("put", |out: &mut BundleHandle, plans: List, segment: SegmentHandle, key: Datum| {
         let (system, value) = key_of(key)?;
         put_all(*out, &plans, segment, Some((&system, &value)))
-    })
-    .register_fn("put", |out: &mut BundleHandle, plans: List, segment: SegmentHandle| {
-        put_all(*out, &plans, segment, None)
     })
     .register_fn(
         "put",
@@ -394,6 +394,7 @@ fn fill(
     })
 }
 
+/// Puts a resource that several maps make, one after the other.
 fn put_all(
     out: BundleHandle,
     plans: &[Datum],

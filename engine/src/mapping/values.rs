@@ -71,7 +71,7 @@ impl SegmentHandle {
     }
 
     /// Whether the path leads into it, by its name.
-    pub fn is_where(self, path: &Path) -> bool {
+    pub fn is_named_by(self, path: &Path) -> bool {
         self.name == path.segment
     }
 

@@ -14,6 +14,7 @@ use std::{
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::Mutex,
     time::{Duration, Instant},
 };
 
@@ -379,10 +380,25 @@ pub fn wait(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
-/// Ports that were free a moment ago. All are held until the last is found: one that is let go may be given again.
+/// Ports that nobody else is given while this process runs. They lie below those that the system hands out by itself, to
+/// whoever asks for any, and the first port of their block is listened at, which keeps it from all other tests.
 pub fn free_ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind(("127.0.0.1", 0)).unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+    const BLOCK: u16 = 8;
+    const BLOCKS: u32 = 2_500;
+    static KEPT: Mutex<Vec<TcpListener>> = Mutex::new(Vec::new());
+    assert!(N < usize::from(BLOCK), "a block has {BLOCK} ports, of which one keeps the others");
+    let at = |port: u16| TcpListener::bind(("127.0.0.1", port)).ok();
+    // Tests that run side by side begin to look at places of their own.
+    let mut blocks = (0..BLOCKS).map(|number| (std::process::id() + number) % BLOCKS);
+    let found = blocks.find_map(|block| {
+        let first = 10_000 + BLOCK * u16::try_from(block).unwrap();
+        let keeper = at(first)?;
+        let ports: [u16; N] = std::array::from_fn(|place| first + 1 + u16::try_from(place).unwrap());
+        ports.iter().all(|port| at(*port).is_some()).then_some((keeper, ports))
+    });
+    let (keeper, ports) = found.expect("a block of free ports");
+    KEPT.lock().unwrap().push(keeper);
+    ports
 }
 
 fn copy_tree(from: &Path, to: &Path) {

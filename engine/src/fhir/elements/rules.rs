@@ -15,11 +15,13 @@ pub(super) type Line = (&'static str, &'static str, Demand);
 
 /// A rule of one type, with the bits of the elements that it asks for: see [`super::Element`].
 pub(super) struct Rule {
-    line: &'static Line,
+    key: &'static str,
+    demand: Demand,
     first: u64,
     others: u64,
 }
 
+#[derive(Clone, Copy)]
 pub(super) enum Demand {
     /// One of these must be there.
     Any(&'static [&'static str]),
@@ -116,19 +118,20 @@ impl Rule {
     /// The rule with the bits that `bit` gives for what it asks for.
     pub fn of(line: &'static Line, mut bit: impl FnMut(&'static str) -> u64) -> Self {
         let mut all = |names: &[&'static str]| names.iter().fold(0, |bits, name| bits | bit(name));
-        let (first, others) = match &line.2 {
+        let (_, key, demand) = *line;
+        let (first, others) = match demand {
             Any(names) => (0, all(names)),
             With(first, others) => (all(&[first]), all(others)),
             Apart(one, other) => (all(&[one]), all(&[other])),
             Told(..) => (0, 0),
         };
-        Self { line, first, others }
+        Self { key, demand, first, others }
     }
 
     /// What an object breaks that has a value in the elements of these bits, in words.
     pub fn broken(&self, seen: u64, object: &Object) -> Option<String> {
         let (first, others) = (seen & self.first != 0, seen & self.others != 0);
-        let is_broken = match &self.line.2 {
+        let is_broken = match &self.demand {
             Any(_) => !others,
             With(..) => first && !others,
             Apart(..) => first && others,
@@ -141,8 +144,8 @@ impl Rule {
     fn told(&self) -> String {
         let quoted =
             |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-        let key = self.line.1;
-        match &self.line.2 {
+        let key = self.key;
+        match &self.demand {
             Any(names) => format!("needs {} ({key})", quoted(names)),
             With(first, others) => format!("has `{first}`, so it needs {} ({key})", quoted(others)),
             Apart(one, other) => format!("has `{one}` and `{other}`, which cannot stand together ({key})"),

@@ -38,50 +38,46 @@ use crate::error::nearest;
 pub type Codes = HashSet<&'static str, RandomState>;
 
 /// A resource, data type or backbone element: `Patient`, `HumanName`, `Patient.contact`.
-///
-/// What checking asks for stands first here and in [`Element`], in one line of the processor's caches.
-#[repr(C, align(64))]
 pub struct Type {
-    /// By name, inherited ones included.
-    elements: Box<[Element]>,
-    /// Where an element stands in `elements`.
-    places: Places,
-    /// The bits of the required elements.
-    needs: u64,
-    rules: Box<[Rule]>,
-    /// Whether it can stand alone.
-    pub is_resource: bool,
     /// Its name.
     pub name: &'static str,
+    /// Whether it can stand alone.
+    pub is_resource: bool,
+    /// By name, inherited ones included.
+    elements: Vec<Element>,
+    /// Where an element stands in `elements`.
+    places: Places,
     required: Vec<usize>,
+    /// The bits of the required elements.
+    needs: u64,
+    rules: Vec<Rule>,
 }
 
 /// One element of a type; a choice has one for each shape (`deceasedBoolean`, `deceasedDateTime`).
 #[derive(Debug, Clone)]
-#[repr(C, align(64))]
 pub struct Element {
-    /// What its type takes, found out once.
-    takes: Takes,
+    /// Its name in JSON.
+    pub name: &'static str,
     /// Whether it must be there.
     pub required: bool,
     /// Whether it repeats, and is an array in JSON.
     pub many: bool,
-    /// The number of its name as objects have it.
-    number: u32,
-    /// A bit of its own among those of its type, the same for all shapes of a choice; none where nothing asks for it.
-    bit: u64,
-    /// The codes of a required binding.
-    pub codes: Option<&'static Codes>,
-    /// Its type, looked up once.
-    kind: OnceLock<Option<&'static Type>>,
-    /// `deceased[x]` for one shape of a choice.
-    pub choice: Option<&'static str>,
-    /// Its name in JSON.
-    pub name: &'static str,
     /// The name of its type: `code`, `HumanName`, `Reference`, `Patient.contact`, `Resource`.
     pub type_name: &'static str,
     /// The types of resource that a reference may point to; empty for any.
     pub targets: Vec<&'static str>,
+    /// The codes of a required binding.
+    pub codes: Option<&'static Codes>,
+    /// `deceased[x]` for one shape of a choice.
+    pub choice: Option<&'static str>,
+    /// Its name as objects have it.
+    key: &'static Known,
+    /// A bit of its own among those of its type, the same for all shapes of a choice; none where nothing asks for it.
+    bit: u64,
+    /// What its type takes, found out once.
+    takes: Takes,
+    /// Its type, looked up once.
+    kind: OnceLock<Option<&'static Type>>,
 }
 
 /// What may stand in an element, by its type.
@@ -90,7 +86,7 @@ enum Takes {
     Boolean,
     Integer,
     /// A whole number from this one on.
-    From(u8),
+    From(i64),
     Decimal,
     /// Text, written so.
     Text(Format),
@@ -111,7 +107,7 @@ pub fn type_named(name: &str) -> Option<&'static Type> {
 pub fn is_name(word: &str) -> bool {
     static NAMES: OnceLock<HashSet<&'static str>> = OnceLock::new();
     let names = NAMES.get_or_init(|| {
-        let elements = all().values().flat_map(|found| &*found.elements);
+        let elements = all().values().flat_map(|found| &found.elements);
         let names = elements.flat_map(|element| [Some(element.name), element.choice]).flatten();
         names.chain(all().keys().copied()).collect()
     });
@@ -134,7 +130,7 @@ impl Type {
 
     /// An element by its name.
     pub(super) fn named(&self, name: &Name) -> Option<&Element> {
-        self.places.find(name.number()?, &self.elements)
+        self.elements.get(self.places.get(name.number()?)?)
     }
 
     /// All elements, by name.
@@ -257,17 +253,17 @@ impl Element {
     /// An element of which nothing is known but its name and type.
     fn of(key: &'static Known, many: bool, type_name: &'static str) -> Self {
         Self {
-            takes: Takes::of(type_name),
+            name: key.text,
             required: false,
             many,
-            number: key.number,
-            bit: 0,
-            codes: None,
-            kind: OnceLock::new(),
-            choice: None,
-            name: key.text,
             type_name,
             targets: Vec::new(),
+            codes: None,
+            choice: None,
+            key,
+            bit: 0,
+            takes: Takes::of(type_name),
+            kind: OnceLock::new(),
         }
     }
 
@@ -352,7 +348,7 @@ impl Element {
     #[inline(never)]
     fn check_primitive(&self, node: &Node) -> Result<(), Fault> {
         let fits = match (self.takes, node) {
-            (Takes::From(least), Node::Integer(number)) => *number >= i64::from(least),
+            (Takes::From(least), Node::Integer(number)) => *number >= least,
             (Takes::Text(format), Node::Text(text)) if !text.is_empty() && !format.fits(text) => {
                 return Err(Fault::here(format.fault(self.type_name)));
             }
@@ -482,7 +478,7 @@ mod tests {
         let mut numbers = std::collections::HashMap::new();
         for found in all().values() {
             for element in &found.elements {
-                let known = *numbers.entry(element.number).or_insert(element.name);
+                let known = *numbers.entry(element.key.number).or_insert(element.name);
                 assert_eq!(known, element.name, "two names have one number");
                 let known = is_primitive(element.type_name) || type_named(element.type_name).is_some();
                 assert!(known, "{}.{}: {}", found.name, element.name, element.type_name);

@@ -18,9 +18,8 @@ enum Repr {
     Other(Arc<str>),
 }
 
-/// A name that is known beforehand, in one line of the processor's caches.
+/// A name that is known beforehand.
 #[derive(Debug)]
-#[repr(align(64))]
 pub struct Known {
     pub(super) text: &'static str,
     /// Stands for the name: no two of FHIR have the same (a test holds it).

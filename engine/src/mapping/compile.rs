@@ -23,6 +23,7 @@ use super::{
     engine::build,
     fault::{self, Words, told},
     handles::PlanHandle,
+    host::Host,
     ignored::{self, Ignored, IgnoredHandle},
     layers::{Parts, stacked},
     nodes,
@@ -86,7 +87,7 @@ pub(super) fn compile(files: &Files, folders: &[PathBuf], limits: &Limits) -> Re
     let mut overrides = Vec::new();
     let tables = Arc::new(read_tables(&stacked(files, folders, "csv"), &mut overrides, &mut problems));
     let ready = Ready::default();
-    let (mut engine, natives) = build(limits).learnt();
+    let Host { mut engine, natives } = build(limits);
     engine.set_module_resolver(ready.clone());
     let mut loader = build(limits).engine;
     loader.set_module_resolver(ready.clone());

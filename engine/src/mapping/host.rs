@@ -4,8 +4,9 @@
 //! A native function is a closure over values of fixed types, the first of which it may ask for as `&mut`. It gets a copy
 //! there: what scripts hold are handles, and only functions of Rhai's own change a value in place.
 
-use std::{any::TypeId, collections::BTreeMap, mem::take, sync::Arc};
+use std::{any::TypeId, collections::HashMap, mem::take, sync::Arc};
 
+use foldhash::fast::RandomState;
 use rhai::{Dynamic, Engine, Variant};
 
 use super::{
@@ -22,25 +23,28 @@ type Call = dyn Fn(&mut [Datum]) -> Option<Done> + Send + Sync;
 /// An engine that learns functions.
 pub(super) struct Host {
     pub engine: Engine,
-    natives: BTreeMap<(String, usize), Vec<(Kinds, Native)>>,
+    pub natives: Natives,
 }
 
-/// The types of a function's arguments.
-type Kinds = Vec<Kind>;
-
-/// All native functions of ours, by name and number of arguments, those that ask for a type before those that take any.
-pub(super) struct Natives(BTreeMap<(String, usize), Arc<[Native]>>);
+/// All native functions of ours, by name and number of arguments.
+#[derive(Default)]
+pub(super) struct Natives {
+    functions: HashMap<(String, usize), Vec<Native>, RandomState>,
+}
 
 /// One native function, for arguments of certain types.
 #[derive(Clone)]
-pub(super) struct Native(Arc<Call>);
+pub(super) struct Native {
+    kinds: Arc<[Kind]>,
+    call: Arc<Call>,
+}
 
 /// The name under which Rhai keeps what reads an index.
 pub(super) const INDEXER: &str = "index$get$";
 
 impl Host {
     pub fn new(engine: Engine) -> Self {
-        Self { engine, natives: BTreeMap::new() }
+        Self { engine, natives: Natives::default() }
     }
 
     pub fn register_type_with_name<T: Variant + Clone>(&mut self, name: &str) -> &mut Self {
@@ -49,7 +53,7 @@ impl Host {
     }
 
     pub fn register_fn<M, C: Closure<M>>(&mut self, name: &str, closure: C) -> &mut Self {
-        let (kinds, of_rhai): (Kinds, Vec<TypeId>) = C::types().into_iter().unzip();
+        let (kinds, of_rhai): (Vec<Kind>, Vec<TypeId>) = C::types().into_iter().unzip();
         let call: Arc<Call> = Arc::new(move |arguments: &mut [Datum]| closure.call(arguments));
         let own = call.clone();
         self.engine.register_raw_fn(name, of_rhai, move |_, arguments| {
@@ -61,7 +65,8 @@ impl Host {
                 None | Some(Err(_)) => Err("a native function was given what it does not take".into()),
             }
         });
-        self.natives.entry((name.to_owned(), kinds.len())).or_default().push((kinds, Native(call)));
+        let native = Native { kinds: kinds.into(), call };
+        self.natives.functions.entry((name.to_owned(), native.kinds.len())).or_default().push(native);
         self
     }
 
@@ -72,16 +77,6 @@ impl Host {
     pub fn register_indexer_get<M, C: Closure<M>>(&mut self, closure: C) -> &mut Self {
         self.register_fn(INDEXER, closure)
     }
-
-    /// What it has learnt.
-    pub fn learnt(self) -> (Engine, Natives) {
-        let any = |kinds: &Kinds| kinds.iter().filter(|kind| **kind == Kind::Any).count();
-        let natives = self.natives.into_iter().map(|(name, mut natives)| {
-            natives.sort_by_key(|(kinds, _)| any(kinds));
-            (name, natives.into_iter().map(|(_, native)| native).collect())
-        });
-        (self.engine, Natives(natives.collect()))
-    }
 }
 
 /// The name under which Rhai keeps what reads a property.
@@ -90,16 +85,18 @@ pub(super) fn getter(property: &str) -> String {
 }
 
 impl Natives {
-    /// The functions of a name and a number of arguments, held in common by all that call them.
-    pub fn named(&self, name: &str, arguments: usize) -> Arc<[Native]> {
-        self.0.get(&(name.to_owned(), arguments)).cloned().unwrap_or_default()
+    /// The functions of a name and a number of arguments, those that ask for a type before those that take any.
+    pub fn named(&self, name: &str, arguments: usize) -> Vec<Native> {
+        let mut found = self.functions.get(&(name.to_owned(), arguments)).cloned().unwrap_or_default();
+        found.sort_by_key(|native| native.kinds.iter().filter(|kind| **kind == Kind::Any).count());
+        found
     }
 }
 
 impl Native {
     /// Calls the first that takes these, which are used up; nothing where none does.
     pub fn call_one(natives: &[Self], arguments: &mut [Datum]) -> Option<Done> {
-        natives.iter().find_map(|native| (native.0)(arguments))
+        natives.iter().find_map(|native| (native.call)(arguments))
     }
 }
 

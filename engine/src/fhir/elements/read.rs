@@ -31,37 +31,37 @@ pub(in super::super) fn known(name: &str) -> Option<&'static Known> {
     names.get(name)
 }
 
-/// Where elements stand, found by the numbers of their names: the upper half of a number, and a place, which is out of all
-/// bounds where nothing is. There is room, so that nothing is far from where it is looked for first.
-pub(super) struct Places(Box<[(u16, u16)]>);
+/// Where elements stand, found by the numbers of their names.
+pub(super) struct Places {
+    /// A number and a place; a place out of all bounds where nothing is. There is room, so that nothing is far from where it
+    /// is looked for first.
+    slots: Box<[(u32, usize)]>,
+}
 
 impl Places {
     fn of(elements: &[Element]) -> Self {
-        let mut slots = vec![(0, u16::MAX); (elements.len() * 2).next_power_of_two()];
-        for (place, element) in (0..).zip(elements) {
-            let (mut at, half) = (element.number as usize, (element.number >> 16) as u16);
+        let mut slots = vec![(0, usize::MAX); (elements.len() * 2).next_power_of_two()];
+        for (place, element) in elements.iter().enumerate() {
+            let mut at = element.key.number as usize;
             loop {
                 at &= slots.len() - 1;
                 match slots.get_mut(at) {
-                    Some(slot @ (_, u16::MAX)) => break *slot = (half, place),
+                    Some(slot @ (_, usize::MAX)) => break *slot = (element.key.number, place),
                     _ => at += 1,
                 }
             }
         }
-        Self(slots.into())
+        Self { slots: slots.into() }
     }
 
-    pub fn find<'e>(&self, number: u32, elements: &'e [Element]) -> Option<&'e Element> {
-        let (mut at, upper) = (number as usize, (number >> 16) as u16);
+    pub fn get(&self, number: u32) -> Option<usize> {
+        let mut at = number as usize;
         loop {
-            let (half, place) = *self.0.get(at & (self.0.len() - 1))?;
-            if half == upper || place == u16::MAX {
-                let found = elements.get(usize::from(place))?;
-                if found.number == number {
-                    return Some(found);
-                }
+            match self.slots.get(at & (self.slots.len() - 1))? {
+                (_, usize::MAX) => return None,
+                (known, place) if *known == number => return Some(*place),
+                _ => at += 1,
             }
-            at += 1;
         }
     }
 }
@@ -149,7 +149,7 @@ fn whole(name: &'static str, blocks: &HashMap<&'static str, Block>) -> Type {
     }
     let needs = required.iter().filter_map(|place| elements.get(*place)).fold(0, |all, one| all | one.bit);
     let places = Places::of(&elements);
-    Type { elements: elements.into(), places, needs, rules: own_rules, is_resource, name, required }
+    Type { name, is_resource, elements, places, required, needs, rules: own_rules }
 }
 
 /// The bits of one type: those elements and choices that must be there, or that a rule asks for.

@@ -15,13 +15,11 @@ pub(super) type Line = (&'static str, &'static str, Demand);
 
 /// A rule of one type, with the bits of the elements that it asks for: see [`super::Element`].
 pub(super) struct Rule {
-    key: &'static str,
-    demand: Demand,
+    line: &'static Line,
     first: u64,
     others: u64,
 }
 
-#[derive(Clone, Copy)]
 pub(super) enum Demand {
     /// One of these must be there.
     Any(&'static [&'static str]),
@@ -118,20 +116,19 @@ impl Rule {
     /// The rule with the bits that `bit` gives for what it asks for.
     pub fn of(line: &'static Line, mut bit: impl FnMut(&'static str) -> u64) -> Self {
         let mut all = |names: &[&'static str]| names.iter().fold(0, |bits, name| bits | bit(name));
-        let (_, key, demand) = *line;
-        let (first, others) = match demand {
+        let (first, others) = match &line.2 {
             Any(names) => (0, all(names)),
             With(first, others) => (all(&[first]), all(others)),
             Apart(one, other) => (all(&[one]), all(&[other])),
             Told(..) => (0, 0),
         };
-        Self { key, demand, first, others }
+        Self { line, first, others }
     }
 
     /// What an object breaks that has a value in the elements of these bits, in words.
     pub fn broken(&self, seen: u64, object: &Object) -> Option<String> {
         let (first, others) = (seen & self.first != 0, seen & self.others != 0);
-        let is_broken = match &self.demand {
+        let is_broken = match &self.line.2 {
             Any(_) => !others,
             With(..) => first && !others,
             Apart(..) => first && others,
@@ -144,8 +141,8 @@ impl Rule {
     fn told(&self) -> String {
         let quoted =
             |names: &[&str]| names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(" or ");
-        let key = self.key;
-        match &self.demand {
+        let key = self.line.1;
+        match &self.line.2 {
             Any(names) => format!("needs {} ({key})", quoted(names)),
             With(first, others) => format!("has `{first}`, so it needs {} ({key})", quoted(others)),
             Apart(one, other) => format!("has `{one}` and `{other}`, which cannot stand together ({key})"),

@@ -35,8 +35,6 @@ pub(super) struct Plan {
     /// The type that it fills: `Patient`, `Patient.contact`, …
     pub target: &'static Type,
     rows: Vec<Row>,
-    /// The field of each row, for most fields of most messages are empty; 0 where the row is to be looked at.
-    fields: Vec<u16>,
     reads: u128,
 }
 
@@ -126,13 +124,7 @@ impl Plan {
             let what = format!("FHIR R4 has no type `{target}`");
             return (None, vec![PlanFault { row: None, cell: None, what, help }]);
         };
-        let mut plan = Self {
-            segment: segment.into(),
-            target: target_type,
-            rows: Vec::new(),
-            fields: Vec::new(),
-            reads: 0,
-        };
+        let mut plan = Self { segment: segment.into(), target: target_type, rows: Vec::new(), reads: 0 };
         let (rows, faults) = plan.read(rows, tables);
         plan.set(rows);
         (Some(plan), faults)
@@ -181,24 +173,24 @@ impl Plan {
 
     fn set(&mut self, rows: Vec<Row>) {
         self.reads = rows.iter().fold(0, |reads, row| reads | row.source.reads());
-        self.fields = rows.iter().map(|row| row.source.field()).collect();
         self.rows = rows;
     }
 
     /// Puts what the segment has into the object. An element that already has a value keeps it.
     pub fn apply(&self, segment: Segment<'_>, current: &mut Current, place: &Place<'_>, object: &mut Object) {
         current.coverage.mark(segment.index(), self.reads);
-        for (field, row) in self.fields.iter().zip(&self.rows) {
-            if says(segment, *field) {
-                row.apply(segment, current, place, object);
-            }
+        for row in &self.rows {
+            row.apply(segment, current, place, object);
         }
     }
 
     /// Whether the segment has anything that [`Plan::apply`] would put somewhere. That it was looked at counts as reading.
     pub fn is_told(&self, segment: Segment<'_>, coverage: &Coverage) -> bool {
         coverage.mark(segment.index(), self.reads);
-        self.fields.iter().any(|field| says(segment, *field))
+        self.rows.iter().any(|row| match &row.source {
+            Source::Field(field) => segment.says(field.path.field),
+            Source::Observed(_) | Source::Constant(_) => true,
+        })
     }
 
     /// The fields that feed an element, for error texts.
@@ -217,14 +209,6 @@ impl Source {
         }
     }
 
-    /// See [`Plan::fields`].
-    fn field(&self) -> u16 {
-        match self {
-            Self::Field(Field { path, .. }) => u16::try_from(path.field).unwrap_or(0),
-            Self::Observed(_) | Self::Constant(_) => 0,
-        }
-    }
-
     /// The fields that it reads, as bits.
     fn reads(&self) -> u128 {
         match self {
@@ -237,11 +221,6 @@ impl Source {
     }
 }
 
-/// Whether a row of this field has something to put, or must be asked.
-fn says(segment: Segment<'_>, field: u16) -> bool {
-    field == 0 || segment.says(usize::from(field))
-}
-
 impl Row {
     fn apply(&self, segment: Segment<'_>, current: &mut Current, place: &Place<'_>, object: &mut Object) {
         let field = match &self.source {
@@ -249,6 +228,10 @@ impl Row {
             Source::Observed(_) => return result::put_value(segment, &current.cx(None), object),
             Source::Field(field) => field,
         };
+        // Most fields of most messages are empty.
+        if !segment.says(field.path.field) {
+            return;
+        }
         let (said, removed) = match field.read {
             Read::Value(reader) => {
                 let cx = Cx { segment: Some(segment), ..current.cx(field.table.as_deref()) };

@@ -113,7 +113,7 @@ impl Machine<'_> {
         let mut values = self.places.split_off(mark);
         let done = match self.standard(call, &mut values) {
             Some(done) => done,
-            None => self.by_rhai(&call.rest.name, &mut values, call.at),
+            None => self.by_rhai(&call.name, &mut values, call.at),
         };
         self.places.append(&mut values);
         done
@@ -139,7 +139,7 @@ impl Machine<'_> {
             [Datum::Text(within), Datum::Text(wanted)] => Some(Ok(within.contains(wanted.as_str()).into())),
             [Datum::List(list), wanted] => {
                 for item in list.iter() {
-                    match self.is_equal(item, wanted, &call.rest.equals, call.at) {
+                    match self.is_equal(item, wanted, &call.equals, call.at) {
                         Ok(true) => return Some(Ok(true.into())),
                         Ok(false) => {}
                         Err(error) => return Some(Err(error)),
@@ -220,18 +220,18 @@ impl Machine<'_> {
             _ => {}
         }
         let mut alone = [object];
-        if let Some(done) = self.ours(&get.rest.natives, &mut alone, get.at) {
+        if let Some(done) = self.ours(&get.natives, &mut alone, get.at) {
             return done;
         }
         // What has no such property may have something under its name.
         let [object] = alone;
         let mut named = [object, SmolStr::from(get.name.as_str()).into()];
-        if let Some(done) = self.ours(&get.rest.indexers, &mut named, get.at) {
+        if let Some(done) = self.ours(&get.indexers, &mut named, get.at) {
             return done;
         }
         let [object, _] = named;
         let kind = object.type_name();
-        self.by_rhai(&get.rest.getter, &mut [object], get.at).map_err(|flow| match flow {
+        self.by_rhai(&get.getter, &mut [object], get.at).map_err(|flow| match flow {
             Flow::Fail(error) if matches!(*error, EvalAltResult::ErrorFunctionNotFound(..)) => {
                 let what = format!(
                     "Unknown property '{}' - a getter is not registered for type '{kind}'",

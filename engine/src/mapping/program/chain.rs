@@ -1,13 +1,10 @@
 //! From Rhai's tree to a program: expressions. Rhai keeps `a.b[c].d()` as a chain that leans to the right; here each
 //! link takes what stands before it.
 
-use std::sync::Arc;
-
 use rhai::{ASTFlags, Expr, FnCallExpr, FnPtr, ImmutableString, Position, Stmt};
 
 use super::{
-    Call, Condition, Each, Field, Get, GetRest, Index, MapLiteral, NativeCall, NativeRest, Node, Operator,
-    OperatorRest, Several, loops,
+    Call, Condition, Each, Field, Get, Index, MapLiteral, NativeCall, Node, Operator, loops,
     lower::{Lower, Lowering, Unable},
     operators,
     standard::Method,
@@ -109,8 +106,8 @@ impl Lower<'_> {
             return if value.is_fnptr() { Err(Unable) } else { Ok(Node::Constant(value.into())) };
         }
         Ok(match expression {
-            Expr::InterpolatedString(pieces, at) => Node::Text(self.several(pieces, *at)?),
-            Expr::Array(items, at) => Node::List(self.several(items, *at)?),
+            Expr::InterpolatedString(pieces, at) => Node::Text(self.all(pieces)?, *at),
+            Expr::Array(items, at) => Node::List(self.all(items)?, *at),
             Expr::Map(pairs, at) => {
                 let mut names: Vec<Name> =
                     pairs.0.iter().map(|(name, _)| name.name.as_str().into()).collect();
@@ -119,7 +116,7 @@ impl Lower<'_> {
                 let values =
                     pairs.0.iter().map(|(name, value)| Ok((place(&name.name)?, self.expression(value)?)));
                 let values = values.collect::<Lowering<_>>()?;
-                Node::Map(Box::new(MapLiteral { names: names.into(), values, at: *at }))
+                Node::Map(Box::new(MapLiteral { names, values, at: *at }))
             }
             Expr::Variable(variable, _, _) => {
                 self.variable(&variable.1, variable.2.path.iter().map(|own| own.as_str()))?
@@ -134,15 +131,11 @@ impl Lower<'_> {
         })
     }
 
-    fn all<'e>(&mut self, expressions: impl IntoIterator<Item = &'e Expr>) -> Lowering<Box<[Node]>> {
+    fn all<'e>(&mut self, expressions: impl IntoIterator<Item = &'e Expr>) -> Lowering<Vec<Node>> {
         expressions.into_iter().map(|one| self.expression(one)).collect()
     }
 
-    fn several(&mut self, expressions: &[Expr], at: Position) -> Lowering<Box<Several>> {
-        Ok(Box::new(Several { nodes: self.all(expressions)?, at }))
-    }
-
-    fn conditions(&mut self, parts: &[Expr]) -> Lowering<Box<[Condition]>> {
+    fn conditions(&mut self, parts: &[Expr]) -> Lowering<Vec<Condition>> {
         parts.iter().map(|one| self.condition(one)).collect()
     }
 
@@ -177,13 +170,11 @@ impl Lower<'_> {
             (true, [one]) if call.name == "!" => Ok(Node::Not(Box::new(self.condition(one)?))),
             (true, [left, right]) if call.name != "contains" => Ok(Node::Operator(Box::new(Operator {
                 kind: operators::Kind::named(&call.name),
+                name: call.name.as_str().into(),
                 left: self.expression(left)?,
                 right: self.expression(right)?,
+                natives: self.natives.named(&call.name, 2),
                 at,
-                rest: Box::new(OperatorRest {
-                    name: call.name.as_str().into(),
-                    natives: self.natives.named(&call.name, 2),
-                }),
             }))),
             _ => {
                 let arguments = self.all(&call.args)?;
@@ -195,23 +186,22 @@ impl Lower<'_> {
     fn native(
         &self,
         name: &ImmutableString,
-        arguments: Box<[Node]>,
+        arguments: Vec<Node>,
         object: Option<super::Place>,
         at: Position,
     ) -> Node {
         let standard = Method::named(name, arguments.len());
-        let equals = match standard {
-            Some(Method::Contains) => self.natives.named("==", 2),
-            _ => Arc::default(),
-        };
+        let equals =
+            if standard == Some(Method::Contains) { self.natives.named("==", 2) } else { Vec::new() };
         let natives = self.natives.named(name, arguments.len());
         Node::Native(Box::new(NativeCall {
+            name: name.as_str().into(),
             arguments,
+            object,
             natives,
-            object: object.map(Box::new),
             standard,
+            equals,
             at,
-            rest: Box::new(NativeRest { name: name.as_str().into(), equals }),
         }))
     }
 
@@ -251,9 +241,16 @@ impl Lower<'_> {
     fn property(&self, object: Node, name: &ImmutableString, link: &Link<'_>) -> Node {
         let getter = getter(name);
         let (natives, indexers) = (self.natives.named(&getter, 1), self.natives.named(INDEXER, 2));
-        let rest = Box::new(GetRest { natives, indexers, getter: getter.into() });
         let (name, elvis, at) = (name.as_str().into(), link.elvis, link.at);
-        by_path(Node::Get(Box::new(Get { object, name, elvis, at, rest })))
+        by_path(Node::Get(Box::new(Get {
+            object,
+            name,
+            getter: getter.into(),
+            natives,
+            indexers,
+            elvis,
+            at,
+        })))
     }
 
     fn method(
@@ -275,7 +272,7 @@ impl Lower<'_> {
         for argument in &call.args {
             arguments.push(self.expression(argument)?);
         }
-        Ok(by_path(self.native(&call.name, arguments.into(), part, at)))
+        Ok(by_path(self.native(&call.name, arguments, part, at)))
     }
 
     /// A method with a closure, which becomes a part of the function that it is written in: what it captures are the
@@ -310,7 +307,7 @@ fn by_path(step: Node) -> Node {
     }
     let (ask, object, path, at) = match &step {
         Node::Index(index) => (Ask::Value, &index.object, &index.index, index.at),
-        Node::Native(call) => match (call.rest.name.as_str(), &*call.arguments) {
+        Node::Native(call) => match (call.name.as_str(), call.arguments.as_slice()) {
             ("has", [object, path]) => (Ask::Has, object, path, call.at),
             ("text", [object, path]) => (Ask::Text, object, path, call.at),
             ("segment", [object, path]) => (Ask::Segment, object, path, call.at),
@@ -322,7 +319,7 @@ fn by_path(step: Node) -> Node {
     let is_name = path.len() == 3;
     match Path::parse(path) {
         Ok(path) if is_name || ask != Ask::Segment => {
-            Node::Field(Box::new(Field { ask, local: *local, path: Box::new(path), otherwise: step, at }))
+            Node::Field(Box::new(Field { ask, local: *local, path, otherwise: step, at }))
         }
         _ => step,
     }

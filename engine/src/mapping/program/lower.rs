@@ -187,14 +187,14 @@ impl<'a> Lower<'a> {
         bodies.iter().find(|((own, _), _)| own == name).map(|(_, found)| found)
     }
 
-    pub fn statements(&mut self, statements: &[Stmt]) -> Lowering<Box<[Node]>> {
+    pub fn statements(&mut self, statements: &[Stmt]) -> Lowering<Vec<Node>> {
         self.within(|lower| {
             let steps = statements.iter().filter(|one| !matches!(one, Stmt::Share(..)));
             steps.map(|one| lower.statement(one)).collect()
         })
     }
 
-    fn block(&mut self, block: &StmtBlock) -> Lowering<Box<[Node]>> {
+    fn block(&mut self, block: &StmtBlock) -> Lowering<Vec<Node>> {
         self.statements(block.statements())
     }
 

@@ -5,7 +5,7 @@ use std::{mem::take, sync::Arc};
 use rhai::{Dynamic, Engine, EvalAltResult, GlobalRuntimeState, NativeCallContext, Position};
 use smol_str::SmolStr;
 
-use super::{Call, Condition, Function, If, MapLiteral, Node, Program, Several, Switch};
+use super::{Call, Condition, Function, If, MapLiteral, Node, Program, Switch};
 use crate::mapping::{Limits, current, datum::Datum, fault::Verdict, pairs::Map};
 
 type Result<T> = std::result::Result<T, Flow>;
@@ -106,8 +106,8 @@ impl Machine<'_> {
                 Ok(Datum::Unit)
             }
             Node::Assign(assign) => self.assign(assign),
-            Node::Text(pieces) => self.text(pieces),
-            Node::List(items) => self.list(items),
+            Node::Text(pieces, at) => self.text(pieces, *at),
+            Node::List(items, at) => self.list(items, *at),
             Node::Map(literal) => self.map(literal),
             Node::Call(call) => self.call(call),
             Node::Native(call) => self.native(call),
@@ -290,8 +290,7 @@ impl Machine<'_> {
     }
 
     #[inline(never)]
-    fn list(&mut self, items: &Several) -> Result<Datum> {
-        let (items, at) = (&items.nodes, items.at);
+    fn list(&mut self, items: &[Node], at: Position) -> Result<Datum> {
         let items = items.iter().map(|item| self.value(item)).collect::<Result<Vec<_>>>()?;
         self.bounded(items.into(), at)
     }
@@ -299,7 +298,7 @@ impl Machine<'_> {
     #[inline(never)]
     fn map(&mut self, literal: &MapLiteral) -> Result<Datum> {
         let mut map = Map::of(&literal.names);
-        for (place, node) in &*literal.values {
+        for (place, node) in &literal.values {
             map.set(*place, self.value(node)?);
         }
         self.bounded(Datum::Map(Arc::new(map)), literal.at)
@@ -311,10 +310,9 @@ impl Machine<'_> {
     }
 
     #[inline(never)]
-    fn text(&mut self, pieces: &Several) -> Result<Datum> {
-        let (pieces, at) = (&pieces.nodes, pieces.at);
+    fn text(&mut self, pieces: &[Node], at: Position) -> Result<Datum> {
         let mut text = String::new();
-        for piece in &**pieces {
+        for piece in pieces {
             let said = match self.value(piece)? {
                 Datum::Text(said) => Datum::Text(said),
                 value => self.by_rhai("to_string", &mut [value], at)?,

@@ -20,7 +20,7 @@ mod machine;
 mod operators;
 mod standard;
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use rhai::{Position, RangeCase};
@@ -30,9 +30,6 @@ use super::{asking::Ask, datum::Datum, host::Native};
 use crate::{fhir::Name, hl7::Path};
 pub(super) use lower::{Library, Source};
 pub(super) use machine::{Flow, run};
-
-/// Bytes of a line of the processor's caches.
-const LINE: usize = 64;
 
 /// The functions of all scripts of a revision, by number.
 #[derive(Default)]
@@ -48,13 +45,10 @@ struct Function {
     file: String,
     /// How many places its variables take, its parameters first.
     places: usize,
-    body: Box<[Node]>,
+    body: Vec<Node>,
 }
 
 /// A step of a program: each has a value, which is `()` where nothing else is said.
-///
-/// A mapping runs through some hundreds of them and finds few in the processor's nearest cache. So they are small, and what
-/// each kind needs nearly always stands in one line of it; the rest is kept elsewhere.
 enum Node {
     Constant(Datum),
     /// A variable, by its place in the frame.
@@ -63,8 +57,8 @@ enum Node {
     Let(usize, Box<Node>),
     Assign(Box<Assign>),
     /// A text with values in it.
-    Text(Box<Several>),
-    List(Box<Several>),
+    Text(Vec<Node>, Position),
+    List(Vec<Node>, Position),
     Map(Box<MapLiteral>),
     /// A call of a function of a script.
     Call(Box<Call>),
@@ -76,11 +70,11 @@ enum Node {
     Get(Box<Get>),
     Index(Box<Index>),
     Each(Box<Each>),
-    And(Box<[Condition]>),
-    Or(Box<[Condition]>),
+    And(Vec<Condition>),
+    Or(Vec<Condition>),
     /// `??`: the first that is not `()`.
-    Coalesce(Box<[Node]>),
-    Block(Box<[Node]>),
+    Coalesce(Vec<Node>),
+    Block(Vec<Node>),
     If(Box<If>),
     Switch(Box<Switch>),
     While(Box<While>),
@@ -91,13 +85,6 @@ enum Node {
     Continue,
 }
 
-const _: () = assert!(size_of::<Node>() == size_of::<Datum>());
-
-struct Several {
-    nodes: Box<[Node]>,
-    at: Position,
-}
-
 /// What must be a truth value.
 struct Condition {
     node: Node,
@@ -106,94 +93,72 @@ struct Condition {
 
 struct Call {
     function: usize,
-    arguments: Box<[Node]>,
+    arguments: Vec<Node>,
     at: Position,
 }
 
 /// `#{ … }`
 struct MapLiteral {
     /// In their order.
-    names: Box<[Name]>,
+    names: Vec<Name>,
     /// As they are written, with their places among the names.
-    values: Box<[(usize, Node)]>,
+    values: Vec<(usize, Node)>,
     at: Position,
 }
 
 /// A call of a function that is not a script's own.
-#[repr(align(64))]
 struct NativeCall {
+    name: SmolStr,
     /// The object of a method first. A variable there is worked on in place.
-    arguments: Box<[Node]>,
-    natives: Arc<[Native]>,
+    arguments: Vec<Node>,
     /// Where the object is kept, when it is a part of a variable that the function may change.
-    object: Option<Box<Place>>,
+    object: Option<Place>,
+    natives: Vec<Native>,
     /// A function of Rhai's that is known here.
     standard: Option<standard::Method>,
-    at: Position,
-    rest: Box<NativeRest>,
-}
-
-const _: () = assert!(size_of::<NativeCall>() == LINE);
-
-struct NativeRest {
-    name: SmolStr,
     /// What `==` is, for `in`.
-    equals: Arc<[Native]>,
+    equals: Vec<Native>,
+    at: Position,
 }
 
 /// `variable["PV1-3"]`, `variable.has("PV1-3")`, `variable.text("PV1-3")`
 struct Field {
     ask: Ask,
     local: usize,
-    path: Box<Path>,
+    path: Path,
     /// The same where the variable is no message and no segment.
     otherwise: Node,
     at: Position,
 }
 
 /// An operator between two values.
-#[repr(align(64))]
 struct Operator {
     kind: operators::Kind,
+    name: SmolStr,
     left: Node,
     right: Node,
+    natives: Vec<Native>,
     at: Position,
-    rest: Box<OperatorRest>,
-}
-
-const _: () = assert!(size_of::<Operator>() == LINE);
-
-struct OperatorRest {
-    name: SmolStr,
-    natives: Arc<[Native]>,
 }
 
 /// `object.name`
-#[repr(align(64))]
 struct Get {
     object: Node,
     name: Name,
+    /// What Rhai calls the function that reads it.
+    getter: SmolStr,
+    natives: Vec<Native>,
+    indexers: Vec<Native>,
     /// `?.`: nothing of nothing.
     elvis: bool,
     at: Position,
-    /// For what is no map.
-    rest: Box<GetRest>,
-}
-
-const _: () = assert!(size_of::<Get>() == LINE);
-
-struct GetRest {
-    natives: Arc<[Native]>,
-    indexers: Arc<[Native]>,
-    /// What Rhai calls the function that reads it.
-    getter: SmolStr,
 }
 
 /// `object[index]`
 struct Index {
     object: Node,
     index: Node,
-    natives: Arc<[Native]>,
+    natives: Vec<Native>,
     elvis: bool,
     at: Position,
 }
@@ -205,18 +170,15 @@ struct Each {
     /// Where the closure has its item, and the number of the item if it asks for it.
     item: usize,
     number: Option<usize>,
-    body: Box<[Node]>,
+    body: Vec<Node>,
     at: Position,
 }
 
-#[repr(align(64))]
 struct If {
     condition: Condition,
-    then: Box<[Node]>,
-    otherwise: Box<[Node]>,
+    then: Vec<Node>,
+    otherwise: Vec<Node>,
 }
-
-const _: () = assert!(size_of::<If>() == LINE);
 
 /// A `switch`.
 struct Switch {
@@ -237,7 +199,7 @@ struct Arm {
 
 struct While {
     condition: Option<Condition>,
-    body: Box<[Node]>,
+    body: Vec<Node>,
     /// `do`: the body comes first; the condition says when to go on (true) or when to end (false).
     after: Option<bool>,
 }
@@ -246,7 +208,7 @@ struct For {
     over: Node,
     item: usize,
     number: Option<usize>,
-    body: Box<[Node]>,
+    body: Vec<Node>,
     at: Position,
 }
 
@@ -264,7 +226,7 @@ struct Compound {
     /// `+=`, and `+` for what has no `+=`.
     name: &'static str,
     plain: &'static str,
-    natives: Arc<[Native]>,
+    natives: Vec<Native>,
 }
 
 /// A variable, or a part of one.

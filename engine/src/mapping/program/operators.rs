@@ -47,7 +47,7 @@ impl Machine<'_> {
             return Ok(truth.into());
         }
         let both = [self.value(&operator.left)?, self.value(&operator.right)?];
-        self.operated(operator.kind, &operator.rest.name, &operator.rest.natives, both, operator.at)
+        self.operated(operator.kind, &operator.name, &operator.natives, both, operator.at)
     }
 
     /// The comparison of a variable with a value that the script names, where they are.

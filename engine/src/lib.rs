@@ -16,6 +16,7 @@ pub mod clock;
 pub mod document;
 pub mod error;
 pub mod metrics;
+pub mod priority;
 pub mod secret;
 
 pub mod fhir;

@@ -21,17 +21,18 @@ const TOP_LEVEL: [&str; 9] =
 
 /// Which rooms of the engine each room may import. `metrics`, `error`, `clock` and `secret` are open to all but
 /// the pure rooms, which may import `error` only.
-const ARROWS: [(&str, &[&str]); 21] = [
+const ARROWS: [(&str, &[&str]); 22] = [
     ("error", &[]),
     ("secret", &["error"]),
     ("clock", &[]),
     ("document", &["error"]),
+    ("priority", &[]),
     ("metrics", &["error"]),
     ("hl7", &["error"]),
     ("fhir", &["hl7", "error"]),
     ("incoming", &["fhir", "hl7", "error"]),
     ("connector", &["error", "secret", "document"]),
-    ("journal", &["connector", "error", "metrics", "clock", "hl7", "secret"]),
+    ("journal", &["connector", "error", "metrics", "clock", "priority", "hl7", "secret"]),
     ("intake", &["journal", "connector", "incoming", "fhir", "hl7", "error", "metrics", "clock"]),
     ("routing", &["incoming", "hl7", "connector", "error", "document"]),
     ("mapping", &["incoming", "fhir", "hl7", "connector", "error"]),
@@ -70,6 +71,7 @@ const ARROWS: [(&str, &[&str]); 21] = [
             "error",
             "metrics",
             "clock",
+            "priority",
             "config",
             "revision",
         ],

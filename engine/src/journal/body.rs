@@ -6,17 +6,26 @@
 //!           of which it holds again: it comes out as long as the message does.
 //! Not here: where the blobs lie (the stores); how a dictionary is made (dictionary/train.sh).
 
-use std::{cell::RefCell, io, sync::LazyLock};
+use std::{
+    cell::RefCell,
+    io,
+    sync::{Arc, LazyLock},
+    thread,
+};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use sha2::{Digest, Sha256};
+use tokio::{sync::Semaphore, task::spawn_blocking};
 use zstd::{
     bulk::{Compressor, Decompressor},
     dict::{DecoderDictionary, EncoderDictionary},
     zstd_safe::{CCtx, CParameter, DCtx, compress_bound},
 };
 
-use crate::connector::Payload;
+use crate::{
+    connector::Payload,
+    priority::{Way, give_way},
+};
 
 /// Level 1: three quarters of the gain of level 3 for half of its time, on messages of 1 to 20 kB.
 const ZSTD_LEVEL: i32 = 1;
@@ -417,14 +426,26 @@ fn decompress_beside(packed: &[u8], message: &[u8], size_bytes: usize) -> Option
     Some(bytes)
 }
 
-/// Does what takes milliseconds away from the asynchronous threads.
+/// Does what takes milliseconds away from the asynchronous threads, and behind whoever else wants the processor: who sends
+/// short messages is not to wait for a document. So many at once as there are processors.
 async fn apart<T: Send + 'static>(work: impl Fn() -> T + Send + Sync + 'static) -> T {
-    let work = std::sync::Arc::new(work);
+    static TURNS: LazyLock<Semaphore> =
+        LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(2, usize::from)));
+    // They are never taken away.
+    let _turn = TURNS.acquire().await;
+    let work = Arc::new(work);
     let there = work.clone();
-    match tokio::task::spawn_blocking(move || there()).await {
-        Ok(done) => done,
-        // Only when the runtime is going down or the work panicked: do it here.
-        Err(_) => work(),
+    let run = move || {
+        give_way(Way::Behind);
+        there()
+    };
+    // The runtime knows by its own thread that somebody is at work.
+    let done =
+        spawn_blocking(|| thread::Builder::new().name("long-body".to_owned()).spawn(run).ok()?.join().ok());
+    match done.await {
+        Ok(Some(done)) => done,
+        // Only when there are no threads, the runtime is going down or the work panicked: do it here.
+        Ok(None) | Err(_) => work(),
     }
 }
 
@@ -511,6 +532,30 @@ mod tests {
         let alone = Body::pack_output_async(output.clone(), short).await;
         assert!(!alone.needs_message());
         assert_eq!(read_payloads(alone.unpack().unwrap()).unwrap(), output);
+    }
+
+    #[tokio::test]
+    async fn p5_p6_what_takes_long_gives_way_and_few_do_it_at_once() {
+        use std::sync::atomic::{AtomicUsize, Ordering};
+
+        let (at_work, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let one = || {
+            let (at_work, most) = (at_work.clone(), most.clone());
+            apart(move || {
+                most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+                let (nice, _) = crate::priority::of_this_thread();
+                std::hint::black_box(hash(&vec![0; 1 << 20])); // others come meanwhile
+                at_work.fetch_sub(1, Ordering::SeqCst);
+                nice
+            })
+        };
+        let nice = futures::future::join_all((0..40).map(|_| one())).await;
+        let own = crate::priority::of_this_thread().0;
+        assert_eq!(nice, [own.max(10); 40]);
+        let most = most.load(Ordering::SeqCst);
+        assert!(most <= thread::available_parallelism().unwrap().get(), "{most} at once");
+        let told = apart(|| thread::current().name() == Some("long-body") && panic!("a fault of ours"));
+        assert!(!told.await, "done here when it fails there");
     }
 
     #[test]

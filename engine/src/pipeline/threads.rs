@@ -18,14 +18,14 @@ use std::{
 use async_trait::async_trait;
 use crossbeam_channel::{Receiver, SendError, Sender, unbounded};
 use parking_lot::Mutex;
-use thread_priority::{
-    NormalThreadSchedulePolicy, ThreadPriority, ThreadSchedulePolicy, set_thread_priority_and_policy,
-    thread_native_id,
-};
 use tokio::sync::{Semaphore, oneshot};
 
 use super::{Job, Workers};
-use crate::{delivery::Prepared, mapping::processor_time};
+use crate::{
+    delivery::Prepared,
+    mapping::processor_time,
+    priority::{Way, give_way},
+};
 
 /// A mapping that takes so long on average is kept off the threads of the others.
 const SLOW: Duration = Duration::from_millis(100);
@@ -121,14 +121,13 @@ fn timed(job: Job) -> (Prepared, Duration) {
     (prepared, processor_time().saturating_sub(before))
 }
 
-/// Runs a job on a thread of its own that gives way to all others. It ends with the job, since the system lets nobody
-/// without rights come back from this priority.
+/// Runs a job on a thread of its own that gives way to all others.
 async fn in_the_background(job: Job) -> Option<(Prepared, Duration)> {
     let (done, prepared) = oneshot::channel();
     let slot = Arc::new(Mutex::new(Some(job)));
     let own = slot.clone();
     let work = move || {
-        give_way();
+        give_way(Way::Last);
         let job = own.lock().take();
         // Nobody waits any more when the engine stops.
         drop(job.map(|job| done.send(timed(job))));
@@ -140,33 +139,9 @@ async fn in_the_background(job: Job) -> Option<(Prepared, Duration)> {
     prepared.await.ok()
 }
 
-/// From here on this thread runs when nobody else wants the processor. Where the system refuses, it goes on as it is.
-fn give_way() {
-    let policy = ThreadSchedulePolicy::Normal(NormalThreadSchedulePolicy::Idle);
-    if let Err(error) = set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Min, policy) {
-        tracing::debug!(?error, "a slow mapping keeps its priority");
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn p5_a_slow_mapping_gives_way_to_everybody() {
-        // SCHED_IDLE in sched(7); the field `policy` of proc(5).
-        const IDLE: &str = "5";
-        let policy = || {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            stat.rsplit(')').next().unwrap().split_whitespace().nth(38).unwrap().to_owned()
-        };
-        let after = thread::spawn(move || {
-            give_way();
-            policy()
-        });
-        assert_eq!(after.join().unwrap(), IDLE);
-        assert_ne!(policy(), IDLE, "only that thread gives way");
-    }
 
     #[test]
     fn a_mapping_that_was_slow_lately_is_slow_until_it_is_quick_again() {

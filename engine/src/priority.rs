@@ -1,9 +1,13 @@
 //! Threads that give way to others.
 //!
-//! Promise:  P5. Work that takes long, and for which nobody waits at a socket, holds up nobody who does.
+//! Promise:  P5. Work that takes long holds up nobody but who asked for it.
 //!
-//! No thread comes back from this, for the system lets nobody without rights ask for more again: it is done at the
-//! beginning of a thread that ends with its work.
+//! No thread comes back from this, for the system lets nobody without rights ask for more again: so each ends with its work.
+
+use std::{
+    io,
+    thread::{Builder, JoinHandle},
+};
 
 use thread_priority::{
     NormalThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
@@ -22,8 +26,23 @@ pub enum Way {
     Last,
 }
 
-/// Gives way from here on. Where the system refuses, the thread goes on as it is.
-pub fn give_way(way: Way) {
+/// Starts a thread that gives way from its beginning on.
+///
+/// # Errors
+/// The system has no more threads.
+pub fn spawn<T: Send + 'static>(
+    name: &str,
+    way: Way,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> io::Result<JoinHandle<T>> {
+    Builder::new().name(name.to_owned()).spawn(move || {
+        give_way(way);
+        work()
+    })
+}
+
+/// Where the system refuses, the thread goes on as it is.
+fn give_way(way: Way) {
     let (policy, priority) = match way {
         Way::Behind => (
             NormalThreadSchedulePolicy::Other,
@@ -47,8 +66,6 @@ pub(crate) fn of_this_thread() -> (i32, u32) {
 
 #[cfg(test)]
 mod tests {
-    use std::thread;
-
     use super::*;
 
     #[test]
@@ -56,7 +73,7 @@ mod tests {
         let (other, idle) = (0, 5); // SCHED_OTHER and SCHED_IDLE in sched(7)
         let before = of_this_thread();
         // Who is nicer than that from the beginning stays so.
-        let after = |way| thread::spawn(move || (give_way(way), of_this_thread()).1).join().unwrap();
+        let after = |way| spawn("gives-way", way, of_this_thread).unwrap().join().unwrap();
         assert_eq!(after(Way::Behind), (before.0.max(10), other));
         assert_eq!(after(Way::Last).1, idle);
         assert_eq!(of_this_thread(), before);

@@ -24,7 +24,7 @@ use zstd::{
 
 use crate::{
     connector::Payload,
-    priority::{Way, give_way},
+    priority::{self, Way},
 };
 
 /// Level 1: three quarters of the gain of level 3 for half of its time, on messages of 1 to 20 kB.
@@ -431,17 +431,15 @@ fn decompress_beside(packed: &[u8], message: &[u8], size_bytes: usize) -> Option
 async fn apart<T: Send + 'static>(work: impl Fn() -> T + Send + Sync + 'static) -> T {
     static TURNS: LazyLock<Semaphore> =
         LazyLock::new(|| Semaphore::new(thread::available_parallelism().map_or(2, usize::from)));
-    // They are never taken away.
-    let _turn = TURNS.acquire().await;
+    // They are never taken away. The work has its turn to its end, also when nobody waits for it any more.
+    let turn = TURNS.acquire().await;
     let work = Arc::new(work);
     let there = work.clone();
-    let run = move || {
-        give_way(Way::Behind);
-        there()
-    };
     // The runtime knows by its own thread that somebody is at work.
-    let done =
-        spawn_blocking(|| thread::Builder::new().name("long-body".to_owned()).spawn(run).ok()?.join().ok());
+    let done = spawn_blocking(move || {
+        let _turn = turn;
+        priority::spawn("long-body", Way::Behind, move || there()).ok()?.join().ok()
+    });
     match done.await {
         Ok(Some(done)) => done,
         // Only when there are no threads, the runtime is going down or the work panicked: do it here.
@@ -543,14 +541,16 @@ mod tests {
             let (at_work, most) = (at_work.clone(), most.clone());
             apart(move || {
                 most.fetch_max(at_work.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let (nice, _) = crate::priority::of_this_thread();
+                let (nice, _) = priority::of_this_thread();
                 std::hint::black_box(hash(&vec![0; 1 << 20])); // others come meanwhile
                 at_work.fetch_sub(1, Ordering::SeqCst);
                 nice
             })
         };
+        // Whoever does not wait for the end gives up no turn.
+        (0..40).for_each(|_| assert_eq!(futures::FutureExt::now_or_never(one()), None));
         let nice = futures::future::join_all((0..40).map(|_| one())).await;
-        let own = crate::priority::of_this_thread().0;
+        let own = priority::of_this_thread().0;
         assert_eq!(nice, [own.max(10); 40]);
         let most = most.load(Ordering::SeqCst);
         assert!(most <= thread::available_parallelism().unwrap().get(), "{most} at once");

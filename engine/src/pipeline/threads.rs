@@ -24,7 +24,7 @@ use super::{Job, Workers};
 use crate::{
     delivery::Prepared,
     mapping::processor_time,
-    priority::{Way, give_way},
+    priority::{self, Way},
 };
 
 /// A mapping that takes so long on average is kept off the threads of the others.
@@ -127,12 +127,11 @@ async fn in_the_background(job: Job) -> Option<(Prepared, Duration)> {
     let slot = Arc::new(Mutex::new(Some(job)));
     let own = slot.clone();
     let work = move || {
-        give_way(Way::Last);
         let job = own.lock().take();
         // Nobody waits any more when the engine stops.
         drop(job.map(|job| done.send(timed(job))));
     };
-    if thread::Builder::new().name("slow-mapping".into()).spawn(work).is_err() {
+    if priority::spawn("slow-mapping", Way::Last, work).is_err() {
         let job = slot.lock().take()?;
         return elsewhere(job).await;
     }

@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 
-use super::{text, write::DELIVERY_BYTES};
+use super::{batch::DELIVERY_BYTES, text};
 use crate::journal::{
     Audit, State,
     counters::Moves,

@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::{PostgresStore, Session, session, write};
+use super::{PostgresStore, Session, batch, session, write};
 use crate::journal::{rows::Cells, store::StoreError};
 
 const WRITE: &str = "UPDATE head SET last = $1, messages = $2, used = $3";
@@ -75,8 +75,8 @@ pub(super) async fn read(connection: &mut PgConnection) -> Result<(Numbers, Numb
     let later = sqlx::query(LATER).bind(written.last).fetch_one(&mut *connection).await?;
     let ended = sqlx::query(ENDED_LATER).bind(written.last).fetch_one(&mut *connection).await?;
     let (messages, deliveries) = (later.number(1)?, ended.number(0)?);
-    let bytes = messages * write::MESSAGE_BYTES + later.number(2)?;
-    let bytes = bytes + deliveries * write::DELIVERY_BYTES + ended.number(1)?;
+    let bytes = messages * batch::MESSAGE_BYTES + later.number(2)?;
+    let bytes = bytes + deliveries * batch::DELIVERY_BYTES + ended.number(1)?;
     let now =
         Numbers { last: later.number(0)?, messages: written.messages + messages, used: written.used + bytes };
     Ok((written, now))

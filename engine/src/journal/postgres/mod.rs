@@ -9,8 +9,9 @@
 //!           token that the engine took when it opened the journal, so that one which was cut off and followed by
 //!           another cannot commit any more. Sequences become visible in their order, whoever commits (head.rs).
 //!           Nothing waits for ever: the server ends statements and waits for locks, and we what it does not answer.
-//! Not here: statements (write.rs, read.rs), the numbers kept in memory (head.rs, counters.rs).
+//! Not here: statements (batch.rs, write.rs, read.rs), the numbers kept in memory (head.rs, counters.rs).
 
+mod batch;
 mod decide;
 mod head;
 mod open;
@@ -132,6 +133,9 @@ const TIMES: Times = Times {
     quiet: Duration::from_secs(5),
     close: Duration::from_secs(2),
 };
+
+/// A statement with what is bound to it.
+type Statement = sqlx::query::Query<'static, sqlx::Postgres, sqlx::postgres::PgArguments>;
 
 /// What every transaction proves before it writes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

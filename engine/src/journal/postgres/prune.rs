@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    PostgresStore,
+    PostgresStore, batch,
     head::{self, Numbers},
     search, write,
 };
@@ -143,15 +143,15 @@ impl Step<'_> {
             if was == State::Dead {
                 self.moves.add(row.text(0)?, was, -deliveries);
             }
-            self.freed += row.number(3)? + deliveries * write::DELIVERY_BYTES;
+            self.freed += row.number(3)? + deliveries * batch::DELIVERY_BYTES;
         }
         let removed = sqlx::query(REMOVE_MESSAGES).bind(sequences).fetch_all(&mut *self.connection).await?;
         let mut keys = search::Rows::default();
         for row in &removed {
             keys.add_row(row)?;
-            self.freed += write::MESSAGE_BYTES + row.number(7)?;
+            self.freed += batch::MESSAGE_BYTES + row.number(7)?;
         }
-        keys.execute(self.connection, REMOVE_KEYS).await?;
+        keys.bind(sqlx::query(REMOVE_KEYS)).execute(&mut *self.connection).await?;
         Ok(removed.len() as i64)
     }
 }

@@ -8,7 +8,7 @@
 use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Postgres, QueryBuilder};
 
-use super::{spans, text};
+use super::{Statement, spans, text};
 use crate::journal::{
     Key, Keys, Page, Query, Sequence, Summary,
     rows::{self, Cells, many, state_number, summary_columns},
@@ -50,17 +50,9 @@ impl Rows {
         Ok(())
     }
 
-    /// Runs a statement over all of them: kinds, hashes, sequences.
-    pub(super) async fn execute(
-        self,
-        connection: &mut PgConnection,
-        sql: &'static str,
-    ) -> Result<(), StoreError> {
-        if !self.kinds.is_empty() {
-            let query = sqlx::query(sql).bind(self.kinds).bind(self.hashes).bind(self.sequences);
-            query.execute(connection).await?;
-        }
-        Ok(())
+    /// All of them, as three parameters: kinds, hashes, sequences.
+    pub(super) fn bind(self, query: Statement) -> Statement {
+        query.bind(self.kinds).bind(self.hashes).bind(self.sequences)
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use sqlx::PgConnection;
 
+use super::Statement;
 use crate::journal::{
     rows::Cells,
     store::{Append, StoreError},
@@ -21,42 +22,32 @@ const AHEAD: i64 = 1_000;
 /// Spans remembered: messages come in the newest, but for a clock that jumps.
 const REMEMBERED: usize = 16;
 
-const NOTE: &str = "INSERT INTO span (began, first, last)
-    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[])
-    ON CONFLICT (began) DO UPDATE SET last = greatest(span.last, excluded.last)";
 const BOUNDS: &str = "SELECT min(first), max(last) FROM span WHERE began >= $1 AND began < $2";
 const FORGET: &str = "DELETE FROM span WHERE last < (SELECT min(sequence) FROM message)";
 
-/// Of the newest spans: the last number that is noted.
+/// Of the newest spans: the last number that is noted, or will be by the commit under way: no other comes after one that
+/// has failed.
 #[derive(Debug, Default)]
 pub(super) struct Spans(BTreeMap<i64, i64>);
 
 impl Spans {
-    /// Notes where messages lie, in the transaction that brings them.
-    pub(super) async fn note(
-        &mut self,
-        connection: &mut PgConnection,
-        appends: &[(i64, Append)],
-    ) -> Result<(), StoreError> {
+    /// Notes where messages lie, in the statement that brings them: starts, firsts, lasts.
+    pub(super) fn bind(&mut self, query: Statement, appends: &[(i64, Append)]) -> Statement {
         let mut lie: BTreeMap<i64, (i64, i64)> = BTreeMap::new();
         for (sequence, append) in appends {
             let (_, last) = lie.entry(began(append.received)).or_insert((*sequence, *sequence));
             *last = *sequence;
         }
         lie.retain(|began, (_, last)| self.0.get(began).is_none_or(|noted| noted < last));
-        if lie.is_empty() {
-            return Ok(());
-        }
-        let query = sqlx::query(NOTE)
+        let query = query
             .bind(lie.keys().copied().collect::<Vec<_>>())
             .bind(lie.values().map(|(first, _)| *first).collect::<Vec<_>>())
             .bind(lie.values().map(|(_, last)| last + AHEAD).collect::<Vec<_>>());
-        query.execute(connection).await?;
         self.0.extend(lie.into_iter().map(|(began, (_, last))| (began, last + AHEAD)));
         while self.0.len() > REMEMBERED {
             self.0.pop_first();
         }
-        Ok(())
+        query
     }
 }
 
@@ -87,4 +78,4 @@ pub(super) async fn forget(connection: &mut PgConnection) -> Result<(), StoreErr
 }
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 2] = [NOTE, BOUNDS];
+pub(super) const STATEMENTS: [&str; 1] = [BOUNDS];

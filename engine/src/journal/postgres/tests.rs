@@ -245,6 +245,44 @@ async fn p1_p7_a_session_lost_during_a_commit_closes_the_journal_and_reads_go_on
     assert_eq!(writers, 0, "the writer is not");
 }
 
+/// A statement alone is its own transaction: the server answers it first, and commits when it is done with all it was sent.
+#[tokio::test]
+async fn p1_what_fails_at_the_commit_of_a_statement_that_was_answered_is_not_durable() {
+    let database = Database::new();
+    let journal = conformance::journal(&database).await;
+    journal.append(message(1, &[("adt", "record")])).await.unwrap();
+    database
+        .execute(
+            "CREATE FUNCTION fails() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'at the end'; END $$;
+            CREATE CONSTRAINT TRIGGER last AFTER INSERT ON message DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION fails()",
+        )
+        .await;
+    let refused = journal.append(message(2, &[("adt", "record")])).await.unwrap_err();
+    assert!(matches!(&refused, JournalError::Closed(why) if why.contains("at the end")), "{refused}");
+    let kept = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM message");
+    assert_eq!(kept.fetch_one(&mut database.connect().await).await.unwrap(), 1);
+}
+
+#[tokio::test]
+async fn p1_nothing_is_written_by_a_session_that_is_not_the_engines_any_more() {
+    let database = Database::new();
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    let mut other = database.connect().await;
+    for (session, why) in [
+        (Session { token: store.session.token + 1, ..store.session }, "another engine has taken over"),
+        (store.session, "the database session has changed"),
+    ] {
+        let mut batch = batch::Batch::default();
+        batch.append(1, conformance::append(message(1, &[("adt", "record")])));
+        let written = batch.write(&mut other, session, &store.spans, &mut Default::default()).await;
+        assert!(written.is_err_and(|error| error.to_string().contains(why)));
+    }
+    let kept = "SELECT (SELECT count(*) FROM message) + (SELECT count(*) FROM pending) + (SELECT count(*) FROM search)
+        + (SELECT count(*) FROM span)";
+    assert_eq!(sqlx::query_scalar::<_, i64>(kept).fetch_one(&mut other).await.unwrap(), 0);
+}
+
 #[tokio::test]
 async fn sequences_become_visible_in_their_order_whoever_commits() {
     let database = Database::new();

@@ -31,7 +31,7 @@ use crate::{
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// End after so many seconds; well only if everything acknowledged was delivered. Without it, Ctrl-C ends it.
-    #[arg(long, value_parser = clap::value_parser!(u64).range(10..), value_name = "NUMBER")]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(10..=604_800), value_name = "NUMBER")]
     seconds: Option<u64>,
     /// Messages to send.
     #[arg(long, default_value_t = 300, value_name = "NUMBER")]

@@ -1,7 +1,9 @@
 //! The character set of a message: MSH-18, the default of the listener, and what the bytes themselves say.
 //!
 //! Promise:  the raw bytes are kept by the message; what could not be decoded is counted, never hidden.
-//! Decided:  - A declared set is believed; its unreadable bytes become U+FFFD and are counted.
+//! Decided:  - A declared set is believed; its unreadable bytes become U+FFFD and are counted. A single-byte set is not
+//!             where the bytes are valid UTF-8 and more than ASCII: no text is so by chance, and many senders
+//!             declare what their predecessor wrote.
 //!           - Nothing declared, `ASCII` with bytes above 127, or a name that nobody knows: UTF-8 if the bytes are
 //!             valid UTF-8, else the default of the listener (windows-1252 in the UK).
 //!           - ISO 8859-1 is read as windows-1252, as the WHATWG Encoding Standard has it: the two differ in
@@ -39,7 +41,7 @@ pub enum Doubt {
     #[error("MSH-18 says ASCII, and the message holds other characters")]
     NotAscii,
     /// A single-byte set is declared but the bytes are well-formed UTF-8.
-    #[error("MSH-18 names a single-byte set, but the bytes look like UTF-8")]
+    #[error("MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such")]
     LooksLikeUtf8,
 }
 
@@ -124,13 +126,13 @@ pub(super) fn decode(
             charset.name = encoding.name();
             (text, charset)
         }
-        (text, encoding) => {
+        (Some(text), Some(encoding)) if encoding.is_single_byte() => {
+            charset.doubt = Some(Doubt::LooksLikeUtf8);
+            (text, charset)
+        }
+        (_, encoding) => {
             charset.assumed = encoding.is_none();
-            let encoding = encoding.unwrap_or(default);
-            if text.is_some() && encoding.is_single_byte() {
-                charset.doubt = Some(Doubt::LooksLikeUtf8);
-            }
-            with(encoding, raw, charset)
+            with(encoding.unwrap_or(default), raw, charset)
         }
     }
 }
@@ -185,7 +187,7 @@ mod tests {
         assert_eq!(read(b"\xFFx", Some("UNICODE UTF-8")), ("\u{FFFD}x".into(), "UTF-8", 1, None));
         assert_eq!(
             read("é".as_bytes(), Some("8859/1")),
-            ("Ã©".into(), "windows-1252", 0, Some(Doubt::LooksLikeUtf8))
+            ("é".into(), "UTF-8", 0, Some(Doubt::LooksLikeUtf8))
         );
     }
 

@@ -4,7 +4,8 @@
 //!           a segment or an [`Oddity`]; a line that is no segment never hides what follows.
 //! Decided:  a segment ends with CR, LF or CRLF, and blank lines mean nothing. In a message whose segments end
 //!           with CR alone, an LF that no segment follows is part of the text it stands in (a line break that
-//!           the sender forgot to escape), and the field goes on behind it.
+//!           the sender forgot to escape), and the field goes on behind it. So does the text of an OBX or NTE over
+//!           a line break of any kind.
 
 use super::scan;
 
@@ -44,9 +45,9 @@ pub enum Fault {
     /// A line that does not begin with the name of a segment and a field separator.
     #[error("a line that is no segment")]
     NotASegment,
-    /// A line feed that was taken as text.
-    #[error("a line feed within a field")]
-    LineFeedInField,
+    /// A line break that was taken as text.
+    #[error("a line break within a field")]
+    BreakInField,
     /// Another MSH within the message.
     #[error("a second MSH segment")]
     SecondHeader,
@@ -164,11 +165,10 @@ impl Reader<'_> {
         let line_feeds = std::mem::take(&mut self.line_feeds);
         let bytes = self.text.get(start..end).unwrap_or_default();
         let Some(name) = segment_name(bytes, self.separator) else {
-            self.index.odd(Fault::NotASegment, start, end);
-            return;
+            return self.end_text(start, end, narrow(fields - self.first_field));
         };
         for at in line_feeds {
-            self.index.odd(Fault::LineFeedInField, at, at + 1);
+            self.index.odd(Fault::BreakInField, at, at + 1);
         }
         if name == *b"MSH" && !self.index.entries.is_empty() {
             self.index.odd(Fault::SecondHeader, start, end);
@@ -181,6 +181,30 @@ impl Reader<'_> {
             name,
             header: matches!(&name, b"MSH" | b"FHS" | b"BHS"),
         });
+    }
+}
+
+impl Reader<'_> {
+    /// Notes a line that is no segment, with so many separators in it: it goes on with a text that ended before its time.
+    fn end_text(&mut self, start: usize, end: usize, fields: u32) {
+        let before = self.index.entries.last_mut();
+        match before.filter(|before| Some(before.fields) == text_field(&before.name)) {
+            Some(before) => {
+                before.end = narrow(end);
+                before.fields += fields;
+                self.index.odd(Fault::BreakInField, start - 1, start);
+            }
+            None => self.index.odd(Fault::NotASegment, start, end),
+        }
+    }
+}
+
+/// The field of a segment that is a text which people have written.
+fn text_field(name: &[u8; 3]) -> Option<u32> {
+    match name {
+        b"OBX" => Some(5),
+        b"NTE" => Some(3),
+        _ => None,
     }
 }
 

@@ -12,7 +12,7 @@ use encoding_rs::Encoding;
 
 use super::{
     Part, Path, Segment, Separators, Value, charset,
-    charset::Charset,
+    charset::{Charset, Doubt},
     index::{self, Entry, Fault, Index, Oddity},
 };
 
@@ -137,6 +137,23 @@ impl Message {
         self.nth(path.segment, path.occurrence).map_or(Value::Absent, |segment| segment.get(path))
     }
 
+    /// What of it could not be read as it was meant, and is in nothing that is made of it.
+    pub fn doubts(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let odd = |fault| self.index.oddities.iter().any(|oddity| oddity.fault == fault);
+        let Charset { replaced, doubt, .. } = self.charset;
+        [
+            (odd(Fault::NotASegment), "a line is no segment: it was not read"),
+            (odd(Fault::SecondHeader), "there is a second MSH segment: all of it was read as one message"),
+            (replaced > 0, "characters that are none in its character set were replaced"),
+            (
+                doubt == Some(Doubt::LooksLikeUtf8),
+                "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such",
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(is_so, what)| is_so.then_some(what))
+    }
+
     /// The value at a path for every repetition of its field; its own repetition number is not looked at.
     /// Without an occurrence in the path, of the first such segment only.
     pub fn all(&self, path: &Path) -> impl Iterator<Item = Value<'_>> {
@@ -147,7 +164,8 @@ impl Message {
     pub fn trigger(&self) -> Trigger<'_> {
         let pieces = self.header(9).part().map_or([Value::Absent; 3], Part::first);
         let [code, event, structure] = pieces.map(|piece| piece.text().unwrap_or_default());
-        Trigger { code, event, structure }
+        let trigger = Trigger { code, event, structure };
+        if trigger.is_plain() { trigger } else { trigger.mended(self) }
     }
 
     /// MSH-10; empty when there is none.
@@ -206,6 +224,35 @@ impl fmt::Debug for Message {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (bytes, segments) = (self.raw.len(), self.index.entries.len());
         write!(f, "Message({}, {bytes} bytes, {segments} segments)", self.trigger())
+    }
+}
+
+impl<'m> Trigger<'m> {
+    /// Whether it is written as the standard has it.
+    fn is_plain(&self) -> bool {
+        let is_plain = |text: &str| {
+            !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())
+        };
+        is_plain(&self.code) && is_plain(&self.event)
+    }
+
+    /// As senders mean it: small letters and blanks (`oru^r01`), the structure in its place (`ORU_R01`) or alone
+    /// (`^^ORU_R01`), and the event where version 2.1 has it, in EVN-1.
+    #[cold]
+    fn mended(self, message: &'m Message) -> Self {
+        let plain = |text: Cow<'m, str>| text.trim().to_ascii_uppercase();
+        let [mut code, mut event, structure] = [self.code, self.event, self.structure].map(plain);
+        let whole = if code.is_empty() && event.is_empty() { structure.clone() } else { code.clone() };
+        let (before, behind) = whole.split_once('_').unwrap_or((&whole, ""));
+        code = before.to_owned();
+        if let Some((_, behind)) = event.split_once('_') {
+            event = behind.to_owned();
+        }
+        if event.is_empty() {
+            let said = message.segment("EVN").and_then(|evn| evn.field(1).text()).map(plain);
+            event = said.filter(|said| !said.is_empty()).unwrap_or_else(|| behind.to_owned());
+        }
+        Self { code: code.into(), event: event.into(), structure: structure.into() }
     }
 }
 

@@ -109,12 +109,29 @@ fn a_line_that_is_no_segment_hides_nothing() {
 }
 
 #[test]
+fn h5_the_text_of_a_result_goes_on_over_broken_lines() {
+    for broken in ["\r", "\n", "\r\n", "\r\n\r\n"] {
+        let raw = format!(
+            "MSH|^~\\&|A{broken}OBX|1|TX|A||one{broken}two: malignant||||||F{broken}NTE|1||a{broken}b{broken}ZZZ|1"
+        );
+        let message = message(&raw);
+        assert_eq!(names(&message), "MSH OBX NTE ZZZ", "{broken:?}");
+        assert_eq!(text(&message, "OBX-5"), Some(format!("one{broken}two: malignant")));
+        assert_eq!(text(&message, "OBX-11").as_deref(), Some("F"));
+        assert_eq!(text(&message, "NTE-3"), Some(format!("a{broken}b")));
+        assert!(faults(&message).iter().all(|(fault, _)| *fault == Fault::BreakInField));
+    }
+    let message = message("MSH|^~\\&|A\rOBX|1|TX|A||one||||||F\rlost\rPV1|1\rlost");
+    assert_eq!(faults(&message), [(Fault::NotASegment, "lost"), (Fault::NotASegment, "lost")]);
+}
+
+#[test]
 fn a_forgotten_line_feed_is_text_where_segments_end_with_cr() {
     let message = message("MSH|^~\\&|A\rOBX|1|TX|||line one\nline|two\nEND\n\rNTE|1||x\nOBX|2\n");
     assert_eq!(names(&message), "MSH OBX NTE OBX");
     assert_eq!(text(&message, "OBX-5").as_deref(), Some("line one\nline"));
     assert_eq!(text(&message, "OBX-6").as_deref(), Some("two\nEND"));
-    assert_eq!(faults(&message), [(Fault::LineFeedInField, "\n"), (Fault::LineFeedInField, "\n")]);
+    assert_eq!(faults(&message), [(Fault::BreakInField, "\n"), (Fault::BreakInField, "\n")]);
 }
 
 #[test]
@@ -185,4 +202,41 @@ proptest! {
             prop_assert_eq!(whole, segment.raw());
         }
     }
+}
+
+#[test]
+fn a_trigger_is_read_however_it_is_written() {
+    for (sent, evn, meant) in [
+        ("ADT^A01^ADT_A01", "", "ADT^A01"),
+        ("oru^r01", "", "ORU^R01"),
+        ("ORU ^R01", "", "ORU^R01"),
+        ("ORU_R01", "", "ORU^R01"),
+        ("^^ORU_R01", "", "ORU^R01"),
+        ("ADT^ADT_A08", "", "ADT^A08"),
+        ("ADT", "A01", "ADT^A01"),
+        ("^^ADT_A01", "A08", "ADT^A08"),
+        ("ADT^A04", "A01", "ADT^A04"),
+        ("ACK", "", "ACK"),
+        ("", "", ""),
+    ] {
+        let raw = format!("MSH|^~\\&|A|B|||20260101||{sent}|1|P|2.4\rEVN|{evn}\r");
+        assert_eq!(message(&raw).trigger().to_string(), meant, "{sent}");
+    }
+}
+
+#[test]
+fn p7_what_was_not_read_is_told() {
+    let doubts = |segments: &str, charset: &str| {
+        let raw = format!("MSH|^~\\&|A|B|||20260101||ORU^R01|1|P|2.4||||||{charset}\r{segments}");
+        message(&raw).doubts().collect::<Vec<_>>().join("; ")
+    };
+    assert_eq!(doubts("OBX|1|TX|A||caf\u{e9}\r", "UNICODE UTF-8"), "");
+    assert_eq!(doubts("PV1|1|I\rlost\r", ""), "a line is no segment: it was not read");
+    assert_eq!(doubts("OBX|1|TX|A||one\rtwo\r", ""), "");
+    let twice = "there is a second MSH segment: all of it was read as one message";
+    assert_eq!(doubts("MSH|^~\\&|A\r", ""), twice);
+    assert_eq!(
+        doubts("OBX|1|TX|A||caf\u{e9}\r", "8859/1"),
+        "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such"
+    );
 }

@@ -68,6 +68,8 @@ impl Separators {
             [] => (None, None, None),
             [b'&'] => (None, Some(b'&'), None),
             [b'&', truncation] if truncation.is_ascii_punctuation() => (None, Some(b'&'), Some(*truncation)),
+            // A blank in its place: what was typed for "none".
+            [b' ', b'&'] => (None, Some(b'&'), None),
             [escape] => (Some(*escape), None, None),
             [escape, subcomponent] => (Some(*escape), Some(*subcomponent), None),
             [escape, again, subcomponent] if escape == again => (Some(*escape), Some(*subcomponent), None),
@@ -133,6 +135,7 @@ mod tests {
         assert_eq!(parse(r"|^~\|APP"), Ok(r"|^~\".into()));
         assert_eq!(parse(r"|^~\&|APP"), Ok(r"|^~\&".into()));
         assert_eq!(parse(r"|^~\&#|APP"), Ok(r"|^~\&#".into()));
+        assert_eq!(parse("|^~ &|APP"), Ok("|^~&".into()));
         assert_eq!(parse(r"$%*!@$APP"), Ok("$%*!@".into()));
         assert_eq!(parse(r"|^~\&"), Ok(r"|^~\&".into()));
     }

@@ -170,7 +170,7 @@ impl Mappings {
             drafts: Vec::new(),
             groups: None,
             counts: Default::default(),
-            findings: Default::default(),
+            findings: message.doubts().map(Finding::Doubtful).collect::<Vec<_>>().into(),
             recall: Recall::of(&message, self.memory.as_ref()).into(),
             coverage: Coverage::new(context.coverage, &message),
             words: self.words.clone(),

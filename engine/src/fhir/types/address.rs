@@ -50,21 +50,3 @@ fn used_as(kind: Value<'_>, cx: &Cx<'_>) -> (Option<Node>, Option<Node>) {
 fn text(value: Value<'_>) -> Option<Node> {
     trimmed(value).map(Node::text)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::converter_tests::check_all;
-
-    #[test]
-    fn addresses() {
-        check_all(
-            r#"
-            XAD Address
-                29 WEST AVENUE^BURYTHORPE^MALTON^NORTH YORKSHIRE^YO17 9ZZ^GBR^H => {"use":"home","line":["29 WEST AVENUE","BURYTHORPE"],"city":"MALTON","state":"NORTH YORKSHIRE","postalCode":"YO17 9ZZ","country":"GBR"}
-                PO BOX 9^^LEEDS^^LS1 1AA^GBR^PST => {"type":"postal","line":["PO BOX 9"],"city":"LEEDS","postalCode":"LS1 1AA","country":"GBR"}
-                1 A&B ST&2^^C^^^^XX^^COUNTY => {"line":["1 A","B ST","2"],"city":"C","district":"COUNTY"}
-                ^^^^^GBR^H =>
-            "#,
-        );
-    }
-}

@@ -1,6 +1,6 @@
 //! What the tests of the converters share: a converter by name, on one field of a message of the trust RXX.
 
-use std::{ffi::OsStr, sync::LazyLock};
+use std::{ffi::OsStr, fs, sync::LazyLock};
 
 use bytes::Bytes;
 use jiff::tz::TimeZone;
@@ -19,21 +19,36 @@ pub fn check(name: &str, to: &str, raw: &str, expected: &str) {
     assert_eq!(run(None, name, to, raw).0, expected, "{name} of {raw}");
 }
 
-/// The same of many fields, a line each: the field, ` => `, the JSON. A line without an arrow says of those below it which
+/// The files of `testdata/datatypes`: the field, ` => `, the JSON. A line without an arrow says of those below it which
 /// converter it is, what it gives and which table is named for the field; or from whom the message is, and of what time.
-pub fn check_all(lines: &str) {
-    let (mut header, mut heading) = (HEADER, Vec::new());
+#[test]
+fn each_data_type_gives_what_testdata_says() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../testdata/datatypes");
+    let mut checked = 0;
+    for entry in fs::read_dir(folder).expect("the folder is there") {
+        let text = fs::read_to_string(entry.expect("the folder can be read").path());
+        checked += check_all(&text.expect("the file can be read"));
+    }
+    assert!(checked > 100, "{checked} fields");
+}
+
+/// How many fields there were.
+fn check_all(lines: &str) -> usize {
+    let (mut header, mut heading, mut checked) = (HEADER, Vec::new(), 0);
     for line in lines.lines().map(str::trim).filter(|line| !line.is_empty()) {
         match (line.split_once(" =>"), heading.as_slice()) {
+            _ if line.starts_with("# ") => header = HEADER,
             (None, _) if line.contains('|') => header = line,
             (None, _) => heading = line.split(' ').collect(),
             (Some((raw, expected)), [name, to, table @ ..]) => {
                 let given = run_from(header, table.first().copied(), name, to, raw).0;
                 assert_eq!(given, expected.trim(), "{name} of {raw}");
+                checked += 1;
             }
             (Some(_), _) => panic!("no converter stands above {line}"),
         }
     }
+    checked
 }
 
 /// What the converter reports, with a table named for the field where there is one.
@@ -119,10 +134,10 @@ fn json(node: Option<Node>) -> String {
 static TABLES: LazyLock<Tables> = LazyLock::new(|| {
     let mut tables = Tables::default();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../mappings/tables");
-    for entry in std::fs::read_dir(folder).expect("the folder of the shipped tables is there") {
+    for entry in fs::read_dir(folder).expect("the folder of the shipped tables is there") {
         let file = entry.expect("the folder can be read").path();
         let name = file.file_stem().and_then(OsStr::to_str).expect("the name of a table is plain");
-        let text = std::fs::read_to_string(&file).expect("the shipped table can be read");
+        let text = fs::read_to_string(&file).expect("the shipped table can be read");
         tables.insert(Table::parse(name, &file, &text).expect("the shipped table parses"));
     }
     tables

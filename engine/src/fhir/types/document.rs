@@ -13,11 +13,11 @@ use base64::{
 
 use super::{
     Cx, Finding,
-    text::{trimmed, upper},
+    text::{phrase, trimmed, upper},
 };
 use crate::{
     fhir::{Node, name::name},
-    hl7::Part,
+    hl7::{Part, Value},
 };
 
 const BASE64: GeneralPurpose = GeneralPurpose::new(
@@ -32,7 +32,7 @@ pub fn ed(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 /// RP as `Attachment`: a pointer with its type.
 pub fn rp(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
-    let url = trimmed(part.component(1)).filter(|url| !url.contains(char::is_whitespace))?;
+    let url = phrase(part.component(1)).filter(|url| !url.contains(char::is_whitespace))?;
     let kind = content_type(trimmed(part.component(3)).as_deref(), trimmed(part.component(4)).as_deref());
     Node::object([(name!("contentType"), kind.map(Node::text)), (name!("url"), Some(Node::text(url)))]).some()
 }
@@ -40,13 +40,20 @@ pub fn rp(part: Part<'_>, _: &Cx<'_>) -> Option<Node> {
 /// One document of the pieces that consecutive OBX carry, as `Attachment`.
 pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     let first = pieces.first()?;
-    let bytes = decode(pieces, trimmed(first.component(4)).as_deref());
+    // Without ED.5 the components before it mean something else, too.
+    let is_whole = first.component(5).part().is_some();
+    let [main, sub, encoding] = [2, 3, 4].map(|number| trimmed(first.component(number)).filter(|_| is_whole));
+    let is_text = matches!(encoding.as_deref().map(upper).as_deref(), Some("A" | "ASCII"));
+    let bytes = decode(pieces, encoding.as_deref().filter(|_| !is_text), is_text);
     let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
         cx.report(Finding::Doubtful("a document could not be decoded"));
         return None;
     };
-    let kind = content_type(trimmed(first.component(2)).as_deref(), trimmed(first.component(3)).as_deref());
-    Some(attachment(kind.or_else(|| sniff(&bytes).map(str::to_owned)).map(Node::text), &bytes))
+    let kind = content_type(main.as_deref(), sub.as_deref()).map(Node::text);
+    let kind = kind.or_else(|| sniff(&bytes).map(Node::from));
+    // `Attachment` with data needs a type (att-1).
+    let unsaid = if is_text { "text/plain" } else { "application/octet-stream" };
+    Some(attachment(kind.or_else(|| Some(unsaid.into())), &bytes))
 }
 
 /// A text as `Attachment`; nothing when it is empty.
@@ -64,19 +71,30 @@ fn attachment(kind: Option<Node>, bytes: &[u8]) -> Node {
 
 /// Whether a piece begins a document of its own rather than going on with the one before.
 pub fn begins_document(piece: Part<'_>) -> bool {
-    let data = piece.component(5).part().map(Part::raw).unwrap_or_default();
-    ["JVBERi", "/9j/", "iVBORw", "SUkq", "TU0AK", "UEsDB", "e1xydG", "PD94bW", "PGh0bW", "PCFET0"]
-        .into_iter()
-        .any(|magic| data.starts_with(magic))
+    data_of(piece, false).is_some_and(looks_like_document)
 }
 
-fn decode(pieces: &[Part<'_>], encoding: Option<&str>) -> Option<Vec<u8>> {
+fn looks_like_document(data: Part<'_>) -> bool {
+    ["JVBERi", "/9j/", "iVBORw", "SUkq", "TU0AK", "UEsDB", "e1xydG", "PD94bW", "PGh0bW", "PCFET0"]
+        .into_iter()
+        .any(|magic| data.raw().starts_with(magic))
+}
+
+/// What a piece has of the document: ED.5; all of it, where it is a repetition that goes on with the one before; or the
+/// component that looks like a document, where the sender has left others out.
+fn data_of(piece: Part<'_>, goes_on: bool) -> Option<Part<'_>> {
+    let in_another = || piece.components().filter_map(Value::part).find(|part| looks_like_document(*part));
+    let is_all = goes_on && piece.components().nth(1).is_none();
+    piece.component(5).part().or(is_all.then_some(piece)).or_else(in_another)
+}
+
+fn decode(pieces: &[Part<'_>], encoding: Option<&str>, is_text: bool) -> Option<Vec<u8>> {
     let mut data = Vec::new();
-    for piece in pieces {
-        data.extend_from_slice(piece.component(5).part()?.whole().as_bytes());
+    for (place, piece) in pieces.iter().enumerate() {
+        data.extend_from_slice(data_of(*piece, place > 0)?.whole().as_bytes());
     }
     match encoding.map(upper).as_deref() {
-        Some("A") => Some(data),
+        _ if is_text => Some(data),
         Some("HEX") => hex(&data),
         _ => {
             data.retain(|byte| !byte.is_ascii_whitespace());
@@ -141,27 +159,11 @@ fn sniff(bytes: &[u8]) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::converter_tests::{check_all, findings, join};
-
-    #[test]
-    fn a_document_with_its_type() {
-        check_all(
-            r#"
-            ED Attachment
-                ^AP^PDF^Base64^JVBERi0x => {"contentType":"application/pdf","data":"JVBERi0x","size":6}
-                ^application^pdf^Base64^JVBE\X0D\Ri0x => {"contentType":"application/pdf","data":"JVBERi0x","size":6}
-                ^TEXT^^A^abc => {"data":"YWJj","size":3}
-                ^IM^JPG^Hex^FFd8 => {"contentType":"image/jpeg","data":"/9g=","size":2}
-                ^^^Base64^JVBERi0x => {"contentType":"application/pdf","data":"JVBERi0x","size":6}
-            RP Attachment
-                https://x.example/1.pdf^PACS^application^pdf => {"contentType":"application/pdf","url":"https://x.example/1.pdf"}
-            "#,
-        );
-    }
+    use super::super::converter_tests::{check, findings, join};
 
     #[test]
     fn a_document_that_cannot_be_decoded_is_reported_and_left_out() {
-        check_all("ED Attachment\n^AP^PDF^Base64^J* =>");
+        check("ED", "Attachment", "^AP^PDF^Base64^J*", "");
         assert_eq!(
             findings(None, "ED", "Attachment", "^AP^PDF^Base64^J*"),
             ["a document could not be decoded"]
@@ -170,9 +172,11 @@ mod tests {
 
     #[test]
     fn pieces_are_joined_before_they_are_decoded() {
-        assert_eq!(
-            join(&["^AP^PDF^Base64^JVBER", "^AP^PDF^Base64^i0x"]),
-            r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#
-        );
+        for second in ["^AP^PDF^Base64^i0x", "i0x"] {
+            assert_eq!(
+                join(&["^AP^PDF^Base64^JVBER", second]),
+                r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#
+            );
+        }
     }
 }

@@ -410,10 +410,7 @@ pub(super) fn local_uri(kind: &str, name: Option<&str>, cx: &Cx<'_>) -> SmolStr 
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::converter_tests::{check, check_all},
-        *,
-    };
+    use super::{super::converter_tests::check, *};
 
     #[test]
     fn an_nhs_number_in_every_spelling_seen_live() {
@@ -442,68 +439,5 @@ mod tests {
         let rows = table.rows().filter(|(_, row)| row.system().is_some_and(|system| system == NHS_NUMBER));
         let words: Vec<_> = rows.map(|(from, _)| from).collect();
         assert!(words.len() > 3 && words.iter().all(|word| names_nhs(word)), "{words:?}");
-    }
-
-    #[test]
-    fn numbers_of_patients() {
-        check_all(
-            r#"
-            CX Identifier
-                9991001093^06^^^NI => {"extension":[{"url":"https://fhir.hl7.org.uk/StructureDefinition/Extension-UKCore-NHSNumberVerificationStatus","valueCodeableConcept":{"coding":[{"system":"https://fhir.hl7.org.uk/CodeSystem/UKCore-NHSNumberVerificationStatusEngland","code":"06","display":"Trace in progress"}]}}],"system":"https://fhir.nhs.uk/Id/nhs-number","value":"9991001093"}
-                9991001078^^^NHS^NH => {"type":{"text":"NHS number that failed its check"},"value":"9991001078"}
-                1000001^^^RXX^MR => {"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"MR","display":"Medical record number"}]},"system":"https://fhir.rxx.example.nhs.uk/Id/patient","value":"1000001","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}
-                77^^^MRN => {"system":"urn:tie:authority:RXX:MRN","value":"77","assigner":{"display":"MRN"}}
-                77^^^A&1.2.3&ISO => {"system":"urn:oid:1.2.3","value":"77","assigner":{"display":"A"}}
-                77 => {"value":"77"}
-                ^^^RXX^MR =>
-            OLDPAS|ROUTE|ROUTE|20260115093000|
-                77 => {"system":"https://fhir.rxx.example.nhs.uk/Id/old-pas","value":"77","assigner":{"identifier":{"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}}}
-            "#,
-        );
-    }
-
-    #[test]
-    fn numbers_of_doctors_orders_specimens_and_stays() {
-        check_all(
-            r#"
-            XCN Identifier
-                C9999991^DARWIN^SAMUEL^^^Dr^^^GMC => {"system":"https://fhir.hl7.org.uk/Id/gmc-number","value":"C9999991"}
-                C9999991^DARWIN => {"system":"https://fhir.hl7.org.uk/Id/gmc-number","value":"C9999991"}
-                G9999981^TOWNLEY => {"system":"https://fhir.hl7.org.uk/Id/gmp-number","value":"G9999981"}
-                17^X^^^^^^^^^7 => {"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/identifier-checkDigit","valueString":"7"}],"system":"urn:tie:person:RXX","value":"17"}
-                ^DARWIN =>
-            EI Identifier
-                20U1^LIMS => {"system":"urn:tie:authority:RXX:LIMS","value":"20U1"}
-                20U1 => {"value":"20U1"}
-            filler-number Identifier
-                20U1 => {"system":"urn:tie:filler:RXX:PAS","value":"20U1"}
-            placer-number Identifier
-                O1 => {"system":"urn:tie:placer:RXX","value":"O1"}
-                O1^EPR => {"system":"urn:tie:authority:RXX:EPR","value":"O1"}
-            visit-number Identifier
-                V1 => {"system":"urn:tie:visit:RXX","value":"V1"}
-                V1^^^VISITID^^^20260115^20260116 => {"system":"urn:tie:authority:RXX:VISITID","value":"V1","period":{"start":"2026-01-15","end":"2026-01-16"}}
-            EIP Identifier
-                P1&EPR^F1&LIMS => {"type":{"coding":[{"system":"http://terminology.hl7.org/CodeSystem/v2-0203","code":"FGN"}]},"system":"urn:tie:authority:RXX:LIMS","value":"F1"}
-            "#,
-        );
-    }
-
-    #[test]
-    fn organisations() {
-        check_all(
-            r#"
-            XON Identifier
-                MALTON GP PRACTICE^^Y06601 => {"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"Y06601"}
-                MALTON^^^^^ODS^^^^Y06601 => {"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"Y06601"}
-                NORTON SURGERY =>
-                PRACTICE^^12345 => {"system":"urn:tie:organization:RXX","value":"12345"}
-            HD Identifier
-                RXX => {"system":"https://fhir.nhs.uk/Id/ods-organization-code","value":"RXX"}
-                St. Elsewhere^1.2.3^ISO => {"system":"urn:tie:facility","value":"St. Elsewhere"}
-                ^1.2.3^ISO => {"system":"urn:ietf:rfc:3986","value":"urn:oid:1.2.3"}
-                ^elsewhere.example^DNS => {"system":"urn:tie:facility","value":"elsewhere.example"}
-            "#,
-        );
     }
 }

@@ -4,6 +4,8 @@
 //! Decided:  an absent XPN.7 is a usual name, as ITK and UK Core have it; a code that the table does not know
 //!           leaves `use` out. Middle names in one component stay one `given`: nobody can tell where they part.
 
+use std::borrow::Cow;
+
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use super::{
@@ -66,7 +68,7 @@ struct Numbers {
 impl Numbers {
     fn name(&self, pieces: &Pieces<'_>, default_use: Option<&'static str>, cx: &Cx<'_>) -> Option<Node> {
         let Self { family: at, range, .. } = *self;
-        let family = trimmed(pieces.at(at));
+        let family = surname(pieces.at(at));
         let given = texts(pieces, [at + 1, at + 2]);
         if family.is_none() && given.is_none() {
             return None;
@@ -102,6 +104,14 @@ fn assembly_order(order: &str) -> Option<Node> {
     Some(vec![Node::extension(ASSEMBLY_ORDER, name!("valueCode"), code.into())].into())
 }
 
+/// FN.1; without it the person's own surname (FN.3) behind its prefix.
+fn surname(family: Value<'_>) -> Option<Cow<'_, str>> {
+    trimmed(family).or_else(|| {
+        let [prefix, own] = [2, 3].map(|number| trimmed(family.subcomponent(number)));
+        Some([prefix.as_deref().unwrap_or_default(), &own?].join(" ").trim_start().to_owned().into())
+    })
+}
+
 /// FN.2 to FN.5, as extensions of the surname (FN.1), which is what all of them give together.
 fn parts_of_family(family: Value<'_>) -> Option<Node> {
     let rest = family.part()?.subcomponents().skip(1).zip(FAMILY);
@@ -128,7 +138,7 @@ impl<'m> Pieces<'m> {
 
 fn line(pieces: &Pieces<'_>, order: [usize; 5]) -> Option<SmolStr> {
     let mut line = SmolStrBuilder::new();
-    let words = order.into_iter().filter_map(|number| trimmed(pieces.at(number)));
+    let words = order.into_iter().filter_map(|number| surname(pieces.at(number)));
     for (number, word) in words.enumerate() {
         if number > 0 {
             line.push(' ');
@@ -142,31 +152,4 @@ fn texts<const N: usize>(pieces: &Pieces<'_>, numbers: [usize; N]) -> Option<Nod
     let found: Vec<Node> =
         numbers.into_iter().filter_map(|number| trimmed(pieces.at(number))).map(Node::text).collect();
     (!found.is_empty()).then_some(Node::Array(found))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::converter_tests::check_all;
-
-    #[test]
-    fn names_of_patients_and_practitioners() {
-        check_all(
-            r#"
-            XPN HumanName
-                OAKLEY^FREDA^JANE^^MRS^^L => {"use":"usual","family":"OAKLEY","given":["FREDA","JANE"],"prefix":["MRS"]}
-                SCHMIDT^FREDA^^^^^PREVIOUS-MAIDEN => {"use":"maiden","family":"SCHMIDT","given":["FREDA"]}
-                FREDDIE^^^^^^PREFERRED => {"use":"nickname","family":"FREDDIE"}
-                PRICE^RHYS^""^^MR => {"use":"usual","family":"PRICE","given":["RHYS"],"prefix":["MR"]}
-                O\T\NEILL&van^SIÂN^^^^^XYZ => {"family":"O&NEILL","_family":{"extension":[{"url":"http://hl7.org/fhir/StructureDefinition/humanname-own-prefix","valueString":"van"}]},"given":["SIÂN"]}
-                ^^^^MRS^^L =>
-            XCN HumanName
-                C9999991^DARWIN^SAMUEL^^^Dr^^^GMC => {"family":"DARWIN","given":["SAMUEL"],"prefix":["Dr"]}
-                C9999991 =>
-            XCN string
-                C9999991^DARWIN^SAMUEL^^^Dr => "Dr SAMUEL DARWIN"
-            XPN string
-                OAKLEY^FREDA^JANE^^MRS => "MRS FREDA JANE OAKLEY"
-            "#,
-        );
-    }
 }

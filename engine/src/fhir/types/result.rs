@@ -29,7 +29,8 @@ pub fn put_value(obx: Segment<'_>, cx: &Cx<'_>, observation: &mut Object) {
     match &*kind {
         "ED" | "RP" => {}
         "ST" | "" | "TX" | "FT" => {
-            let text = lines(obx.repetitions(5), if kind == "ST" { Part::text } else { Part::whole });
+            let read = |part| if kind == "ST" { text::stated(part) } else { part.whole() };
+            let text = lines(obx.repetitions(5), read);
             observation.put(name!("valueString"), Node::text(text).some().map(|text| in_unit(text, obx, cx)));
         }
         kind => put_values(obx, kind, cx, observation),
@@ -39,7 +40,10 @@ pub fn put_value(obx: Segment<'_>, cx: &Cx<'_>, observation: &mut Object) {
 /// One text of many values, each a line; empty ones between others stay.
 pub fn lines<'m>(values: impl Iterator<Item = Value<'m>>, read: impl Fn(Part<'m>) -> Cow<'m, str>) -> String {
     let lines: Vec<Cow<'m, str>> = values.map(|value| value.part().map(&read).unwrap_or_default()).collect();
-    lines.join("\n").trim().to_owned()
+    let text = lines.join("\n");
+    let text = text.trim();
+    // A text that was broken into segments has the line ends of segments.
+    if text.contains('\r') { text.replace("\r\n", "\n").replace('\r', "\n") } else { text.to_owned() }
 }
 
 fn put_values(obx: Segment<'_>, kind: &str, cx: &Cx<'_>, observation: &mut Object) {

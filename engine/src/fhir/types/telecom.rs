@@ -95,25 +95,3 @@ fn is_mobile(number: &str) -> bool {
 fn listed(equipment: &str) -> Cow<'_, str> {
     if equipment.eq_ignore_ascii_case("internet") { Cow::Borrowed("Internet") } else { upper(equipment) }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::super::converter_tests::check_all;
-
-    #[test]
-    fn telephones_and_mail() {
-        check_all(
-            r#"
-            XTN ContactPoint
-                01653555123^PRN^PH => {"system":"phone","value":"01653555123","use":"home"}
-                07700900123^PRN^CP => {"system":"phone","value":"07700900123","use":"mobile"}
-                ^NET^Internet^freda@example.org => {"system":"email","value":"freda@example.org"}
-                07700900777 => {"system":"phone","value":"07700900777","use":"mobile"}
-                +441234567890 => {"system":"phone","value":"+441234567890"}
-                freda@example.org => {"system":"email","value":"freda@example.org"}
-                ^WPN^PH^^44^1653^555199^12 => {"system":"phone","value":"+44 1653 555199 X12","use":"work"}
-                ^PRN^PH =>
-            "#,
-        );
-    }
-}

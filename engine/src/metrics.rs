@@ -123,6 +123,8 @@ metrics! {
     // Mapping.
     mapping: histogram "tie_mapping_seconds" ["mapping", "result"]
         "How long a mapping ran, by what it decided." in FAST_SECONDS;
+    remarks: counter "tie_mapping_remarks_total" ["mapping", "kind"]
+        "What mappings noticed about messages that they mapped: a code that a table does not have (`unmapped`), what is doubtful (`doubtful`), what a script said (`said`).";
 
     // Delivery.
     outcomes: counter "tie_deliveries_total" ["destination", "route", "state"]
@@ -261,6 +263,11 @@ impl Metrics {
     pub fn mapped(&self, mapping: &str, result: &'static str, seconds: f64) {
         histogram(&self.mapping, &[mapping, result]).observe(seconds);
     }
+
+    /// A mapping has noticed something; `kind` as [`crate::delivery::Remark`] has it.
+    pub fn remarked(&self, mapping: &str, kind: &'static str) {
+        count(&self.remarks, &[mapping, kind]).inc();
+    }
 }
 
 /// What the delivery does.
@@ -373,6 +380,7 @@ mod tests {
         metrics.pruned("body", 3);
         metrics.journal_paused(false);
         metrics.mapped("adt", "sent", 0.000_1);
+        metrics.remarked("adt", "unmapped");
         metrics.outcome("record", "adt", "delivered");
         metrics.attempt("record", "ok", 0.01);
         metrics.delivered_after("record", 0.2);

@@ -20,11 +20,11 @@ use async_trait::async_trait;
 
 use crate::{
     connector::{Acknowledge, Policy},
-    delivery::{Prepare, Prepared},
+    delivery::{Prepare, Prepared, Remark},
     incoming::Incoming,
     intake::{PatientKey, PatientKeys, Router},
     journal::{DeliveryId, Entry, Journal, JournalError, NewDelivery},
-    mapping::{self, Mapped},
+    mapping::{self, Finding, Mapped},
     metrics::Metrics,
     revision::{Aliases, Revision},
     routing::Order,
@@ -111,6 +111,9 @@ impl Pipeline {
         let prepared = self.workers.run(job).await;
         let result = prepared.as_ref().map_or("held", word);
         self.metrics.mapped(&mapping, result, began.elapsed().as_secs_f64());
+        if let Some(Prepared::Send { remarks, .. }) = &prepared {
+            remarks.iter().for_each(|remark| self.metrics.remarked(&mapping, remark.kind));
+        }
         prepared
     }
 }
@@ -227,11 +230,31 @@ impl Job {
 
 fn prepared(product: mapping::Product, revision: String) -> Prepared {
     match product.mapped {
-        Mapped::Outputs(payloads) => Prepared::Send { payloads, revision },
+        Mapped::Outputs(payloads) => {
+            Prepared::Send { payloads, revision, remarks: remarks(product.findings) }
+        }
         Mapped::Skip(reason) => Prepared::Filtered { reason, revision },
         Mapped::Hold(reason) => Prepared::Held { reason, revision },
         Mapped::Reject(reason) => Prepared::Dead { reason, revision },
     }
+}
+
+/// Each once, in their order. A code that is not known is the sender's, and might be anything: its table must do.
+fn remarks(findings: Vec<Finding>) -> Vec<Remark> {
+    let mut remarks: Vec<Remark> = Vec::with_capacity(findings.len());
+    for finding in findings {
+        let (kind, text) = match finding {
+            Finding::Unmapped { table, .. } => {
+                ("unmapped", format!("the table {table} has no row for a code"))
+            }
+            Finding::Doubtful(text) => ("doubtful", text.to_owned()),
+            Finding::Remark(text) => ("said", text.to_string()),
+        };
+        if !remarks.iter().any(|known| known.text == text) {
+            remarks.push(Remark { kind, text });
+        }
+    }
+    remarks
 }
 
 fn word(prepared: &Prepared) -> &'static str {

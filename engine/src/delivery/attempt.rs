@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     circuit::{Failure, Record},
     hand::{Turn, Waiting},
-    prepare::{Prepare, Prepared},
+    prepare::{Prepare, Prepared, Remark},
     retry,
 };
 use crate::{
@@ -31,6 +31,9 @@ use crate::{
 
 /// So many answers that leave open if a message was taken; then a person must decide, also where repeats are safe.
 const UNCLEAR: u32 = 3;
+
+/// Bytes of a reason with remarks.
+const LONGEST_REASON: usize = 1000;
 
 /// What every attempt at a destination shares.
 pub(super) struct Attempt {
@@ -134,7 +137,8 @@ impl Attempt {
             return self.unsent_with(turn, subject, verdict, payloads, &revision).await;
         }
         let prepared = match work.output {
-            Some(output) => Prepared::Send { payloads: output.payloads, revision: output.revision },
+            // What was remarked on it was told with the attempt that made it.
+            Some(Output { payloads, revision }) => Prepared::Send { payloads, revision, remarks: Vec::new() },
             None => {
                 let prepare = AssertUnwindSafe(self.prepare.prepare(&work.entry, &pending.id)).catch_unwind();
                 tokio::select! {
@@ -151,11 +155,11 @@ impl Attempt {
             }
         };
         match prepared {
-            Prepared::Send { payloads, revision } if payloads.is_empty() => {
+            Prepared::Send { payloads, revision, .. } if payloads.is_empty() => {
                 self.unsent(turn, subject, Verdict::new(State::Filtered, "nothing to send"), &revision).await
             }
-            Prepared::Send { payloads, revision } => {
-                let made = Made { payloads, revision, record };
+            Prepared::Send { payloads, revision, remarks } => {
+                let made = Made { payloads, revision, remarks, record };
                 self.send(turn, subject, &work.entry.control_id, made).await
             }
             Prepared::Filtered { reason, revision } => {
@@ -205,7 +209,7 @@ impl Attempt {
         control_id: &str,
         made: Made,
     ) -> Result<Done, JournalError> {
-        let (Made { payloads, revision, record }, pending) = (made, subject.pending);
+        let (Made { payloads, revision, remarks, record }, pending) = (made, subject.pending);
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
         if !self.repeat {
@@ -226,7 +230,7 @@ impl Attempt {
                 }
                 failed => {
                     let rest: Vec<Payload> = payloads.iter().skip(taken).cloned().collect();
-                    let tried = Tried { attempts, first_attempt, rest, taken, revision, record };
+                    let tried = Tried { attempts, first_attempt, rest, taken, revision, remarks, record };
                     return self.failed(turn, subject, failed, tried).await;
                 }
             }
@@ -234,7 +238,7 @@ impl Attempt {
         turn.make_room();
         let Receipt { answer, detail } =
             last.unwrap_or_else(|| Receipt { answer: String::new(), detail: None });
-        let verdict = Verdict { detail, ..Verdict::new(State::Delivered, answer) };
+        let verdict = Verdict { detail, ..Verdict::new(State::Delivered, with(answer, &remarks)) };
         self.record(subject, verdict, attempts, Some(first_attempt), payloads, &revision).await?;
         let lag = self.clock.now().duration_since(pending.received);
         self.metrics.delivered_after(&self.name, lag.as_secs_f64().max(0.0));
@@ -304,7 +308,8 @@ impl Attempt {
             State::Parked | State::Held => Next::Waits,
             State::Filtered | State::Delivered | State::Dead => Next::Ended,
         };
-        let Tried { attempts, first_attempt, rest, revision, .. } = tried;
+        let Tried { attempts, first_attempt, rest, revision, remarks, .. } = tried;
+        let verdict = Verdict { reason: with(verdict.reason, &remarks), ..verdict };
         let stands = self.record(subject, verdict, attempts, Some(first_attempt), rest, &revision).await?;
         Ok(Done { turn, next: next.if_it(stands), asked, requests })
     }
@@ -402,6 +407,7 @@ struct Tried {
     /// How many payloads have been taken.
     taken: usize,
     revision: String,
+    remarks: Vec<Remark>,
     /// What speaks against it.
     record: Record,
 }
@@ -410,6 +416,7 @@ struct Tried {
 struct Made {
     payloads: Vec<Payload>,
     revision: String,
+    remarks: Vec<Remark>,
     record: Record,
 }
 
@@ -417,6 +424,20 @@ impl Tried {
     fn again(&self, retry: Retry, wish: Option<Duration>) -> Next {
         Next::Again { retry, attempts: self.attempts, first_attempt: self.first_attempt, wish }
     }
+}
+
+/// The reason of an outcome, and what the mapping noticed.
+fn with(reason: String, remarks: &[Remark]) -> String {
+    if remarks.is_empty() {
+        return reason;
+    }
+    let texts: Vec<_> = remarks.iter().map(|remark| remark.text.as_str()).collect();
+    let mut reason = format!("{reason}; look at: {}", texts.join("; "));
+    if reason.len() > LONGEST_REASON {
+        reason.truncate(reason.floor_char_boundary(LONGEST_REASON));
+        reason.push('…');
+    }
+    reason
 }
 
 fn uncertain(state: State, reason: &str) -> Verdict {

@@ -19,6 +19,6 @@ pub mod window;
 
 pub use circuit::{Pauses, Standing};
 pub use courier::Courier;
-pub use prepare::{Prepare, Prepared};
+pub use prepare::{Prepare, Prepared, Remark};
 pub use settings::Settings;
 pub use window::{Window, Windows};

@@ -16,6 +16,15 @@ pub trait Prepare: Send + Sync + 'static {
     fn policy(&self, id: &DeliveryId) -> Policy;
 }
 
+/// What a mapping has noticed about a message that it made something of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// For metrics: `unmapped`, `doubtful` or `said`.
+    pub kind: &'static str,
+    /// Without patient data.
+    pub text: String,
+}
+
 /// What a mapping decided about a delivery.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Prepared {
@@ -25,6 +34,8 @@ pub enum Prepared {
         payloads: Vec<Payload>,
         /// The revision that made it.
         revision: String,
+        /// What a person should look at all the same.
+        remarks: Vec<Remark>,
     },
     /// Not for this destination.
     Filtered {

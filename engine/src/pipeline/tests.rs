@@ -74,16 +74,21 @@ fn pipeline(lab: &str, authorities: &str) -> Pipeline {
 
 const LAB: &str = "[listener.lab]\nkind = 'nowhere'\n";
 
-/// What `lab` has sent becomes of: the name that would be delivered, or why nothing is.
-async fn prepared(pipeline: &Pipeline, charset: &str, name: &[u8]) -> Result<String, String> {
+/// What `lab` has sent.
+fn entry(charset: &str, name: &[u8]) -> Entry {
     let head = format!("MSH|^~\\&|LAB|RXX|||20260101||ORU^R01|1|P|2.4||||||{charset}\rPID|1||1^^^RXX^MR||");
-    let entry = Entry {
+    Entry {
         sequence: Sequence(1),
         received: Timestamp::UNIX_EPOCH,
         listener: "lab".to_owned(),
         control_id: "1".to_owned(),
         raw: Bytes::from([head.as_bytes(), name].concat()),
-    };
+    }
+}
+
+/// What `lab` has sent becomes of: the name that would be delivered, or why nothing is.
+async fn prepared(pipeline: &Pipeline, charset: &str, name: &[u8]) -> Result<String, String> {
+    let entry = entry(charset, name);
     let id = DeliveryId { sequence: Sequence(1), route: "feed".to_owned(), destination: "record".to_owned() };
     match pipeline.prepare(&entry, &id).await {
         Prepared::Send { payloads, .. } => {
@@ -108,6 +113,42 @@ async fn h5_what_a_listener_that_is_gone_has_taken_is_read_without_a_guess_or_he
     assert_eq!(told("", "8859/2", name).await.as_deref(), Ok("Łukasz"));
     assert_eq!(told("", "", "Łukasz".as_bytes()).await.as_deref(), Ok("Łukasz"));
     assert_eq!(told("", "", b"Lukasz").await.as_deref(), Ok("Lukasz"));
+}
+
+#[tokio::test]
+async fn p7_what_a_mapping_notices_is_told_once_and_counted() {
+    let registry = prometheus::Registry::new();
+    let metrics = Arc::new(Metrics::new(&registry).unwrap());
+    let pipeline = Pipeline::new(revision(LAB, "", "patient"), metrics, Arc::new(Threads::default()));
+    let name = "Łukasz\rno segment\rnor this".as_bytes();
+    assert_eq!(prepared(&pipeline, "8859/1", name).await.as_deref(), Ok("Łukasz"));
+    let entry = entry("8859/1", name);
+    let id = DeliveryId { sequence: Sequence(1), route: "feed".to_owned(), destination: "record".to_owned() };
+    let Prepared::Send { remarks, .. } = pipeline.prepare(&entry, &id).await else { panic!("it is mapped") };
+    let told: Vec<_> = remarks.iter().map(|remark| (remark.kind, remark.text.as_str())).collect();
+    assert_eq!(
+        told,
+        [
+            ("doubtful", "a line is no segment: it was not read"),
+            ("doubtful", "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such"),
+        ]
+    );
+    let printed = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
+    let counted = r#"tie_mapping_remarks_total{kind="doubtful",mapping="name"} 4"#;
+    assert!(printed.contains(counted), "{printed}");
+}
+
+#[test]
+fn what_is_noticed_is_told_once_and_without_what_was_sent() {
+    let unmapped = |code: &str| Finding::Unmapped { table: "sex".into(), code: code.into() };
+    let told = remarks(vec![
+        unmapped("CANARY"),
+        Finding::Remark("odd".into()),
+        unmapped("Q"),
+        Finding::Doubtful("odd"),
+    ]);
+    let told: Vec<_> = told.iter().map(|remark| (remark.kind, remark.text.as_str())).collect();
+    assert_eq!(told, [("unmapped", "the table sex has no row for a code"), ("said", "odd")]);
 }
 
 /// The lanes of a message of the facility `RXX`.

@@ -35,6 +35,30 @@ async fn every_class_of_error_comes_to_its_state() {
 }
 
 #[tokio::test]
+async fn p7_what_a_mapping_has_noticed_stands_with_the_attempt_that_it_was_made_for() {
+    let world = World::new(QUICK).await;
+    let receiver = Receiver::new(true, |id, _| match id {
+        "refused, odd" => Fail(ErrorClass::Rejected),
+        _ => Take,
+    });
+    let running = world.start("record", &receiver);
+    for (id, state, noticed) in [
+        ("plain", State::Delivered, None),
+        ("an odd one", State::Delivered, Some("; look at: one; two")),
+        ("refused, odd", State::Dead, Some("; look at: one; two")),
+    ] {
+        let sequence = world.append("record", id, &[id]).await;
+        let reason = world.stands(sequence, state).await.reason;
+        assert_eq!(noticed.is_some(), reason.contains("look at"), "{reason}");
+        assert!(reason.ends_with(noticed.unwrap_or_default()), "{reason}");
+    }
+    let much = world.append("record", "odd and long", &["long"]).await;
+    let reason = world.stands(much, State::Delivered).await.reason;
+    assert!(reason.contains("look at: one; two; sss") && reason.ends_with('…') && reason.len() < 1100);
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn what_may_have_been_taken_is_not_repeated_where_repeats_are_not_safe() {
     let world = World::new(QUICK).await;
     let receiver = Receiver::new(false, |id, _| match id {

@@ -29,7 +29,7 @@ use crate::{
         DeliveryError, ErrorClass, FAILURES, GiveUp, Limit, Outbound, Payload, Policy, REFUSALS, Receipt,
         Retry,
     },
-    delivery::{Pauses, Prepared, Window, Windows, lanes::Limits},
+    delivery::{Pauses, Prepared, Remark, Window, Windows, lanes::Limits},
     journal::{
         Decision, DeliveryId, DeliveryRecord, Disposition, Entry, Filter, Identifiers, Keys, NewDelivery,
         NewMessage, Requeue, Sequence, State, conformance,
@@ -174,11 +174,15 @@ impl Prepare for Mapping {
             "held" => Prepared::Held { reason, revision },
             "dead" => Prepared::Dead { reason, revision },
             "panic" => panic!("scripted"),
-            "empty" => Prepared::Send { payloads: Vec::new(), revision },
+            "empty" => Prepared::Send { payloads: Vec::new(), revision, remarks: Vec::new() },
             _ => {
                 let parts = entry.control_id.split('+');
                 let payloads = parts.map(|part| Payload::Hl7(Bytes::from(part.to_owned()))).collect();
-                Prepared::Send { payloads, revision }
+                let odd = entry.control_id.starts_with("odd").then(|| "s".repeat(9000));
+                let remarks = ["one", "two"].map(str::to_owned).into_iter().chain(odd);
+                let remarks = remarks.map(|text| Remark { kind: "said", text });
+                let remarks = if entry.control_id.contains("odd") { remarks.collect() } else { Vec::new() };
+                Prepared::Send { payloads, revision, remarks }
             }
         }
     }

@@ -42,6 +42,9 @@ pub enum Fault {
     /// FS, NUL and the like behind the last segment.
     #[error("control characters behind the last segment")]
     Trailing,
+    /// Blanks before the name of a segment.
+    #[error("blanks before the name of a segment")]
+    Indented,
     /// A line that does not begin with the name of a segment and a field separator.
     #[error("a line that is no segment")]
     NotASegment,
@@ -164,6 +167,10 @@ impl Reader<'_> {
         }
         let line_feeds = std::mem::take(&mut self.line_feeds);
         let bytes = self.text.get(start..end).unwrap_or_default();
+        let (start, bytes) = self.indented(bytes).map_or((start, bytes), |blanks| {
+            self.index.odd(Fault::Indented, start, start + blanks);
+            (start + blanks, bytes.get(blanks..).unwrap_or_default())
+        });
         let Some(name) = segment_name(bytes, self.separator) else {
             return self.end_text(start, end, narrow(fields - self.first_field));
         };
@@ -185,6 +192,13 @@ impl Reader<'_> {
 }
 
 impl Reader<'_> {
+    /// How many blanks stand before the name of the segment that a line is.
+    fn indented(&self, line: &[u8]) -> Option<usize> {
+        let blanks = line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let named = |rest| segment_name(rest, self.separator);
+        (blanks > 0).then(|| line.get(blanks..).and_then(named)).flatten().map(|_| blanks)
+    }
+
     /// Notes a line that is no segment, with so many separators in it: it goes on with a text that ended before its time.
     fn end_text(&mut self, start: usize, end: usize, fields: u32) {
         let before = self.index.entries.last_mut();

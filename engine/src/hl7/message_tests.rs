@@ -121,6 +121,12 @@ fn h5_the_text_of_a_result_goes_on_over_broken_lines() {
         assert_eq!(text(&message, "NTE-3"), Some(format!("a{broken}b")));
         assert!(faults(&message).iter().all(|(fault, _)| *fault == Fault::BreakInField));
     }
+    let indented = message("MSH|^~\\&|A\r OBR|1\r \tOBX|1|ST|K||5\r x");
+    assert_eq!(
+        (names(&indented), text(&indented, "OBX-3").as_deref()),
+        ("MSH OBR OBX".to_owned(), Some("K"))
+    );
+    assert_eq!(text(&indented, "OBX-5").as_deref(), Some("5\r x"));
     let message = message("MSH|^~\\&|A\rOBX|1|TX|A||one||||||F\rlost\rPV1|1\rlost");
     assert_eq!(faults(&message), [(Fault::NotASegment, "lost"), (Fault::NotASegment, "lost")]);
 }

@@ -43,7 +43,7 @@ pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     // Without ED.5 the components before it mean something else, too.
     let is_whole = first.component(5).part().is_some();
     let [main, sub, encoding] = [2, 3, 4].map(|number| trimmed(first.component(number)).filter(|_| is_whole));
-    let is_text = matches!(encoding.as_deref().map(upper).as_deref(), Some("A" | "ASCII"));
+    let is_text = matches!(encoding.as_deref().map(upper).as_deref(), Some("A" | "ASCII" | "TEXT"));
     let bytes = decode(pieces, encoding.as_deref().filter(|_| !is_text), is_text);
     let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
         cx.report(Finding::Doubtful("a document could not be decoded"));

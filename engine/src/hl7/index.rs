@@ -5,9 +5,9 @@
 //! Decided:  a segment ends with CR, LF or CRLF, and blank lines mean nothing. In a message whose segments end
 //!           with CR alone, an LF that no segment follows is part of the text it stands in (a line break that
 //!           the sender forgot to escape), and the field goes on behind it. So does the text of an OBX or NTE over
-//!           a line break of any kind.
+//!           a line break of any kind, unless what follows is like a segment.
 
-use super::scan;
+use super::{dictionary::has_segment, scan};
 
 /// One segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -167,12 +167,10 @@ impl Reader<'_> {
         }
         let line_feeds = std::mem::take(&mut self.line_feeds);
         let bytes = self.text.get(start..end).unwrap_or_default();
-        let (start, bytes) = self.indented(bytes).map_or((start, bytes), |blanks| {
-            self.index.odd(Fault::Indented, start, start + blanks);
-            (start + blanks, bytes.get(blanks..).unwrap_or_default())
-        });
-        let Some(name) = segment_name(bytes, self.separator) else {
-            return self.end_text(start, end, narrow(fields - self.first_field));
+        let name = segment_name(bytes, self.separator);
+        // A word of three capitals alone may be a word.
+        let Some(name) = name.filter(|_| bytes.len() > 3 || !self.is_in_text()) else {
+            return self.end_other(start, end, fields);
         };
         for at in line_feeds {
             self.index.odd(Fault::BreakInField, at, at + 1);
@@ -180,6 +178,10 @@ impl Reader<'_> {
         if name == *b"MSH" && !self.index.entries.is_empty() {
             self.index.odd(Fault::SecondHeader, start, end);
         }
+        self.push(name, start, end, fields);
+    }
+
+    fn push(&mut self, name: [u8; 3], start: usize, end: usize, fields: usize) {
         self.index.entries.push(Entry {
             start: narrow(start),
             end: narrow(end),
@@ -192,33 +194,50 @@ impl Reader<'_> {
 }
 
 impl Reader<'_> {
-    /// How many blanks stand before the name of the segment that a line is.
-    fn indented(&self, line: &[u8]) -> Option<usize> {
-        let blanks = line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let named = |rest| segment_name(rest, self.separator);
-        (blanks > 0).then(|| line.get(blanks..).and_then(named)).flatten().map(|_| blanks)
-    }
-
-    /// Notes a line that is no segment, with so many separators in it: it goes on with a text that ended before its time.
-    fn end_text(&mut self, start: usize, end: usize, fields: u32) {
-        let before = self.index.entries.last_mut();
-        match before.filter(|before| Some(before.fields) == text_field(&before.name)) {
+    /// Notes a line that does not begin with the name of a segment: one that is indented, more of the text before it, or
+    /// none.
+    #[cold]
+    fn end_other(&mut self, start: usize, end: usize, fields: usize) {
+        let line = self.text.get(start..end).unwrap_or_default();
+        if let Some((blanks, name)) = self.indented(line) {
+            self.index.odd(Fault::Indented, start, start + blanks);
+            return self.push(name, start + blanks, end, fields);
+        }
+        // `obx|2|…` is a segment that nobody can place.
+        let (name, rest) = line.split_at_checked(3).unwrap_or_default();
+        let is_like_one = rest.first() == Some(&self.separator) && name.iter().all(u8::is_ascii_alphanumeric);
+        let goes_on = !is_like_one && self.is_in_text();
+        match self.index.entries.last_mut().filter(|_| goes_on) {
             Some(before) => {
                 before.end = narrow(end);
-                before.fields += fields;
+                before.fields += narrow(fields - self.first_field);
                 self.index.odd(Fault::BreakInField, start - 1, start);
             }
             None => self.index.odd(Fault::NotASegment, start, end),
         }
     }
-}
 
-/// The field of a segment that is a text which people have written.
-fn text_field(name: &[u8; 3]) -> Option<u32> {
-    match name {
-        b"OBX" => Some(5),
-        b"NTE" => Some(3),
-        _ => None,
+    /// How many blanks stand before the name of a segment that everybody knows, and the name.
+    fn indented(&self, line: &[u8]) -> Option<(usize, [u8; 3])> {
+        let blanks = line.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let rest = line.get(blanks..).filter(|rest| blanks > 0 && rest.len() > 3)?;
+        let name = segment_name(rest, self.separator)?;
+        let is_known = name.first() == Some(&b'Z') || std::str::from_utf8(&name).is_ok_and(has_segment);
+        is_known.then_some((blanks, name))
+    }
+
+    /// Whether the line before ends within a text: OBX-5 of such a type (OBX-2), or NTE-3.
+    fn is_in_text(&self) -> bool {
+        let Some(before) = self.index.entries.last() else { return false };
+        match (&before.name, before.fields) {
+            (b"NTE", 3) => true,
+            (b"OBX", 5) => {
+                let line = self.text.get(before.start as usize..before.end as usize).unwrap_or_default();
+                let kind = line.split(|byte| *byte == self.separator).nth(2);
+                kind.is_some_and(|kind| matches!(kind, b"TX" | b"FT" | b"ST" | b"ED" | b""))
+            }
+            _ => false,
+        }
     }
 }
 

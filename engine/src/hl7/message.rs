@@ -227,6 +227,10 @@ impl fmt::Debug for Message {
     }
 }
 
+/// Structures that a single event has: of others nobody knows which of their events is meant.
+const OF_ONE_EVENT: [&str; 8] =
+    ["ORU_R01", "ORM_O01", "OML_O21", "OMG_O19", "RDE_O11", "RDS_O13", "RAS_O17", "VXU_V04"];
+
 impl<'m> Trigger<'m> {
     /// Whether it is written as the standard has it.
     fn is_plain(&self) -> bool {
@@ -242,15 +246,20 @@ impl<'m> Trigger<'m> {
     fn mended(self, message: &'m Message) -> Self {
         let plain = |text: Cow<'m, str>| text.trim().to_ascii_uppercase();
         let [mut code, mut event, structure] = [self.code, self.event, self.structure].map(plain);
-        let whole = if code.is_empty() && event.is_empty() { structure.clone() } else { code.clone() };
-        let (before, behind) = whole.split_once('_').unwrap_or((&whole, ""));
-        code = before.to_owned();
         if let Some((_, behind)) = event.split_once('_') {
             event = behind.to_owned();
         }
         if event.is_empty() {
-            let said = message.segment("EVN").and_then(|evn| evn.field(1).text()).map(plain);
-            event = said.filter(|said| !said.is_empty()).unwrap_or_else(|| behind.to_owned());
+            let said = message.segment("EVN").and_then(|evn| evn.field(1).text());
+            event = said.map(plain).unwrap_or_default();
+        }
+        let whole = if code.is_empty() { &structure } else { &code };
+        if let Some((before, behind)) = whole.split_once('_')
+            && (!event.is_empty() || OF_ONE_EVENT.contains(&whole.as_str()))
+        {
+            let (before, behind) = (before.to_owned(), behind.to_owned());
+            event = if event.is_empty() { behind } else { event };
+            code = before;
         }
         Self { code: code.into(), event: event.into(), structure: structure.into() }
     }

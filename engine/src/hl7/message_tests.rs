@@ -127,6 +127,12 @@ fn h5_the_text_of_a_result_goes_on_over_broken_lines() {
         ("MSH OBR OBX".to_owned(), Some("K"))
     );
     assert_eq!(text(&indented, "OBX-5").as_deref(), Some("5\r x"));
+    let words = message(
+        "MSH|^~\\&|A\rOBX|1|TX|K||Result:\rPOS\r  CSF\r  WBC| 12||||||F\rOBX|2|NM|K||5\r-- end --\robx|3",
+    );
+    assert_eq!(text(&words, "OBX-5").as_deref(), Some("Result:\rPOS\r  CSF\r  WBC"));
+    assert_eq!(words.segments_named("OBX").nth(1).and_then(|obx| obx.field(5).text()).as_deref(), Some("5"));
+    assert_eq!(faults(&words)[3..], [(Fault::NotASegment, "-- end --"), (Fault::NotASegment, "obx|3")]);
     let message = message("MSH|^~\\&|A\rOBX|1|TX|A||one||||||F\rlost\rPV1|1\rlost");
     assert_eq!(faults(&message), [(Fault::NotASegment, "lost"), (Fault::NotASegment, "lost")]);
 }
@@ -221,6 +227,8 @@ fn a_trigger_is_read_however_it_is_written() {
         ("ADT^ADT_A08", "", "ADT^A08"),
         ("ADT", "A01", "ADT^A01"),
         ("^^ADT_A01", "A08", "ADT^A08"),
+        ("^^ADT_A01", "", ""),
+        ("SIU_S12", "", "SIU_S12"),
         ("ADT^A04", "A01", "ADT^A04"),
         ("ACK", "", "ACK"),
         ("", "", ""),

@@ -91,6 +91,9 @@ fn data_of(piece: Part<'_>, goes_on: bool) -> Option<Part<'_>> {
 fn decode(pieces: &[Part<'_>], encoding: Option<&str>, is_text: bool) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     for (place, piece) in pieces.iter().enumerate() {
+        if is_text && place > 0 {
+            data.push(b'\n');
+        }
         data.extend_from_slice(data_of(*piece, place > 0)?.whole().as_bytes());
     }
     match encoding.map(upper).as_deref() {
@@ -178,5 +181,10 @@ mod tests {
                 r#"{"contentType":"application/pdf","data":"JVBERi0x","size":6}"#
             );
         }
+        // `5~10` is not 510.
+        assert_eq!(
+            join(&["^TEXT^^A^5", "10 mg"]),
+            r#"{"contentType":"text/plain","data":"NQoxMCBtZw==","size":7}"#
+        );
     }
 }

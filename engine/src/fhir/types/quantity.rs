@@ -217,7 +217,8 @@ impl Unit {
 fn is_power(base: &str, power: &str) -> bool {
     let digits = power.bytes().take_while(u8::is_ascii_digit).count();
     let ends = power.as_bytes().get(digits).is_none_or(|next| matches!(next, b'/' | b' ' | b'.' | b'*'));
-    (1..=2).contains(&digits) && ends && (base.ends_with("10") || base.ends_with(['m', 'M']))
+    let of_length = base.ends_with(['m', 'M']) && matches!(power.get(..digits), Some("2" | "3"));
+    (1..=2).contains(&digits) && ends && (base.ends_with("10") || of_length)
 }
 
 /// `130-170`, `3.0 - 10.0`, `-2.0-2.0`, `<5`, `>60`, `<=5`, `>=60`. `<` and `>` bound without saying that the bound is in.

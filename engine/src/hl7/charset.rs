@@ -31,6 +31,9 @@ pub struct Charset {
     pub assumed: bool,
 }
 
+pub(super) const READ_AS_UTF_8: &str =
+    "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such";
+
 /// What is doubtful about the declared character set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
@@ -41,7 +44,7 @@ pub enum Doubt {
     #[error("MSH-18 says ASCII, and the message holds other characters")]
     NotAscii,
     /// A single-byte set is declared but the bytes are well-formed UTF-8.
-    #[error("MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such")]
+    #[error("{READ_AS_UTF_8}")]
     LooksLikeUtf8,
 }
 

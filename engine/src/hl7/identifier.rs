@@ -51,6 +51,14 @@ pub fn names_nobody(spelled: &str) -> bool {
     spelled.chars().count() > 1 && spelled.chars().all(|one| one == first) || FILLERS.contains(&spelled)
 }
 
+/// Whether a number of an order, a stay or a document, as [`spelled`], is none: such a word, a single character, noughts,
+/// or four nines and more. A row of another digit may be the next of a sequence.
+pub fn is_no_number(spelled: &str) -> bool {
+    let is_row = |of: char| spelled.chars().all(|one| one == of);
+    let characters = spelled.chars().count();
+    characters < 2 || is_row('0') || characters > 3 && is_row('9') || FILLERS.contains(&spelled)
+}
+
 /// Whether an assigning authority of this name or universal id gives NHS numbers and nothing else.
 pub fn names_nhs(authority: &str) -> bool {
     let plain = || {
@@ -120,6 +128,16 @@ mod tests {
             ("\u{dc}BER \u{39f}\u{3a3}", "\u{fc}ber \u{3bf}\u{3c2}"),
         ] {
             assert_eq!(spelled(typed), one, "{typed:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_fills_a_field_is_no_number() {
+        for none in ["", "0", "7", "00", "9999", "unknown", "n/a"] {
+            assert!(is_no_number(none), "{none}");
+        }
+        for number in ["10", "77", "999", "1111", "unk-7"] {
+            assert!(!is_no_number(number), "{number}");
         }
     }
 

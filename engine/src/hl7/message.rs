@@ -145,10 +145,7 @@ impl Message {
             (odd(Fault::NotASegment), "a line is no segment: it was not read"),
             (odd(Fault::SecondHeader), "there is a second MSH segment: all of it was read as one message"),
             (replaced > 0, "characters that are none in its character set were replaced"),
-            (
-                doubt == Some(Doubt::LooksLikeUtf8),
-                "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such",
-            ),
+            (doubt == Some(Doubt::LooksLikeUtf8), charset::READ_AS_UTF_8),
         ]
         .into_iter()
         .filter_map(|(is_so, what)| is_so.then_some(what))

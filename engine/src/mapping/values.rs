@@ -22,8 +22,12 @@ use super::{
     memory::Reader,
 };
 use crate::{
-    fhir::types::{CONVERTERS, Converter, document, result, time},
-    hl7::{Message, Part, Path, Segment, Value},
+    fhir::{
+        Node,
+        name::name,
+        types::{CONVERTERS, Converter, document, result, time},
+    },
+    hl7::{Message, Part, Path, Segment, Value, identifier},
 };
 
 type Result<T, E = Box<EvalAltResult>> = std::result::Result<T, E>;
@@ -244,6 +248,12 @@ fn register_value(host: &mut Host) {
         .register_fn("to", |value: &mut FieldHandle, data_type: SmolStr| {
             convert(*value, &data_type, None, None)
         })
+        .register_fn("identifier", |value: &mut FieldHandle, data_type: SmolStr| {
+            Ok(match convert(*value, &data_type, Some("Identifier"), None)? {
+                Some(Datum::Node(found)) if with(|current| Ok(is_no_number(found.node(), current)))? => None,
+                found => found,
+            })
+        })
         .register_fn("to", |value: &mut FieldHandle, data_type: SmolStr, target: SmolStr| {
             convert(*value, &data_type, Some(&target), None)
         })
@@ -323,6 +333,14 @@ fn convert(
         let node = part.and_then(|part| reader.read_first(part, &current.cx(table), &current.recall));
         Ok(node.map(NodeHandle::wrap))
     })
+}
+
+/// Whether an Identifier has what senders write where they have no number, by the rule or by the trust's table.
+fn is_no_number(identifier: &Node, current: &Current) -> bool {
+    let value = identifier.at(name!("value")).and_then(Node::as_text).unwrap_or_default();
+    let listed = current.tables.get("no-numbers");
+    identifier::is_no_number(&identifier::spelled(value))
+        || listed.is_some_and(|table| table.get(&value.to_uppercase()).is_some())
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -43,8 +43,8 @@ pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     // Without ED.5 the components before it mean something else, too.
     let is_whole = first.component(5).part().is_some();
     let [main, sub, encoding] = [2, 3, 4].map(|number| trimmed(first.component(number)).filter(|_| is_whole));
-    let is_text = matches!(encoding.as_deref().map(upper).as_deref(), Some("A" | "ASCII" | "TEXT"));
-    let bytes = decode(pieces, encoding.as_deref().filter(|_| !is_text), is_text);
+    let encoding = Encoding::of(encoding.as_deref());
+    let bytes = decode(pieces, encoding);
     let Some(bytes) = bytes.filter(|bytes| !bytes.is_empty()) else {
         cx.report(Finding::Doubtful("a document could not be decoded"));
         return None;
@@ -52,7 +52,7 @@ pub fn joined(pieces: &[Part<'_>], cx: &Cx<'_>) -> Option<Node> {
     let kind = content_type(main.as_deref(), sub.as_deref()).map(Node::text);
     let kind = kind.or_else(|| sniff(&bytes).map(Node::from));
     // `Attachment` with data needs a type (att-1).
-    let unsaid = if is_text { "text/plain" } else { "application/octet-stream" };
+    let unsaid = if encoding == Encoding::Text { "text/plain" } else { "application/octet-stream" };
     Some(attachment(kind.or_else(|| Some(unsaid.into())), &bytes))
 }
 
@@ -88,18 +88,36 @@ fn data_of(piece: Part<'_>, goes_on: bool) -> Option<Part<'_>> {
     piece.component(5).part().or(is_all.then_some(piece)).or_else(in_another)
 }
 
-fn decode(pieces: &[Part<'_>], encoding: Option<&str>, is_text: bool) -> Option<Vec<u8>> {
+/// ED.4 (table 0299).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Encoding {
+    Text,
+    Hex,
+    Base64,
+}
+
+impl Encoding {
+    fn of(said: Option<&str>) -> Self {
+        match said.map(upper).as_deref() {
+            Some("A" | "ASCII" | "TEXT") => Self::Text,
+            Some("HEX") => Self::Hex,
+            _ => Self::Base64,
+        }
+    }
+}
+
+fn decode(pieces: &[Part<'_>], encoding: Encoding) -> Option<Vec<u8>> {
     let mut data = Vec::new();
     for (place, piece) in pieces.iter().enumerate() {
-        if is_text && place > 0 {
+        if encoding == Encoding::Text && place > 0 {
             data.push(b'\n');
         }
         data.extend_from_slice(data_of(*piece, place > 0)?.whole().as_bytes());
     }
-    match encoding.map(upper).as_deref() {
-        _ if is_text => Some(data),
-        Some("HEX") => hex(&data),
-        _ => {
+    match encoding {
+        Encoding::Text => Some(data),
+        Encoding::Hex => hex(&data),
+        Encoding::Base64 => {
             data.retain(|byte| !byte.is_ascii_whitespace());
             BASE64.decode(&data).ok()
         }

@@ -13,6 +13,8 @@
 
 mod batch;
 mod decide;
+#[cfg(test)]
+mod fencing_tests;
 mod head;
 mod open;
 mod prune;

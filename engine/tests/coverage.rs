@@ -81,6 +81,37 @@ fn coverage_counts_what_is_read_ignored_and_not_looked_at() {
     assert!(table.contains("| ADT^A01 | small | 1 | 17 | 82.4% | MSH-7 ×1, PID-5 ×1, PID-6 ×1 |"), "{table}");
 }
 
+/// An element that a mapping asks for and makes nothing of is not covered.
+#[test]
+fn of_fhir_elements_are_counted_that_make_a_difference() {
+    let home = home();
+    let write = |file: &str, text: &str| fs::write(home.path().join(file), text).unwrap();
+    write("routes/fhir.toml", &ROUTE.replace("'ADT'", "'FHIR^Observation'").replace("small", "results"));
+    write(
+        "mappings/results.rhai",
+        r#"const NOT_MAPPED = ignored([["id", "of no use here"]]);
+        fn map(msg) {
+            let o = msg.resource;
+            o.text("method.text");
+            let out = hl7();
+            out.append("OBX");
+            out.set("OBX-5", o.get("valueString"));
+            out
+        }"#,
+    );
+    write(
+        "samples/four.fhir",
+        r#"{"resourceType":"Observation","id":"1","status":"final","valueString":"x","method":{"text":"y"}}"#,
+    );
+    let (code, table) = tie(home.path(), &["coverage", "samples/four.fhir"]);
+    assert_eq!(code, 0, "{table}");
+    let row =
+        "| FHIR^Observation | results | 1 | 4 | 50.0% | Observation.method.text ×1, Observation.status ×1 |";
+    assert!(table.contains(row), "{table}");
+    let (_, out) = tie(home.path(), &["map", "results", "--coverage", "--json", "samples/four.fhir"]);
+    assert!(out.contains(r#""unread":["Observation.status","Observation.method.text"]"#), "{out}");
+}
+
 #[test]
 fn check_lists_what_goes_before_the_shipped_mappings() {
     let home = home();

@@ -2,16 +2,17 @@
 //!
 //! Each message goes through the mappings that the routes give it. A field counts when it has a value and stands in a
 //! segment of which its mapping reads or ignores anything at all; segments that a mapping does not know are told apart.
+//! Of FHIR the same is said of elements and resources.
 //! Not here: whether what is read comes out right.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use jiff::Timestamp;
 use serde::Serialize;
+use smol_str::SmolStr;
 
 use super::{
     Exit, Place, complain,
@@ -20,17 +21,16 @@ use super::{
 };
 use crate::{
     connector::Plugin,
-    hl7::Message,
     incoming::Incoming,
-    mapping::{Fate, Finding, Mapped, Product},
+    mapping::{Covered, Fate, Finding, Mapped, Product, Spot},
     revision::SAMPLE_RECEIVED,
     routing::Routes,
 };
 
-/// Show which fields of messages the mappings read, leave out on purpose, or do not look at.
+/// Show which fields of messages, or elements of FHIR, the mappings read, leave out on purpose, or do not look at.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// Files with messages, or folders of them (`*.hl7`).
+    /// Files with messages, or folders of them (`*.hl7`, `*.fhir`).
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Print JSON.
@@ -60,8 +60,8 @@ fn report(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> R
             report.files += 1;
             for raw in messages(&file)? {
                 report.messages += 1;
-                match Message::parse(raw, library.charset) {
-                    Ok(message) => report.message(&Arc::new(message), &library, routes),
+                match Incoming::read(raw, library.charset) {
+                    Ok(message) => report.message(&message, &library, routes),
                     Err(_) => report.unreadable += 1,
                 }
             }
@@ -89,14 +89,14 @@ fn files(path: &Path) -> Result<Vec<PathBuf>, Exit> {
     for entry in entries {
         if entry.is_dir() {
             found.extend(files(&entry)?);
-        } else if entry.extension().is_some_and(|end| end == "hl7") {
+        } else if entry.extension().is_some_and(|end| end == "hl7" || end == "fhir") {
             found.push(entry);
         }
     }
     Ok(found)
 }
 
-/// All that was found. Fields of messages that gave no output do not count.
+/// All that was found, of FHIR's elements as of fields. Those of messages that gave no output do not count.
 #[derive(Debug, Default, Serialize)]
 struct Report {
     valued_fields: usize,
@@ -118,19 +118,22 @@ struct Report {
     unmapped_codes: BTreeMap<String, usize>,
     reasons: BTreeMap<String, usize>,
     #[serde(skip)]
-    found: BTreeMap<(String, String), Segments>,
+    found: BTreeMap<(String, String), Found>,
 }
 
-/// Of the messages of one kind: by segment.
-type Segments = BTreeMap<String, Fields>;
+/// The messages of one kind: how many, and what is in them by segment or resource.
+#[derive(Debug, Default)]
+struct Found {
+    messages: usize,
+    segments: BTreeMap<SmolStr, Fields>,
+}
 
-/// The fields of the segments of one name.
+/// The fields of the segments of one name, or the elements of the resources of one type.
 #[derive(Debug, Default)]
 struct Fields {
-    messages: usize,
     read: usize,
     ignored: usize,
-    unread: BTreeMap<usize, usize>,
+    unread: BTreeMap<Spot, usize>,
 }
 
 /// A kind of message with its mapping.
@@ -157,13 +160,13 @@ struct SegmentReport {
 }
 
 impl Report {
-    fn message(&mut self, message: &Arc<Message>, library: &Library, routes: &Routes) {
-        let mappings = mappings_of(routes, &Incoming::from(message));
+    fn message(&mut self, message: &Incoming, library: &Library, routes: &Routes) {
+        let mappings = mappings_of(routes, message);
         if mappings.is_empty() {
             self.without_route += 1;
         }
         for mapping in mappings {
-            match library.mappings.run(mapping, message, &library.context) {
+            match library.mappings.run(mapping, message.clone(), &library.context) {
                 Ok(product) => self.product(message, mapping, &product),
                 Err(error) => {
                     self.failed += 1;
@@ -173,7 +176,7 @@ impl Report {
         }
     }
 
-    fn product(&mut self, message: &Message, mapping: &str, product: &Product) {
+    fn product(&mut self, message: &Incoming, mapping: &str, product: &Product) {
         let (count, reason) = match &product.mapped {
             Mapped::Outputs(_) => (&mut self.mapped, None),
             Mapped::Skip(reason) => (&mut self.skipped, Some(reason)),
@@ -190,19 +193,18 @@ impl Report {
                 *self.unmapped_codes.entry(table.to_string()).or_default() += 1;
             }
         }
-        let trigger = message.trigger();
-        let key = (format!("{}^{}", trigger.code, trigger.event), mapping.to_owned());
-        let segments = self.found.entry(key).or_default();
-        segments.entry("MSH".to_owned()).or_default().messages += 1;
-        for one in &product.coverage {
-            let fields = segments.entry(one.segment.to_string()).or_default();
-            match &one.fate {
+        let key = (format!("{}^{}", message.code(), message.event()), mapping.to_owned());
+        let found = self.found.entry(key).or_default();
+        found.messages += 1;
+        for Covered { spot, fate } in &product.coverage {
+            let fields = found.segments.entry(spot.within().clone()).or_default();
+            match fate {
                 Fate::Read => fields.read += 1,
                 Fate::Ignored(why) => {
                     fields.ignored += 1;
-                    *self.ignored.entry(format!("{}-{}: {why}", one.segment, one.field)).or_default() += 1;
+                    *self.ignored.entry(format!("{spot}: {why}")).or_default() += 1;
                 }
-                Fate::Unread => *fields.unread.entry(one.field).or_default() += 1,
+                Fate::Unread => *fields.unread.entry(spot.clone()).or_default() += 1,
             }
         }
     }
@@ -254,9 +256,9 @@ impl Report {
 }
 
 impl Kind {
-    fn of(((trigger, mapping), segments): ((String, String), Segments)) -> Self {
-        let messages = segments.get("MSH").map_or(0, |header| header.messages);
-        let segments: Vec<_> = segments.into_iter().map(SegmentReport::of).collect();
+    fn of(((trigger, mapping), found): ((String, String), Found)) -> Self {
+        let messages = found.messages;
+        let segments: Vec<_> = found.segments.into_iter().map(SegmentReport::of).collect();
         let mapped = || segments.iter().filter(|segment| segment.mapped);
         let valued_fields = mapped().map(|segment| segment.valued_fields).sum();
         let read_or_ignored = mapped().map(|segment| segment.read + segment.ignored).sum();
@@ -285,11 +287,11 @@ impl Kind {
 }
 
 impl SegmentReport {
-    fn of((segment, fields): (String, Fields)) -> Self {
-        let Fields { read, ignored, unread, .. } = fields;
+    fn of((segment, fields): (SmolStr, Fields)) -> Self {
+        let Fields { read, ignored, unread } = fields;
         let valued_fields = read + ignored + unread.values().sum::<usize>();
-        let unread = unread.into_iter().map(|(field, times)| (format!("{segment}-{field}"), times)).collect();
-        Self { segment, mapped: read + ignored > 0, valued_fields, read, ignored, unread }
+        let unread = unread.into_iter().map(|(spot, times)| (spot.to_string(), times)).collect();
+        Self { segment: segment.into(), mapped: read + ignored > 0, valued_fields, read, ignored, unread }
     }
 }
 

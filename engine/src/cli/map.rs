@@ -34,7 +34,7 @@ pub(super) struct Arguments {
     /// When the messages are taken to have been received; fixed so that the output can be kept.
     #[arg(long, default_value = SAMPLE_RECEIVED, value_name = "TIME")]
     received: Timestamp,
-    /// Also tell the fields that have a value and were not read.
+    /// Also tell the fields, or elements of FHIR, that have a value and were not read.
     #[arg(long)]
     coverage: bool,
     /// Print one JSON object a message, with how it ended.
@@ -107,8 +107,8 @@ fn remarks(sample: &Sample) {
         complain(format_args!("removed: {removed}"));
     }
     if let Sample::Done(product) = sample {
-        for (segment, field) in product.unread() {
-            complain(format_args!("not read: {segment}-{field}"));
+        for spot in product.unread() {
+            complain(format_args!("not read: {spot}"));
         }
     }
 }
@@ -133,9 +133,7 @@ fn as_json(
     let message = Incoming::read(raw.clone(), charset).ok();
     let findings: Vec<String> = sample.findings().iter().map(told).collect();
     let unread: Vec<String> = match sample {
-        Sample::Done(product) => {
-            product.unread().iter().map(|(segment, field)| format!("{segment}-{field}")).collect()
-        }
+        Sample::Done(product) => product.unread().iter().map(ToString::to_string).collect(),
         _ => Vec::new(),
     };
     let head = json!({

@@ -123,17 +123,8 @@ impl Draft {
     /// The segment is missing, or the place cannot hold it.
     pub fn set(&mut self, path: &Path, content: Content<'_>) -> Result<(), EditError> {
         let separators = self.separators;
-        let header = matches!(&path.segment, b"MSH" | b"FHS" | b"BHS");
-        if path.field == 0 || header && path.field <= 2 {
-            return Err(EditError::Fixed { path: path.to_string() });
-        }
         let raw = self.written(path, content)?;
-        let at = self.find(path)?;
-        let Some(piece) = self.pieces.get_mut(at) else { return Ok(()) };
-        let mut levels = vec![
-            (separators.field, path.field - usize::from(header)),
-            (separators.repetition, path.repetition - 1),
-        ];
+        let mut levels = vec![self.field(path)?, (separators.repetition, path.repetition - 1)];
         if let Some(component) = path.component {
             levels.push((separators.component, component - 1));
         }
@@ -143,8 +134,38 @@ impl Draft {
             };
             levels.push((separator, subcomponent - 1));
         }
-        piece.text = with(&piece.text, &levels, &raw);
-        self.original = None;
+        self.put(path, &levels, &raw)
+    }
+
+    /// Empties a field with all its repetitions; of the path only segment, occurrence and field count.
+    ///
+    /// # Errors
+    /// The segment is missing, or it is a field that cannot be changed.
+    pub fn clear(&mut self, path: &Path) -> Result<(), EditError> {
+        let (separator, place) = self.field(path)?;
+        let at = self.find(path)?;
+        let field = self.pieces.get(at).and_then(|piece| piece.text.split(char::from(separator)).nth(place));
+        match field {
+            None | Some("") => Ok(()),
+            Some(_) => self.put(path, &[(separator, place)], ""),
+        }
+    }
+
+    /// The separator of fields, and which piece between them the field is.
+    fn field(&self, path: &Path) -> Result<(u8, usize), EditError> {
+        let header = matches!(&path.segment, b"MSH" | b"FHS" | b"BHS");
+        if path.field == 0 || header && path.field <= 2 {
+            return Err(EditError::Fixed { path: path.to_string() });
+        }
+        Ok((self.separators.field, path.field - usize::from(header)))
+    }
+
+    fn put(&mut self, path: &Path, levels: &[(u8, usize)], raw: &str) -> Result<(), EditError> {
+        let at = self.find(path)?;
+        if let Some(piece) = self.pieces.get_mut(at) {
+            piece.text = with(&piece.text, levels, raw);
+            self.original = None;
+        }
         Ok(())
     }
 

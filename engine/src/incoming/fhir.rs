@@ -9,15 +9,15 @@
 //!             where it has one. What has nothing at all is named by its content.
 //! Source:   FHIR R4 messaging, Bundle, MessageHeader.
 
-use std::{collections::HashMap, fmt};
+use std::fmt;
 
 use bytes::Bytes;
-use foldhash::fast::RandomState;
 use smol_str::SmolStr;
 
 use super::{
     json::{self, Fault as JsonFault},
     path::{self, all},
+    references::{self, Place, References},
 };
 use crate::fhir::{self, Node, elements::resource_names};
 
@@ -38,12 +38,8 @@ pub struct FhirMessage {
     event: SmolStr,
     control_id: SmolStr,
     names_sending: bool,
-    /// The places of the resources of a Bundle by fullUrl and by type and id.
-    places: References,
+    references: References,
 }
-
-/// Where the resources of a Bundle stand among its entries.
-pub type References = HashMap<SmolStr, usize, RandomState>;
 
 /// Why bytes are no FHIR that can be taken. Holds nothing of their content.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -104,9 +100,16 @@ impl FhirMessage {
             return Err(FhirFault::Resource { at: "resourceType", what });
         }
         let event = SmolStr::new(event(&root, kind)?);
-        let (control_id, names_sending) = control_id(&root, text);
-        let places = places(&root);
-        Ok(Self { raw, root, event, control_id, names_sending, places })
+        let (control_id, names_sending) = control_id(&root).unwrap_or_else(|| (named_by(text), false));
+        let references = References::of(&root);
+        Ok(Self { raw, root, event, control_id, names_sending, references })
+    }
+
+    /// The same message with other content, under the same name where its content has none.
+    pub fn with_root(&self, root: Node) -> Self {
+        let (control_id, names_sending) = control_id(&root).unwrap_or((self.control_id.clone(), false));
+        let (raw, references) = (root.to_json().into(), References::of(&root));
+        Self { raw, root, event: self.event.clone(), control_id, names_sending, references }
     }
 
     /// The exact bytes that came in.
@@ -141,10 +144,23 @@ impl FhirMessage {
 
     /// The resources: those of the entries of a Bundle, or the one itself.
     pub fn resources(&self) -> impl Iterator<Item = &Node> {
+        self.placed().map(|(_, resource)| resource)
+    }
+
+    /// The same with their places.
+    pub fn placed(&self) -> impl Iterator<Item = (Place, &Node)> {
         let bundle = self.resource_type() == "Bundle";
-        let alone = (!bundle).then_some(&self.root);
-        let entries = self.root.get("entry").filter(|_| bundle).into_iter().flat_map(path::items);
-        entries.filter_map(|entry| entry.get("resource")).filter(|node| !node.is_empty()).chain(alone)
+        let alone = (!bundle).then_some((Place::default(), &self.root));
+        let entries = references::entries(&self.root).enumerate().filter(move |_| bundle);
+        let entries = entries.filter_map(|(entry, node)| {
+            Some((Place { entry, contained: None }, node.get("resource").filter(|node| !node.is_empty())?))
+        });
+        entries.chain(alone)
+    }
+
+    /// What each entry of a Bundle asks the receiver to do (`PUT`, `DELETE`), where it says so.
+    pub fn requests(&self) -> impl Iterator<Item = &str> {
+        references::entries(&self.root).filter_map(|entry| text_at(entry, "request.method"))
     }
 
     /// The MessageHeader of a message Bundle.
@@ -152,11 +168,13 @@ impl FhirMessage {
         self.resources().find(|resource| word(resource, "resourceType") == "MessageHeader")
     }
 
-    /// The resource of this Bundle that a reference points to.
-    pub fn resolve(&self, reference: &str) -> Option<&Node> {
-        let plain = reference.split_once("/_history/").map_or(reference, |(plain, _)| plain);
-        let place = self.places.get(plain)?;
-        self.root.get("entry").into_iter().flat_map(path::items).nth(*place)?.get("resource")
+    /// The resource of this message that a literal reference means, said by the one at `from`.
+    pub fn resolve(&self, from: Place, reference: &str) -> Option<(Place, &Node)> {
+        let place = match reference.strip_prefix('#') {
+            Some(id) => references::contained(&self.root, from, id)?,
+            None => Place { entry: self.references.entry(from.entry, reference)?, contained: None },
+        };
+        references::at(&self.root, place).filter(|node| !node.is_empty()).map(|node| (place, node))
     }
 
     /// The first text at one of several paths of the header, or of the resource.
@@ -168,13 +186,13 @@ impl FhirMessage {
     /// The names of the patients that it is about, in the order in which they stand.
     pub fn patients(&self) -> Vec<PatientName> {
         let mut found = Vec::new();
-        for resource in self.resources() {
+        for (place, resource) in self.placed() {
             if word(resource, "resourceType") == "Patient" {
                 self.named(resource, &mut found);
             }
             for path in ABOUT {
                 for reference in all(resource, path).unwrap_or_default() {
-                    self.referred(reference, &mut found);
+                    self.referred(place, reference, &mut found);
                 }
             }
         }
@@ -191,10 +209,10 @@ impl FhirMessage {
         }
     }
 
-    fn referred(&self, reference: &Node, found: &mut Vec<PatientName>) {
+    fn referred(&self, from: Place, reference: &Node, found: &mut Vec<PatientName>) {
         let literal = text_at(reference, "reference").unwrap_or_default();
-        match self.resolve(literal) {
-            Some(resource) if word(resource, "resourceType") == "Patient" => self.named(resource, found),
+        match self.resolve(from, literal) {
+            Some((_, resource)) if word(resource, "resourceType") == "Patient" => self.named(resource, found),
             Some(_) => return,
             None => {}
         }
@@ -265,8 +283,8 @@ fn event<'n>(root: &'n Node, kind: &'n str) -> Result<String, FhirFault> {
     Ok(last.chars().take(LONGEST.0).map(plain).collect())
 }
 
-/// What it is known by, and whether that names this sending.
-fn control_id(root: &Node, text: &str) -> (SmolStr, bool) {
+/// What it is known by, and whether that names this sending; nothing if it says neither.
+fn control_id(root: &Node) -> Option<(SmolStr, bool)> {
     let fits = |found: Option<&str>| {
         let found = found.map(str::trim)?;
         (!found.is_empty() && found.len() <= LONGEST.1).then(|| SmolStr::new(found.replace('\0', "")))
@@ -274,7 +292,7 @@ fn control_id(root: &Node, text: &str) -> (SmolStr, bool) {
     if word(root, "resourceType") == "Bundle" {
         for path in ["identifier.value", "entry[0].resource.where(resourceType='MessageHeader').id", "id"] {
             if let Some(found) = fits(text_at(root, path)) {
-                return (found, true);
+                return Some((found, true));
             }
         }
     } else {
@@ -283,25 +301,15 @@ fn control_id(root: &Node, text: &str) -> (SmolStr, bool) {
             let version = fits(text_at(root, "meta.versionId"));
             let found =
                 version.map_or_else(|| found.clone(), |version| SmolStr::new(format!("{found}/{version}")));
-            return (found, false);
+            return Some((found, false));
         }
     }
-    (SmolStr::new(fhir::id("Resource", "urn:tie:content", text).to_string()), false)
+    None
 }
 
-fn places(root: &Node) -> References {
-    let mut places = References::default();
-    for (place, entry) in root.get("entry").into_iter().flat_map(path::items).enumerate() {
-        let resource = entry.get("resource");
-        let part = |name| resource.and_then(|resource| text_at(resource, name));
-        if let (Some(kind), Some(id)) = (part("resourceType"), part("id")) {
-            places.entry(SmolStr::new(format!("{kind}/{id}"))).or_insert(place);
-        }
-        if let Some(url) = text_at(entry, "fullUrl") {
-            places.insert(SmolStr::new(url), place);
-        }
-    }
-    places
+/// The name of what has none.
+fn named_by(content: &str) -> SmolStr {
+    SmolStr::new(fhir::id("Resource", "urn:tie:content", content).to_string())
 }
 
 fn word<'n>(node: &'n Node, name: &str) -> &'n str {
@@ -347,7 +355,8 @@ mod tests {
         assert_eq!(message.said(&["source.name", "source.endpoint"], "meta.source"), "APP");
         assert_eq!(patients(&message), ["s|7", "s|7"]);
         assert_eq!(message.resources().count(), 3);
-        assert!(message.resolve("Observation/o").is_some() && message.resolve("urn:uuid:9").is_none());
+        let resolve = |literal| message.resolve(Place::default(), literal);
+        assert!(resolve("Observation/o").is_some() && resolve("urn:uuid:9").is_none());
         let unnamed = read(&MESSAGE.replace(r#""identifier":{"value":"B1"},"#, ""));
         assert_eq!(unnamed.control_id(), "H1");
     }

@@ -7,6 +7,7 @@
 mod fhir;
 pub(crate) mod json;
 mod path;
+mod references;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
@@ -18,9 +19,10 @@ use crate::{
     hl7::{Message, ParseError},
 };
 
-pub use fhir::{FhirFault, FhirMessage, PatientName, References};
+pub use fhir::{FhirFault, FhirMessage, PatientName};
 pub use json::Fault as JsonFault;
 pub use path::{PathFault, all, check_path, first, items, shape};
+pub use references::Place;
 
 /// A message of either kind. Cheap to clone.
 #[derive(Debug, Clone)]

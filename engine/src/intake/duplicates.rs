@@ -6,6 +6,8 @@
 //!           inside the window. What is told here as a repeat has been compared with the journal; what is not known
 //!           here because memory does not reach so far back is asked of the journal. Two copies at the same moment:
 //!           one is stored, the other waits for that and is then compared; if storing fails, the other is stored.
+//!           Of what tells how a thing stands now (a FHIR resource alone) only the newest can be repeated: active, on hold
+//!           and active again are three messages.
 //! Not here: what a repeat is answered (admit), windows of listeners (config).
 //!
 //! Memory holds two marks a message, 64 bits each from a hash with a key of this process: one of source and control
@@ -28,7 +30,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::journal::{Arrival, Journal, JournalError, Sequence};
+use crate::journal::{Arrival, Journal, JournalError, Predecessors, Sequence};
 
 /// Marks in memory, two a message: three million messages in about 40 bytes each, wherever in the window they lie.
 const MOST: usize = 6_000_000;
@@ -208,7 +210,8 @@ impl Duplicates {
         claims
     }
 
-    /// What came before it inside a window, by memory where memory reaches and by the journal elsewhere.
+    /// What came before it inside a window, by memory where memory reaches and by the journal elsewhere. If it `updates`
+    /// what it is about, it is no repeat of a copy that something else has come after.
     ///
     /// # Errors
     /// When the journal cannot be read.
@@ -217,6 +220,7 @@ impl Duplicates {
         arrival: &Arrival,
         marks: Marks,
         window: Duration,
+        updates: bool,
     ) -> Result<Earlier, JournalError> {
         let since = before(arrival.received, window);
         let look = || self.state.lock().look(marks, since);
@@ -228,20 +232,32 @@ impl Duplicates {
             && let Some(known) = self.journal.message(sequence).await?
             && arrival.is_repeat_of(&known, since)
         {
-            return Ok(Earlier::Copy(sequence));
+            let other =
+                updates && self.asked(arrival, since, Sequence(i64::MAX)).await?.other > Some(sequence);
+            return Ok(if other { Earlier::Other } else { Earlier::Copy(sequence) });
         }
         if let Some(before) = unknown {
-            // Never closed.
-            let _turn = self.questions.acquire().await.ok();
-            let found = self.journal.earlier(arrival, since, before).await?;
-            if let Some(sequence) = found.copy {
+            let found = self.asked(arrival, since, before).await?;
+            if let Some(sequence) = found.copy.filter(|copy| !updates || found.other < Some(*copy) && !id) {
                 return Ok(Earlier::Copy(sequence));
             }
-            if found.others {
+            if found.copy.or(found.other).is_some() {
                 return Ok(Earlier::Other);
             }
         }
         Ok(if id && copy.is_none() { Earlier::Other } else { Earlier::None })
+    }
+
+    /// What the journal has before a place.
+    async fn asked(
+        &self,
+        arrival: &Arrival,
+        since: Timestamp,
+        before: Sequence,
+    ) -> Result<Predecessors, JournalError> {
+        // Never closed.
+        let _turn = self.questions.acquire().await.ok();
+        self.journal.earlier(arrival, since, before).await
     }
 
     /// Remembers a message that has been stored.

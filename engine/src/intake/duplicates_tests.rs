@@ -156,7 +156,7 @@ async fn journal() -> (tempfile::TempDir, Journal) {
 }
 
 async fn look(duplicates: &Duplicates, arrival: &Arrival) -> Earlier {
-    duplicates.earlier(arrival, duplicates.marks(arrival), DAY).await.unwrap()
+    duplicates.earlier(arrival, duplicates.marks(arrival), DAY, false).await.unwrap()
 }
 
 #[tokio::test]

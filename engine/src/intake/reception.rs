@@ -191,7 +191,7 @@ impl Reception {
             let earlier = match &candidate.note.marks {
                 None => Earlier::None,
                 Some((_, marks)) if !in_frame.insert(*marks) => Earlier::InFrame,
-                Some((arrival, marks)) => self.earlier(arrival, *marks, window).await,
+                Some((arrival, marks)) => self.earlier(arrival, *marks, window, candidate.note.updates).await,
             };
             match earlier {
                 Earlier::None => kept.push(candidate),
@@ -242,8 +242,8 @@ impl Reception {
         }
     }
 
-    async fn earlier(&self, arrival: &Arrival, marks: Marks, window: Duration) -> Earlier {
-        match self.shared.duplicates.earlier(arrival, marks, window).await {
+    async fn earlier(&self, arrival: &Arrival, marks: Marks, window: Duration, updates: bool) -> Earlier {
+        match self.shared.duplicates.earlier(arrival, marks, window, updates).await {
             Ok(earlier) => earlier,
             // To run it twice is harmless where to lose it is not.
             Err(error) => {

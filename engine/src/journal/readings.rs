@@ -198,8 +198,8 @@ impl Arrival {
 pub struct Predecessors {
     /// The newest with the same content.
     pub copy: Option<Sequence>,
-    /// There are some with other content.
-    pub others: bool,
+    /// The newest with other content.
+    pub other: Option<Sequence>,
 }
 
 /// What a message can be found by.

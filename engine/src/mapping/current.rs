@@ -18,7 +18,7 @@ use rustix::time::{ClockId, clock_gettime};
 use smol_str::SmolStr;
 
 use super::{
-    Covered, Fate,
+    Covered, Fate, Spot,
     drafts::Written,
     fault::{Words, fault},
     groups::Tree,
@@ -221,10 +221,10 @@ impl Coverage {
                 {
                     Fate::Read
                 } else {
-                    ignored::reason(ignored, segment.name(), field)
+                    ignored::reason_of_field(ignored, segment.name(), field)
                         .map_or(Fate::Unread, |why| Fate::Ignored(why.into()))
                 };
-                found.push(Covered { segment: segment.name().into(), field, fate });
+                found.push(Covered { spot: Spot::Field(segment.name().into(), field), fate });
             }
         }
         found

@@ -15,6 +15,7 @@ use super::{
     fault::fault,
     host::Host,
     nodes::node,
+    reading::check_understood,
     values::MessageHandle,
     wire::WireHandle,
 };
@@ -78,7 +79,10 @@ pub(super) fn register(host: &mut Host) {
     })
     .register_fn("remove", |draft: &mut DraftHandle, at: SmolStr| {
         let path = path(&at)?;
-        change(*draft, |draft| draft.remove(&path))
+        change(*draft, |draft| match path.field {
+            0 => draft.remove(&path),
+            _ => draft.clear(&path),
+        })
     })
     .register_fn("set", |segment: &mut DraftSegment, at: SmolStr, value: Datum| {
         let path = path(&at)?;
@@ -116,6 +120,7 @@ fn new(version: &str, trigger: &str) -> Result<DraftHandle> {
         return Err(fault("this is no message type, such as `ORU^R01` or `ADT^A28^ADT_A05`"));
     }
     with(|current| {
+        check_understood(current)?;
         let mut draft = Draft::new(Separators::default());
         // The structure came with 2.3.1.
         let most = if VERSIONS.iter().take(3).any(|early| *early == version) { 2 } else { 3 };
@@ -161,8 +166,8 @@ fn append(handle: DraftHandle, name: &str) -> Result<DraftSegment> {
     })
 }
 
-/// A field goes over as it was sent, in its three states; a text is escaped; `()` empties the place; a list is the
-/// repetitions of a field.
+/// A field goes over as it was sent, in its three states; a text is escaped; `()` and `""` empty the place; a list is all
+/// repetitions of a field. A field that is emptied has none, unless one of them is named (`PID-11[2]`).
 fn set(handle: DraftHandle, path: &Path, value: Datum) -> Result<()> {
     // A new message gets no separators for what is not there; of a copy the place is emptied.
     if value.is_unit() && is_empty(handle, path)? {
@@ -186,7 +191,7 @@ fn set(handle: DraftHandle, path: &Path, value: Datum) -> Result<()> {
                     Content::Raw(&again)
                 }
             };
-            written.draft.set(path, content).map_err(|error| fault(said(&error)))
+            put(&mut written.draft, path, content).map_err(|error| fault(said(&error)))
         });
     }
     if let Some(wire) = WireHandle::given(value.clone()) {
@@ -196,7 +201,8 @@ fn set(handle: DraftHandle, path: &Path, value: Datum) -> Result<()> {
         });
     }
     match node(value)? {
-        None => change(handle, |draft| draft.set(path, Content::Absent)),
+        None => change(handle, |draft| put(draft, path, Content::Absent)),
+        Some(Node::Text(text)) if text == "\"\"" => change(handle, |draft| put(draft, path, Content::Null)),
         Some(Node::Text(text) | Node::Decimal(text)) => {
             change(handle, |draft| draft.set(path, Content::Text(&text)))
         }
@@ -208,6 +214,15 @@ fn set(handle: DraftHandle, path: &Path, value: Datum) -> Result<()> {
         }
         Some(_) => Err(fault("a text is needed here: say the data type, as in `.to(\"XPN\")`")),
     }
+}
+
+/// Puts something at a place. A field that is emptied as a whole is, whatever repetitions it has.
+fn put(draft: &mut Draft, path: &Path, content: Content<'_>) -> std::result::Result<(), EditError> {
+    let is_whole = path.repetition == 1 && path.component.is_none();
+    if is_whole && matches!(content, Content::Absent | Content::Null) {
+        draft.clear(path)?;
+    }
+    draft.set(path, content)
 }
 
 fn is_empty(handle: DraftHandle, path: &Path) -> Result<bool> {
@@ -222,7 +237,7 @@ fn repeat(handle: DraftHandle, path: &Path, values: &[Datum]) -> Result<()> {
     if path.component.is_some() || path.repetition != 1 {
         return Err(fault("only a field as a whole takes a list"));
     }
-    set(handle, path, Datum::Unit)?;
+    change(handle, |draft| draft.clear(path))?;
     let mut place = path.clone();
     for value in values {
         match value {

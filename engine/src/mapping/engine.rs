@@ -16,7 +16,7 @@ use rhai::{
 };
 
 use super::{
-    Limits, current, drafts,
+    Limits, belonging, current, drafts,
     fault::{Verdict, fault},
     groups, handles,
     host::Host,
@@ -64,6 +64,7 @@ pub(super) fn build(limits: &Limits) -> Host {
     lookups::register(&mut host);
     drafts::register(&mut host);
     reading::register(&mut host);
+    belonging::register(&mut host);
     wire::register(&mut host);
     #[cfg(test)]
     host.register_fn("test_panic", || -> bool { panic!("on purpose") });

@@ -1,7 +1,8 @@
-//! What a mapping leaves out on purpose: fields and segments, each with its reason.
+//! What a mapping leaves out on purpose: fields, segments and elements, each with its reason.
 //!
 //! `const NOT_MAPPED = ignored([["PID-12", "the county stands in the address"], ["ZPI", "…"]]);` counts for every
-//! mapping that imports the script. The coverage report tells these apart from what nobody thought of.
+//! mapping that imports the script. The coverage report tells these apart from what nobody thought of. In a mapping of
+//! FHIR `Observation.method` stands for all that is in it, `Provenance` for such resources, and `meta` for that of any.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,19 +10,21 @@ use rhai::{Array, Dynamic, Engine, EvalAltResult, ImmutableString, NativeCallCon
 use smol_str::SmolStr;
 
 use super::{
+    Spot,
     compile::complain,
     fault::fault,
     plan::{PlanFault, check_name},
 };
-use crate::hl7::Path;
+use crate::{fhir::elements::type_named, hl7::Path, incoming::check_path};
 
-/// Fields, 0 for the whole segment, with the reason.
+/// Fields, 0 for the whole segment, with the reason; elements as the way to them, with 0.
 pub(super) type Ignored = BTreeMap<(SmolStr, usize), ImmutableString>;
 
 /// A list that a constant of the script holds.
 pub(super) type IgnoredHandle = Arc<Ignored>;
 
-const SHAPE: &str = "a row of `ignored` names fields or segments, then says why: `[\"PID-12\", \"why\"]`";
+const SHAPE: &str =
+    "a row of `ignored` names fields, segments or elements, then says why: `[\"PID-12\", \"why\"]`";
 
 /// `ignored`, which exists only while constants are made.
 pub(super) fn register_constant(loader: &mut Engine) {
@@ -41,9 +44,20 @@ pub(super) fn register_constant(loader: &mut Engine) {
 }
 
 /// The reason why a field is left out, if it is.
-pub(super) fn reason<'a>(ignored: &'a Ignored, segment: &str, field: usize) -> Option<&'a str> {
+pub(super) fn reason_of_field<'a>(ignored: &'a Ignored, segment: &str, field: usize) -> Option<&'a str> {
     let of = |field| ignored.get(&(SmolStr::new(segment), field));
     of(field).or_else(|| of(0)).map(ImmutableString::as_str)
+}
+
+/// The reason why an element is left out, or one that it is in.
+pub(super) fn reason_of_element<'a>(ignored: &'a Ignored, spot: &Spot) -> Option<&'a str> {
+    let Spot::Element(resource, path) = spot else { return None };
+    let ends = path.match_indices(['.', '(']).map(|(end, _)| end).chain([path.len()]);
+    let ways = ends.filter_map(|end| path.get(..end));
+    let of = |way: String| ignored.get(&(way.into(), 0)).map(ImmutableString::as_str);
+    let below =
+        ways.into_iter().find_map(|way| of(format!("{resource}.{way}")).or_else(|| of(way.to_owned())));
+    below.or_else(|| of(resource.to_string()))
 }
 
 /// Reads one row, or tells the cell that is wrong and why.
@@ -66,6 +80,13 @@ fn read(row: Dynamic, into: &mut Ignored) -> Result<Result<(), (usize, String)>,
 }
 
 fn place(name: &str) -> Result<(SmolStr, usize), String> {
+    let (first, below) = name.split_once('.').unwrap_or((name, ""));
+    let of_resource = type_named(first).is_some_and(|found| found.is_resource);
+    if of_resource && (below.is_empty() || check_path(below).is_ok())
+        || name.starts_with(|one: char| one.is_ascii_lowercase()) && check_path(name).is_ok()
+    {
+        return Ok((name.into(), 0));
+    }
     let path = Path::parse(name).map_err(|error| error.to_string())?;
     if path.component.is_some() {
         return Err(format!("`{name}` goes below a field: fields and segments can be left out"));

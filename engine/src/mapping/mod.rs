@@ -11,6 +11,8 @@
 //! and tables of a revision are compiled once, into one [`Mappings`] that all threads share.
 
 mod asking;
+mod belonging;
+mod carried;
 mod check;
 mod comparisons;
 mod compile;
@@ -44,7 +46,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, tz::TimeZone};
 use smol_str::SmolStr;
@@ -105,7 +107,7 @@ pub struct Context {
     pub environment: SmolStr,
     /// The revision of the configuration, to be told in what is made.
     pub revision: SmolStr,
-    /// Whether to tell which fields were read.
+    /// Whether to tell which fields or elements were read.
     pub coverage: bool,
 }
 
@@ -116,25 +118,32 @@ pub struct Product {
     pub mapped: Mapped,
     /// What a person should look at: codes without a row, doubtful values.
     pub findings: Vec<Finding>,
-    /// Every field that has a value, in the order of the message. Empty unless [`Context::coverage`] asks for it.
+    /// Every field or element that has a value, in the order of the message. Empty unless [`Context::coverage`] asks for it.
     pub coverage: Vec<Covered>,
 }
 
-/// A field that has a value in one segment of a message, and whether the mapping looked at it.
+/// A place of a message that has a value, and whether the mapping took it along.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Covered {
-    /// Its segment: `PID`.
-    pub segment: SmolStr,
-    /// Its number.
-    pub field: usize,
+    /// Where.
+    pub spot: Spot,
     /// What became of it.
     pub fate: Fate,
 }
 
-/// What became of a field that has a value.
+/// A place where messages of a kind have values, whichever segment or item it is in: `PID-3`, `Observation.method.text`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Spot {
+    /// A field of HL7 v2.
+    Field(SmolStr, usize),
+    /// An element of FHIR that holds no others: the type of its resource, and the way from there.
+    Element(SmolStr, SmolStr),
+}
+
+/// What became of a field or element that has a value.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fate {
-    /// The mapping read it.
+    /// The mapping read the field; what it makes would be other without the element.
     Read,
     /// It is left out on purpose, for this reason.
     Ignored(SmolStr),
@@ -142,13 +151,32 @@ pub enum Fate {
     Unread,
 }
 
+impl Spot {
+    /// Its segment, or the type of its resource.
+    pub fn within(&self) -> &SmolStr {
+        match self {
+            Self::Field(segment, _) => segment,
+            Self::Element(resource, _) => resource,
+        }
+    }
+}
+
+impl fmt::Display for Spot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Field(segment, number) => write!(f, "{segment}-{number}"),
+            Self::Element(resource, path) => write!(f, "{resource}.{path}"),
+        }
+    }
+}
+
 impl Product {
-    /// The fields that nobody looked at, each once, in the order of the message.
-    pub fn unread(&self) -> Vec<(&str, usize)> {
+    /// The places that nobody looked at, each once, in the order of the message.
+    pub fn unread(&self) -> Vec<&Spot> {
         let mut found = Vec::new();
         for one in self.coverage.iter().filter(|one| one.fate == Fate::Unread) {
-            if !found.contains(&(one.segment.as_str(), one.field)) {
-                found.push((one.segment.as_str(), one.field));
+            if !found.contains(&&one.spot) {
+                found.push(&one.spot);
             }
         }
         found

@@ -10,7 +10,7 @@ use std::{
 use rhai::{AST, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, Scope};
 
 use super::{
-    Context, FOLDER, Files, Finding, Limits, MapError, Mapped, Override, Product,
+    Context, FOLDER, Files, Finding, Limits, MapError, Mapped, Override, Product, carried,
     compile::{self, Compiled},
     current::{self, Coverage, Current, Deadline},
     datum::{Datum, Given},
@@ -155,6 +155,7 @@ impl Mappings {
             Incoming::Hl7(message) => (message, None),
             Incoming::Fhir(fhir) => (Arc::new(Message::none()), Some(fhir)),
         };
+        let elements = fhir.clone().filter(|_| context.coverage);
         let current = Current {
             message: message.clone(),
             fhir,
@@ -192,11 +193,11 @@ impl Mappings {
                 outputs.map_err(|unsent| self.told(unsent.into(), script))?
             }
         };
-        Ok(Product {
-            mapped,
-            coverage: current.coverage.told(&message, &script.ignored),
-            findings: current.findings.into_inner(),
-        })
+        let coverage = match elements {
+            Some(fhir) => carried::told(self, name, &fhir, context, &mapped, &script.ignored),
+            None => current.coverage.told(&message, &script.ignored),
+        };
+        Ok(Product { mapped, coverage, findings: current.findings.into_inner() })
     }
 
     fn evaluate(&self, script: &Script) -> Result<Ended, MapError> {

@@ -11,7 +11,7 @@
 mod codes;
 mod numbers;
 
-use std::sync::Arc;
+use std::{ops::Deref, sync::Arc};
 
 use rhai::EvalAltResult;
 use smol_str::SmolStr;
@@ -32,7 +32,7 @@ use crate::{
         Separators, escape,
         time::{self, Precision, Reading},
     },
-    incoming::{all, first},
+    incoming::{Place, all, first},
 };
 
 /// A value of a field in pieces: components, and subcomponents in each.
@@ -44,10 +44,24 @@ pub(super) struct Wire(Vec<Vec<String>>);
 pub(super) struct WireHandle(Arc<Wire>);
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
-type Convert = fn(&Node, &Current) -> Option<Wire>;
+type Convert = fn(&Node, &Source<'_>) -> Option<Wire>;
+
+/// Where an element comes from: the run, and the resource that it stands in, by which its references are read.
+pub(super) struct Source<'a> {
+    current: &'a Current,
+    place: Place,
+}
+
+impl Deref for Source<'_> {
+    type Target = Current;
+
+    fn deref(&self) -> &Current {
+        self.current
+    }
+}
 
 /// What each data type is made of.
-const CONVERTERS: [(&str, Convert); 29] = [
+const CONVERTERS: [(&str, Convert); 31] = [
     ("XPN", xpn),
     ("XCN", xcn),
     ("XAD", xad),
@@ -68,11 +82,13 @@ const CONVERTERS: [(&str, Convert); 29] = [
     ("dateTime", dtm),
     ("DT", date),
     ("date", date),
+    ("TM", tm),
     ("DR", dr),
     ("NM", nm),
     ("SN", sn),
     ("CQ", cq),
     ("units", units),
+    ("range", range),
     ("ED", ed),
     ("ST", plain),
     ("TX", plain),
@@ -138,24 +154,26 @@ impl Opaque for WireHandle {}
 pub(super) fn register(host: &mut Host) {
     host.register_type_with_name::<WireHandle>("Field");
     host.register_fn("to", |element: &mut ElementHandle, data_type: SmolStr| {
-        convert(element.node(), &data_type)
+        convert(element.node(), element.place(), &data_type)
     })
     .register_fn("to", |text: &mut SmolStr, data_type: SmolStr| {
-        convert(&Node::Text(text.clone()), &data_type)
+        convert(&Node::Text(text.clone()), Place::default(), &data_type)
     })
     .register_fn("to", |number: &mut rhai::INT, data_type: SmolStr| {
-        convert(&Node::Integer(*number), &data_type)
+        convert(&Node::Integer(*number), Place::default(), &data_type)
     })
-    .register_fn("to", |truth: &mut bool, data_type: SmolStr| convert(&Node::Boolean(*truth), &data_type))
+    .register_fn("to", |truth: &mut bool, data_type: SmolStr| {
+        convert(&Node::Boolean(*truth), Place::default(), &data_type)
+    })
     .register_fn("to", |(): &mut (), _: SmolStr| ())
     .register_fn("raw", |wire: &mut WireHandle| SmolStr::from(wire.wire().write(Separators::default())));
 }
 
-fn convert(node: &Node, data_type: &str) -> Result<Option<WireHandle>> {
+fn convert(node: &Node, place: Place, data_type: &str) -> Result<Option<WireHandle>> {
     let found = CONVERTERS.iter().find(|(name, _)| *name == data_type);
     let (_, convert) = found.ok_or_else(|| fault("FHIR is not converted to this data type"))?;
     with(|current| {
-        let wire = convert(node, current);
+        let wire = convert(node, &Source { current, place });
         Ok(wire.map(|wire| WireHandle(Arc::new(wire))))
     })
 }
@@ -185,7 +203,7 @@ const NAME_USES: [(&str, &str); 7] = [
     ("anonymous", "MSK"),
 ];
 
-fn xpn(name: &Node, current: &Current) -> Option<Wire> {
+fn xpn(name: &Node, from: &Source<'_>) -> Option<Wire> {
     let (given, middle) = given(name);
     let whole = text(name, "text");
     let family = text(name, "family");
@@ -197,8 +215,8 @@ fn xpn(name: &Node, current: &Current) -> Option<Wire> {
         (4, one(joined(name, "suffix"))),
         (5, one(joined(name, "prefix"))),
         (7, one(by(&NAME_USES, &text(name, "use")))),
-        (12, one(moment(&text(name, "period.start"), current))),
-        (13, one(moment(&text(name, "period.end"), current))),
+        (12, one(moment(&text(name, "period.start"), from))),
+        (13, one(moment(&text(name, "period.end"), from))),
     ])
 }
 
@@ -220,12 +238,18 @@ fn joined(node: &Node, path: &str) -> String {
 }
 
 /// Of a Practitioner, a PractitionerRole, or a Reference to one of them.
-fn xcn(node: &Node, current: &Current) -> Option<Wire> {
-    let (person, display) = referred(node, current);
-    let person = match person.and_then(|person| person.get("practitioner")) {
-        Some(practitioner) => referred(practitioner, current).0.or(person),
-        None => person,
+fn xcn<'n>(node: &'n Node, from: &Source<'n>) -> Option<Wire> {
+    let (found, display) = referred(node, from);
+    // A role names a person, by whom it is known; one who is not in the message by the number of the reference.
+    let role = found.and_then(|(place, role)| Some((place, role.get("practitioner")?)));
+    let (person, node, display) = match role {
+        Some((place, practitioner)) => {
+            let (person, named) = referred(practitioner, &Source { place, ..*from });
+            (person, practitioner, if named.is_empty() { display } else { named })
+        }
+        None => (found, node, display),
     };
+    let person = person.map(|(_, person)| person);
     let identifier = match person {
         Some(person) => first(person, "identifier").ok().flatten(),
         None => node.get("identifier"),
@@ -233,7 +257,7 @@ fn xcn(node: &Node, current: &Current) -> Option<Wire> {
     let name = person.and_then(|person| first(person, "name").ok().flatten());
     let (first_name, middle) = name.map(given).unwrap_or_default();
     let family = name.map(|name| text(name, "family")).filter(|family| !family.is_empty()).unwrap_or(display);
-    let authority = identifier.map(|identifier| Authority::of(identifier, current)).unwrap_or_default();
+    let authority = identifier.map(|identifier| Authority::of(identifier, from)).unwrap_or_default();
     Wire::at(vec![
         (1, one(identifier.map(|identifier| text(identifier, "value")).unwrap_or_default())),
         (2, one(family)),
@@ -246,19 +270,19 @@ fn xcn(node: &Node, current: &Current) -> Option<Wire> {
 }
 
 /// The resource that a reference points to in this message, or the resource itself; and how it is called.
-fn referred<'n>(node: &'n Node, current: &'n Current) -> (Option<&'n Node>, String) {
+fn referred<'n>(node: &'n Node, from: &Source<'n>) -> (Option<(Place, &'n Node)>, String) {
     if node.get("resourceType").is_some() {
-        return (Some(node), String::new());
+        return (Some((from.place, node)), String::new());
     }
     let literal = text(node, "reference");
-    let found = current.fhir.as_deref().and_then(|message| message.resolve(&literal));
+    let found = from.current.fhir.as_deref().and_then(|message| message.resolve(from.place, &literal));
     (found, text(node, "display"))
 }
 
 const ADDRESS_USES: [(&str, &str); 5] =
     [("home", "H"), ("work", "B"), ("temp", "C"), ("old", "BA"), ("billing", "BI")];
 
-fn xad(address: &Node, current: &Current) -> Option<Wire> {
+fn xad(address: &Node, from: &Source<'_>) -> Option<Wire> {
     let lines: Vec<String> = all(address, "line")
         .unwrap_or_default()
         .into_iter()
@@ -279,12 +303,12 @@ fn xad(address: &Node, current: &Current) -> Option<Wire> {
         (6, one(text(address, "country"))),
         (7, one(kind)),
         (9, one(text(address, "district"))),
-        (13, one(moment(&text(address, "period.start"), current))),
-        (14, one(moment(&text(address, "period.end"), current))),
+        (13, one(moment(&text(address, "period.start"), from))),
+        (14, one(moment(&text(address, "period.end"), from))),
     ])
 }
 
-fn xtn(contact: &Node, _: &Current) -> Option<Wire> {
+fn xtn(contact: &Node, _: &Source<'_>) -> Option<Wire> {
     let (system, value) = (text(contact, "system"), text(contact, "value"));
     let used = text(contact, "use");
     if system == "email" {
@@ -309,22 +333,22 @@ fn xtn(contact: &Node, _: &Current) -> Option<Wire> {
 }
 
 /// A time as exact as it came, with its offset.
-fn dtm(node: &Node, current: &Current) -> Option<Wire> {
+fn dtm(node: &Node, from: &Source<'_>) -> Option<Wire> {
     let own = reading::text(node);
-    Wire::one(moment(if own.is_empty() { text(node, "start") } else { own.to_string() }.as_str(), current))
+    Wire::one(moment(if own.is_empty() { text(node, "start") } else { own.to_string() }.as_str(), from))
 }
 
-fn date(node: &Node, current: &Current) -> Option<Wire> {
-    Wire::one(moment(&reading::text(node), current).chars().take(8).collect::<String>())
+fn date(node: &Node, from: &Source<'_>) -> Option<Wire> {
+    Wire::one(moment(&reading::text(node), from).chars().take(8).collect::<String>())
 }
 
-fn dr(node: &Node, current: &Current) -> Option<Wire> {
-    Wire::of(["start", "end"].map(|name| moment(&text(node, name), current)))
+fn dr(node: &Node, from: &Source<'_>) -> Option<Wire> {
+    Wire::of(["start", "end"].map(|name| moment(&text(node, name), from)))
 }
 
 /// `2026-01-15T09:30:00.5+01:00` as `20260115093000.5+0100`; empty for what is no time.
-pub(super) fn moment(text: &str, current: &Current) -> String {
-    let Ok(found) = time::parse(text, &current.zone) else { return String::new() };
+pub(super) fn moment(text: &str, from: &Source<'_>) -> String {
+    let Ok(found) = time::parse(text, &from.zone) else { return String::new() };
     let digits = match found.precision {
         Precision::Year => "%Y",
         Precision::Month => "%Y%m",
@@ -348,15 +372,47 @@ pub(super) fn moment(text: &str, current: &Current) -> String {
     written
 }
 
+/// `14:30:00.5` as `143000.5`.
+fn tm(node: &Node, _: &Source<'_>) -> Option<Wire> {
+    Wire::one(reading::text(node).replace(':', ""))
+}
+
 /// The number alone.
-fn nm(node: &Node, _: &Current) -> Option<Wire> {
+fn nm(node: &Node, _: &Source<'_>) -> Option<Wire> {
     let own = reading::text(node).to_string();
-    Wire::one(if own.is_empty() { text(node, "value") } else { own })
+    Wire::one(if own.is_empty() { number(node, "value") } else { without_exponent(&own) })
+}
+
+fn number(node: &Node, path: &str) -> String {
+    without_exponent(&text(node, path))
+}
+
+/// A number as NM has it: `1.5e3` as `1500`. One of more places than any value has is left as it is.
+fn without_exponent(number: &str) -> String {
+    let Some((digits, exponent)) = number.split_once(['e', 'E']) else { return number.to_owned() };
+    let Some(exponent) = exponent.parse::<i32>().ok().filter(|exponent| exponent.abs() <= 40) else {
+        return number.to_owned();
+    };
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+    let (whole, part) = digits.split_once('.').unwrap_or((digits, ""));
+    let (mut all, mut point) = (format!("{whole}{part}"), whole.len() as i32 + exponent);
+    while point < 1 {
+        all.insert(0, '0');
+        point += 1;
+    }
+    let point = usize::try_from(point).unwrap_or_default();
+    while all.len() < point {
+        all.push('0');
+    }
+    let (whole, part) = all.split_at(point);
+    let whole = whole.trim_start_matches('0');
+    let whole = if whole.is_empty() { "0" } else { whole };
+    if part.is_empty() { format!("{sign}{whole}") } else { format!("{sign}{whole}.{part}") }
 }
 
 /// Of a Quantity with a comparator, a Range or a Ratio.
-fn sn(node: &Node, _: &Current) -> Option<Wire> {
-    let part = |path| text(node, path);
+fn sn(node: &Node, _: &Source<'_>) -> Option<Wire> {
+    let part = |path| number(node, path);
     if node.get("low").is_some() || node.get("high").is_some() {
         let (low, high) = (part("low.value"), part("high.value"));
         return match (low.is_empty(), high.is_empty()) {
@@ -366,28 +422,70 @@ fn sn(node: &Node, _: &Current) -> Option<Wire> {
         };
     }
     if node.get("numerator").is_some() {
-        return Wire::of([String::new(), part("numerator.value"), ":".to_owned(), part("denominator.value")]);
+        let comparator = text(node, "numerator.comparator");
+        return Wire::of([comparator, part("numerator.value"), ":".to_owned(), part("denominator.value")]);
     }
-    Wire::of([part("comparator"), part("value")])
+    Wire::of([text(node, "comparator"), part("value")])
 }
 
-fn cq(node: &Node, current: &Current) -> Option<Wire> {
-    let unit = units(node, current).map(|wire| wire.0.into_iter().flatten().collect()).unwrap_or_default();
-    Wire(vec![one(text(node, "value")), unit]).some()
+fn cq(node: &Node, from: &Source<'_>) -> Option<Wire> {
+    let unit = units(node, from).map(|wire| wire.0.into_iter().flatten().collect()).unwrap_or_default();
+    Wire(vec![one(number(node, "value")), unit]).some()
 }
 
 /// The unit of a Quantity: the code of UCUM with the text beside it, or the text alone.
-fn units(node: &Node, current: &Current) -> Option<Wire> {
+fn units(node: &Node, from: &Source<'_>) -> Option<Wire> {
     let node = ["low", "numerator"].iter().find_map(|name| node.get(name)).unwrap_or(node);
     let (code, unit, system) = (text(node, "code"), text(node, "unit"), text(node, "system"));
     if code.is_empty() || code == unit && system.is_empty() {
         return Wire::one(if unit.is_empty() { code } else { unit });
     }
-    Wire::of([code, unit, if system.is_empty() { system } else { system_name(&system, current) }])
+    Wire::of([code, unit, if system.is_empty() { system } else { system_name(&system, from) }])
+}
+
+/// The reference ranges of an Observation as text: `3.5-5.1`, or with what each is for, `therapeutic: 3.5-5.1; toxic: >=6`.
+fn range(observation: &Node, _: &Source<'_>) -> Option<Wire> {
+    let ranges = all(observation, "referenceRange").unwrap_or_default().into_iter().map(|range| {
+        let (low, high) = (number(range, "low.value"), number(range, "high.value"));
+        let said = text(range, "text");
+        let said = match (low.is_empty(), high.is_empty()) {
+            _ if !said.is_empty() => said,
+            // A minus would be taken for the dash.
+            (false, false) if high.starts_with('-') => format!("{low} to {high}"),
+            (false, false) => format!("{low}-{high}"),
+            (false, true) => format!(">={low}"),
+            (true, _) => format!("<={high}"),
+        };
+        let of = all(range, "type")
+            .unwrap_or_default()
+            .into_iter()
+            .chain(all(range, "appliesTo").unwrap_or_default());
+        let of: Vec<String> = of.map(words).filter(|words| !words.is_empty()).collect();
+        if of.is_empty() { said } else { format!("{}: {said}", of.join(", ")) }
+    });
+    Wire::one(ranges.collect::<Vec<_>>().join("; "))
+}
+
+/// What is said in words, of whatever shape: a text, a concept, a Quantity, a Ratio, a Reference.
+pub(super) fn words(node: &Node) -> String {
+    let own = reading::text(node);
+    if !own.is_empty() {
+        return own.into();
+    }
+    if let (Some(above), Some(below)) = (node.get("numerator"), node.get("denominator")) {
+        return format!("{} : {}", words(above), words(below));
+    }
+    if node.get("value").is_some() {
+        let unit = ["unit", "code"].map(|name| text(node, name)).into_iter().find(|unit| !unit.is_empty());
+        let unit = unit.map(|unit| format!(" {unit}")).unwrap_or_default();
+        return format!("{}{}{unit}", text(node, "comparator"), text(node, "value"));
+    }
+    let paths = ["text", "display", "coding.display", "coding.code", "identifier.value"];
+    paths.map(|path| text(node, path)).into_iter().find(|text| !text.is_empty()).unwrap_or_default()
 }
 
 /// An Attachment with its data.
-fn ed(node: &Node, _: &Current) -> Option<Wire> {
+fn ed(node: &Node, _: &Source<'_>) -> Option<Wire> {
     let (kind, data) = (text(node, "contentType"), text(node, "data"));
     let (group, sub) =
         kind.split_once(';').map_or(kind.as_str(), |(kind, _)| kind).split_once('/').unwrap_or(("", ""));

@@ -175,7 +175,7 @@ impl Disk {
             if of.is_repeat_of(summary, since) {
                 found.copy = Some(summary.sequence);
             } else if same_content.is_repeat_of(summary, since) {
-                found.others = true;
+                found.other = Some(summary.sequence);
             }
         }
         found

@@ -26,20 +26,20 @@ pub(crate) async fn p3_repeats_are_found_by_source_control_id_and_content(home: 
     let end = Sequence(i64::MAX);
     let found = async |arrival: &Arrival, since, before| {
         let found = journal.earlier(arrival, at(since), before).await.unwrap();
-        (found.copy, found.others)
+        (found.copy, found.other)
     };
     let arrival = &rest[0];
-    assert_eq!(found(arrival, 1, end).await, (Some(second), false));
-    assert_eq!(found(arrival, 1, second).await, (Some(first), false));
-    assert_eq!(found(arrival, 1, first).await, (None, false));
-    assert_eq!(found(arrival, 2, end).await, (None, false));
-    assert_eq!(found(&Arrival { hash: [7; 32], ..arrival.clone() }, 1, end).await, (None, true));
+    assert_eq!(found(arrival, 1, end).await, (Some(second), None));
+    assert_eq!(found(arrival, 1, second).await, (Some(first), None));
+    assert_eq!(found(arrival, 1, first).await, (None, None));
+    assert_eq!(found(arrival, 2, end).await, (None, None));
+    assert_eq!(found(&Arrival { hash: [7; 32], ..arrival.clone() }, 1, end).await, (None, Some(second)));
     for other in [
         Arrival { listener: "laboratory".to_owned(), ..arrival.clone() },
         Arrival { sending_application: "EPR".to_owned(), ..arrival.clone() },
         Arrival { sending_facility: "RYY".to_owned(), ..arrival.clone() },
         Arrival { control_id: "2".to_owned(), ..arrival.clone() },
     ] {
-        assert_eq!(found(&other, 1, end).await, (None, false));
+        assert_eq!(found(&other, 1, end).await, (None, None));
     }
 }

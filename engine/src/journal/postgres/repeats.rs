@@ -31,7 +31,7 @@ pub(super) async fn earlier(
     before: Sequence,
 ) -> Result<Predecessors, StoreError> {
     let mut sql = QueryBuilder::new("SELECT max(m.sequence) FILTER (WHERE m.hash = ");
-    sql.push_bind(arrival.hash.to_vec()).push("), count(*) FILTER (WHERE m.hash <> ");
+    sql.push_bind(arrival.hash.to_vec()).push("), max(m.sequence) FILTER (WHERE m.hash <> ");
     sql.push_bind(arrival.hash.to_vec()).push(") FROM ");
     search::push_found_by(&mut sql, Key::ControlId(&arrival.control_id));
     sql.push(" AND s.sequence < ").push_bind(before.0);
@@ -40,5 +40,6 @@ pub(super) async fn earlier(
     sql.push(" AND m.sending_application = ").push_bind(text(&arrival.sending_application));
     sql.push(" AND m.sending_facility = ").push_bind(text(&arrival.sending_facility));
     let row = sql.push(" AND m.quarantine IS NULL").build().fetch_one(connection).await?;
-    Ok(Predecessors { copy: row.number_if_any(0)?.map(Sequence), others: row.number(1)? > 0 })
+    let newest = |column| Ok::<_, StoreError>(row.number_if_any(column)?.map(Sequence));
+    Ok(Predecessors { copy: newest(0)?, other: newest(1)? })
 }

@@ -34,7 +34,7 @@ pub(super) async fn earlier(
 ) -> Result<Predecessors, StoreError> {
     static EARLIER: LazyLock<String> = LazyLock::new(|| {
         format!(
-            "SELECT max(m.sequence) FILTER (WHERE m.hash = ?1), count(*) FILTER (WHERE m.hash <> ?1)
+            "SELECT max(m.sequence) FILTER (WHERE m.hash = ?1), max(m.sequence) FILTER (WHERE m.hash <> ?1)
             FROM message m WHERE m.sequence IN ({})
             AND m.received >= ?4 AND m.listener = ?5 AND m.sending_application = ?6 AND m.sending_facility = ?7
             AND m.quarantine IS NULL",
@@ -51,6 +51,6 @@ pub(super) async fn earlier(
         .bind(arrival.sending_facility.as_str())
         .fetch_one(readers)
         .await?;
-    let copy = column::<Option<i64>>(&row, 0)?.map(Sequence);
-    Ok(Predecessors { copy, others: column::<i64>(&row, 1)? > 0 })
+    let newest = |number| Ok::<_, StoreError>(column::<Option<i64>>(&row, number)?.map(Sequence));
+    Ok(Predecessors { copy: newest(0)?, other: newest(1)? })
 }

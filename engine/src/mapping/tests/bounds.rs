@@ -172,7 +172,7 @@ fn fields_that_were_not_read_are_told() {
     );
     let mappings = Mappings::compile(&files(&[("mappings/adt.rhai", &script)]), &Limits::default()).unwrap();
     let run = |coverage| mappings.run("adt", &message(ADT), &Context { coverage, ..context() }).unwrap();
-    assert_eq!(run(true).unread(), [("MSH", 7), ("EVN", 2), ("PID", 30), ("PV1", 3), ("PV1", 4)]);
+    assert_eq!(unread(&run(true)), ["MSH-7", "EVN-2", "PID-30", "PV1-3", "PV1-4"]);
     assert!(run(false).coverage.is_empty());
 }
 
@@ -188,17 +188,21 @@ fn fields_left_out_on_purpose_are_told_with_their_reason() {
     let scripts = [("mappings/lib/visit.rhai", library), ("mappings/adt.rhai", script)];
     let mappings = Mappings::compile(&files(&scripts), &Limits::default()).unwrap();
     let product = mappings.run("adt", &message(ADT), &Context { coverage: true, ..context() }).unwrap();
-    assert_eq!(product.unread(), [("PID", 3), ("PID", 5), ("PID", 7), ("PID", 8), ("PID", 30), ("NK1", 2)]);
+    assert_eq!(unread(&product), ["PID-3", "PID-5", "PID-7", "PID-8", "PID-30", "NK1-2"]);
     let reasons: Vec<_> = product
         .coverage
         .iter()
         .filter_map(|one| match &one.fate {
-            Fate::Ignored(reason) => Some((one.segment.as_str(), one.field, reason.as_str())),
+            Fate::Ignored(reason) => Some(format!("{}: {reason}", one.spot)),
             Fate::Read | Fate::Unread => None,
         })
         .collect();
-    let bed = "the bed is of no use here";
-    assert_eq!(reasons, [("EVN", 2, "said by MSH already"), ("PV1", 3, bed), ("PV1", 4, bed)]);
+    let expected = [
+        "EVN-2: said by MSH already",
+        "PV1-3: the bed is of no use here",
+        "PV1-4: the bed is of no use here",
+    ];
+    assert_eq!(reasons, expected);
 }
 
 #[test]

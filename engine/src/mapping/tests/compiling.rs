@@ -48,9 +48,9 @@ fn map(msg) { ignored([]); bundle() }"#,
         expect![[r#"
             mappings/adt.rhai:8:21: PID has no field 99: the last is PID-40
             mappings/adt.rhai:9:16: `PID-3.1` goes below a field: fields and segments can be left out
-            mappings/adt.rhai:9:46: a row of `ignored` names fields or segments, then says why: `["PID-12", "why"]`
+            mappings/adt.rhai:9:46: a row of `ignored` names fields, segments or elements, then says why: `["PID-12", "why"]`
             mappings/adt.rhai:9:58: HL7 v2 has no segment `PDI`
-            mappings/adt.rhai:10:61: a row of `ignored` names fields or segments, then says why: `["PID-12", "why"]`
+            mappings/adt.rhai:10:61: a row of `ignored` names fields, segments or elements, then says why: `["PID-12", "why"]`
             mappings/adt.rhai:11:15: `ignored` makes a constant: `const NAME = ignored(…);` at the top of the script
         "#]],
     );

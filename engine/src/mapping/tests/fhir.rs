@@ -53,7 +53,7 @@ fn elements_are_read_by_name_by_path_and_across_references() {
             "o.get(\"valueQuantity.value\") + o.get(\"value[x].unit\") + o.shape(\"value\")",
             "p.get(\"identifier.where(system='https://fhir.nhs.uk/Id/nhs-number').value\")",
             "p.text(\"identifier.where(type.coding.code='MR').value\")",
-            "msg.resolve(o.subject).get(\"name.family\") + o.resolve(o.device).get(\"deviceName.name\")",
+            "o.subject.resolve().get(\"name.family\") + o.device.resolve().get(\"deviceName.name\")",
             "o.get(\"extension(https://x.y/z).valueCode\")",
             "msg.resource.type + msg[\"PID-3\"].is_absent",
         ],
@@ -86,7 +86,7 @@ fn what_is_not_there_is_nothing_however_deep_one_asks() {
             "p.contact.name.family == ()",
             "p.get(\"contact[0].name\").to(\"XPN\") == ()",
             "p.all(\"contact.telecom\").len()",
-            "msg.resolve(o.encounter).text(\"id\") + o.has(\"encounter\")",
+            "o.encounter.resolve().text(\"id\") + o.has(\"encounter\")",
             "p.name[0][\"nothing\"].x[2].y == ()",
         ],
         expect![[r#"
@@ -199,4 +199,80 @@ fn utf_8_is_declared_where_it_is_needed() {
         run_fhir(&script.replace("2.4", "2.3"), r#"{"resourceType":"Basic","id":"abc"}"#)
             .contains("|ADT^A31|")
     );
+}
+
+#[test]
+fn elements_that_nothing_is_made_of_are_told() {
+    let script = r#"
+        const NOT_MAPPED = ignored([["Observation.extension", "Device.deviceName", "id", "of no use here"]]);
+        fn map(msg) {
+            let o = msg.resources("Observation")[0];
+            let p = msg.resources("Patient")[0];
+            o.text("status");
+            let out = hl7();
+            out.append("OBX");
+            out.set("OBX-3", o.code.to("CWE"));
+            out.set("OBX-5", o.get("valueQuantity.value"));
+            if p.active { out.set("OBX-11", "F"); }
+            if p.gender == "" { out.set("OBX-8", "A"); }
+            out
+        }
+    "#;
+    let files: Files = [(PathBuf::from("mappings/adt.rhai"), Arc::from(script))].into();
+    let mappings = Mappings::compile(&files, &Limits::default()).unwrap();
+    // A field has room for two codings. A third is lost, although its CodeableConcept was handed over whole.
+    let third = r#"{"code":"1","system":"a"},{"code":"2","system":"b"},{"system":"urn:tie"#;
+    let text = BUNDLE.replacen(r#"{"system":"urn:tie"#, third, 1);
+    let incoming = Incoming::read(text.into(), encoding_rs::UTF_8).unwrap();
+    let product = mappings.run("adt", &incoming, &Context { coverage: true, ..context() }).unwrap();
+    expect![[r#"
+        Bundle.type
+        Bundle.identifier.value
+        Bundle.entry.fullUrl
+        Patient.gender
+        Patient.multipleBirthInteger
+        Patient.identifier.system
+        Patient.identifier.value
+        Patient.identifier.type.coding.code
+        Patient.name.use
+        Patient.name.family
+        Patient.name.given
+        Patient.name.prefix
+        Observation.status
+        Observation.code.coding.system
+        Observation.code.coding.code
+        Observation.code.coding.display
+        Observation.subject.reference
+        Observation.device.reference
+        Observation.valueQuantity.comparator
+        Observation.valueQuantity.unit
+        Observation.effectiveDateTime"#]]
+    .assert_eq(&unread(&product).join("\n"));
+    let ignored = product.coverage.iter().filter(|one| matches!(one.fate, Fate::Ignored(_)));
+    let ignored: Vec<String> = ignored.map(|one| one.spot.to_string()).collect();
+    let extension = "Observation.extension(https://x.y/z).valueCode";
+    assert_eq!(ignored, ["Observation.id", "Device.id", "Device.deviceName.name", extension]);
+}
+
+#[test]
+fn a_field_of_a_copy_that_is_set_as_a_whole_keeps_no_old_repetition() {
+    let check = |body: &str, expected: &str| {
+        let script = format!("fn map(msg) {{ let out = msg.copy(); {body} out }}");
+        let files: Files = [(PathBuf::from("mappings/adt.rhai"), Arc::from(script))].into();
+        let mappings = Mappings::compile(&files, &Limits::default()).unwrap();
+        let text = "MSH|^~\\&|PAS\rPID|1||1^^^NHS~2^^^RXX^MR~3^^^RXX^PI||A~B\r";
+        let Mapped::Outputs(outputs) = mappings.run("adt", &message(text), &context()).unwrap().mapped else {
+            panic!("no output")
+        };
+        let written = String::from_utf8_lossy(outputs[0].bytes()).into_owned();
+        assert_eq!(written, text.replace("1||1^^^NHS~2^^^RXX^MR~3^^^RXX^PI||A~B", expected), "{body}");
+    };
+    check(r#"out.set("PID-3", msg.all("PID-3").filter(|x| x[5] == "MR"));"#, "1||2^^^RXX^MR||A~B");
+    check(r#"out.set("PID-3", []);"#, "1||||A~B");
+    check(r#"out.set("PID-3", ());"#, "1||||A~B");
+    check(r#"out.set("PID-3", "\"\"");"#, "1||\"\"||A~B");
+    check(r#"out.remove("PID-5");"#, "1||1^^^NHS~2^^^RXX^MR~3^^^RXX^PI||");
+    check(r#"out.set("PID-3[2]", ());"#, "1||1^^^NHS~~3^^^RXX^PI||A~B");
+    check(r#"out.set("PID-3.1", "7");"#, "1||7^^^NHS~2^^^RXX^MR~3^^^RXX^PI||A~B");
+    check(r#"out.set("PID-8", []);"#, "1||1^^^NHS~2^^^RXX^MR~3^^^RXX^PI||A~B");
 }

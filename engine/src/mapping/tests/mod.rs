@@ -54,6 +54,11 @@ fn context() -> Context {
     }
 }
 
+/// The places that nobody looked at.
+fn unread(product: &Product) -> Vec<String> {
+    product.unread().into_iter().map(ToString::to_string).collect()
+}
+
 fn run_with(scripts: &[(&str, &str)], text: &str, limits: &Limits) -> String {
     let mappings = match Mappings::compile(&files(scripts), limits) {
         Ok(mappings) => mappings,

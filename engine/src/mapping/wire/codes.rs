@@ -1,15 +1,11 @@
 //! Codes: CWE, CE, IS and ID of FHIR.
 
-use super::{Wire, numbers::own_name, one, text};
-use crate::{
-    fhir::Node,
-    incoming::items,
-    mapping::{current::Current, reading},
-};
+use super::{Source, Wire, numbers::own_name, one, text, words};
+use crate::{fhir::Node, incoming::items, mapping::reading};
 
 /// The name of a coding system in CWE.3.
-pub(super) fn system_name(system: &str, current: &Current) -> String {
-    let row = current.tables.get("coding-systems").and_then(|table| {
+pub(super) fn system_name(system: &str, from: &Source<'_>) -> String {
+    let row = from.tables.get("coding-systems").and_then(|table| {
         table
             .rows()
             .find(|(_, row)| row.system().is_some_and(|own| own == system))
@@ -24,8 +20,8 @@ pub(super) fn system_name(system: &str, current: &Current) -> String {
 }
 
 /// Of a CodeableConcept, a Coding, a Quantity (its unit) or a text.
-pub(super) fn cwe(node: &Node, current: &Current) -> Option<Wire> {
-    let mut pieces = triplets(node, current);
+pub(super) fn cwe(node: &Node, from: &Source<'_>) -> Option<Wire> {
+    let mut pieces = triplets(node, from);
     let said = text(node, "text");
     if !said.is_empty() && pieces.get(1) != Some(&said) {
         pieces.resize(9, String::new());
@@ -38,8 +34,8 @@ pub(super) fn cwe(node: &Node, current: &Current) -> Option<Wire> {
 
 /// The same in six components: the text stands where a display is missing, else as that of the second coding if there is
 /// none.
-pub(super) fn ce(node: &Node, current: &Current) -> Option<Wire> {
-    let mut pieces = triplets(node, current);
+pub(super) fn ce(node: &Node, from: &Source<'_>) -> Option<Wire> {
+    let mut pieces = triplets(node, from);
     let said = text(node, "text");
     pieces.resize(6, String::new());
     let stands = pieces.contains(&said);
@@ -52,7 +48,7 @@ pub(super) fn ce(node: &Node, current: &Current) -> Option<Wire> {
 }
 
 /// Two codings as code, text and system each.
-fn triplets(node: &Node, current: &Current) -> Vec<String> {
+fn triplets(node: &Node, from: &Source<'_>) -> Vec<String> {
     if let Some(plain) = Some(reading::text(node)).filter(|text| !text.is_empty()) {
         return vec![String::new(), plain.to_string()];
     }
@@ -69,14 +65,14 @@ fn triplets(node: &Node, current: &Current) -> Vec<String> {
         pieces.extend([
             text(coding, "code"),
             display,
-            if system.is_empty() { system } else { system_name(&system, current) },
+            if system.is_empty() { system } else { system_name(&system, from) },
         ]);
     }
     pieces
 }
 
 /// One code.
-pub(super) fn code(node: &Node, _: &Current) -> Option<Wire> {
+pub(super) fn code(node: &Node, _: &Source<'_>) -> Option<Wire> {
     if let Node::Boolean(truth) = node {
         return Wire::one(if *truth { "Y" } else { "N" });
     }
@@ -89,12 +85,6 @@ pub(super) fn code(node: &Node, _: &Current) -> Option<Wire> {
     })
 }
 
-pub(super) fn plain(node: &Node, _: &Current) -> Option<Wire> {
-    let plain = reading::text(node).to_string();
-    let own = ["text", "display", "coding.display", "value"].map(|path| text(node, path));
-    Wire::one(if plain.is_empty() {
-        own.into_iter().find(|one| !one.is_empty()).unwrap_or_default()
-    } else {
-        plain
-    })
+pub(super) fn plain(node: &Node, _: &Source<'_>) -> Option<Wire> {
+    Wire::one(words(node))
 }

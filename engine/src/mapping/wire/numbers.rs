@@ -1,10 +1,13 @@
 //! Identifiers, and what is known by them: CX, EI, HD, XON, PL of FHIR.
 
-use super::{Wire, moment, one, referred, text};
+use super::{Source, Wire, moment, one, referred, text};
 use crate::{
-    fhir::{Node, types::NHS_NUMBER},
+    fhir::{
+        Node,
+        types::{Finding, NHS_NUMBER},
+    },
+    hl7::identifier::nhs_number,
     incoming::{first, items},
-    mapping::current::Current,
 };
 
 /// Who assigned an identifier: namespace, universal id and its type; and the type of the identifier that goes with it.
@@ -17,13 +20,13 @@ pub(super) struct Authority {
 }
 
 impl Authority {
-    pub(super) fn of(identifier: &Node, current: &Current) -> Self {
+    pub(super) fn of(identifier: &Node, from: &Source<'_>) -> Self {
         let system = text(identifier, "system");
         let kind = text(identifier, "type.coding.code");
         if system == NHS_NUMBER {
             return Self { name: "NHS".to_owned(), kind: "NH".to_owned(), ..Self::default() };
         }
-        let row = current.tables.get("assigning-authorities").and_then(|table| {
+        let row = from.tables.get("assigning-authorities").and_then(|table| {
             table.rows().find(|(from, row)| {
                 !from.starts_with(['@', '*']) && row.system().is_some_and(|own| *own == system)
             })
@@ -72,44 +75,53 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-pub(super) fn cx(identifier: &Node, current: &Current) -> Option<Wire> {
-    let value = text(identifier, "value");
-    let authority = Authority::of(identifier, current);
+pub(super) fn cx(identifier: &Node, from: &Source<'_>) -> Option<Wire> {
+    let mut value = text(identifier, "value");
+    if text(identifier, "system") == NHS_NUMBER {
+        let Some(digits) = nhs_number(&value) else {
+            from.findings
+                .borrow_mut()
+                .push(Finding::Doubtful("an NHS number fails its check: it is left out"));
+            return None;
+        };
+        value = digits;
+    }
+    let authority = Authority::of(identifier, from);
     Wire::at(vec![
         (1, one(&*value)),
         (4, authority.pieces()),
         (5, one(&*authority.kind)),
-        (7, one(moment(&text(identifier, "period.start"), current).chars().take(8).collect::<String>())),
-        (8, one(moment(&text(identifier, "period.end"), current).chars().take(8).collect::<String>())),
+        (7, one(moment(&text(identifier, "period.start"), from).chars().take(8).collect::<String>())),
+        (8, one(moment(&text(identifier, "period.end"), from).chars().take(8).collect::<String>())),
     ])
     .filter(|_| !value.is_empty())
 }
 
 /// Of an Identifier, or of a Reference by identifier.
-pub(super) fn ei(node: &Node, current: &Current) -> Option<Wire> {
+pub(super) fn ei(node: &Node, from: &Source<'_>) -> Option<Wire> {
     let identifier = node.get("identifier").filter(|_| node.get("value").is_none()).unwrap_or(node);
     let identifier = items(identifier).next().unwrap_or(identifier);
     let value = text(identifier, "value");
-    let authority = Authority::of(identifier, current);
+    let authority = Authority::of(identifier, from);
     let Authority { name, universal, scheme, .. } = authority;
     Wire::of([value.clone(), name, universal, scheme.to_owned()]).filter(|_| !value.is_empty())
 }
 
 /// Of an organisation: its identifier, else its name.
-pub(super) fn hd(node: &Node, current: &Current) -> Option<Wire> {
-    let (found, display) = referred(node, current);
-    let own = found.unwrap_or(node);
+pub(super) fn hd<'n>(node: &'n Node, from: &Source<'n>) -> Option<Wire> {
+    let (found, display) = referred(node, from);
+    let own = found.map_or(node, |(_, found)| found);
     let names = ["identifier.value", "value", "name"].map(|path| text(own, path));
     Wire::one(names.into_iter().find(|name| !name.is_empty()).unwrap_or(display))
 }
 
 /// Of an organisation: name, number and who gave it.
-pub(super) fn xon(node: &Node, current: &Current) -> Option<Wire> {
-    let (found, display) = referred(node, current);
-    let own = found.unwrap_or(node);
+pub(super) fn xon<'n>(node: &'n Node, from: &Source<'n>) -> Option<Wire> {
+    let (found, display) = referred(node, from);
+    let own = found.map_or(node, |(_, found)| found);
     let identifier = first(own, "identifier").ok().flatten();
     let name = text(own, "name");
-    let authority = identifier.map(|identifier| Authority::of(identifier, current)).unwrap_or_default();
+    let authority = identifier.map(|identifier| Authority::of(identifier, from)).unwrap_or_default();
     Wire::at(vec![
         (1, one(if name.is_empty() { display } else { name })),
         (3, one(identifier.map(|identifier| text(identifier, "value")).unwrap_or_default())),
@@ -118,9 +130,9 @@ pub(super) fn xon(node: &Node, current: &Current) -> Option<Wire> {
 }
 
 /// Of a Location: its identifier as the point of care, its name as the description.
-pub(super) fn pl(node: &Node, current: &Current) -> Option<Wire> {
-    let (found, display) = referred(node, current);
-    let own = found.unwrap_or(node);
+pub(super) fn pl<'n>(node: &'n Node, from: &Source<'n>) -> Option<Wire> {
+    let (found, display) = referred(node, from);
+    let own = found.map_or(node, |(_, found)| found);
     let name = text(own, "name");
     let name = if name.is_empty() { display } else { name };
     let number = text(own, "identifier.value");

@@ -1,0 +1,80 @@
+//! Which resources of a FHIR message belong together.
+
+use std::collections::{HashMap, HashSet};
+
+use foldhash::fast::RandomState;
+use rhai::EvalAltResult;
+use smol_str::SmolStr;
+
+use super::{
+    datum::{Datum, List},
+    fault::fault,
+    host::Host,
+    reading::{fhir, literal, value},
+    values::MessageHandle,
+};
+use crate::{
+    fhir::Node,
+    incoming::{self, FhirMessage, Place},
+};
+
+type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// Gives scripts what tells resources that stand in others, and lists in parts.
+pub(super) fn register(host: &mut Host) {
+    host.register_fn("outermost", |_: &mut MessageHandle, kinds: List, members: List| {
+        let (kinds, members) = (texts(&kinds)?, texts(&members)?);
+        fhir(|message| outermost(message, &kinds, &members))
+    })
+    .register_fn("grouped", |items: &mut List, names: List| {
+        let mut groups: Vec<(Datum, Vec<Datum>)> = Vec::new();
+        for (item, name) in items.iter().zip(names.iter()) {
+            let own = |known: &&mut (Datum, Vec<Datum>)| known.0.as_text() == name.as_text();
+            match groups.iter_mut().find(own) {
+                Some((_, group)) => group.push(item.clone()),
+                None => groups.push((name.clone(), vec![item.clone()])),
+            }
+        }
+        groups.into_iter().map(|(_, group)| Datum::from(group)).collect::<Datum>()
+    });
+}
+
+fn texts(list: &[Datum]) -> Result<Vec<SmolStr>> {
+    let texts = list.iter().map(|one| one.as_text().cloned());
+    texts.collect::<Option<_>>().ok_or_else(|| fault("a list of texts is needed here"))
+}
+
+/// The resources of some types, in the order of the types, that are members of none of the others; `()` where some are
+/// members of each other in a circle and could be reached from none.
+fn outermost(message: &FhirMessage, kinds: &[SmolStr], members: &[SmolStr]) -> Result<Option<Datum>> {
+    let kind = |node: &Node| node.get("resourceType").and_then(Node::as_text).unwrap_or_default().to_owned();
+    let mut all: Vec<(Place, &Node)> =
+        message.placed().filter(|(_, node)| kinds.iter().any(|known| *known == kind(node))).collect();
+    all.sort_by_key(|(_, node)| kinds.iter().position(|known| *known == kind(node)));
+    let of = |place: Place, node: &Node| -> Result<Vec<Place>> {
+        let mut found = Vec::new();
+        for path in members {
+            let references = incoming::all(node, path).map_err(|error| fault(error.to_string()))?;
+            found.extend(references.into_iter().filter_map(|one| message.resolve(place, literal(one))));
+        }
+        Ok(found.into_iter().map(|(place, _)| place).collect())
+    };
+    let mut within: HashSet<Place, RandomState> = HashSet::default();
+    for (place, node) in &all {
+        within.extend(of(*place, node)?);
+    }
+    let heads: Vec<(Place, &Node)> =
+        all.iter().filter(|(place, _)| !within.contains(place)).copied().collect();
+    let by_place: HashMap<Place, &Node, RandomState> = all.iter().copied().collect();
+    let mut reached: HashSet<Place, RandomState> = HashSet::default();
+    let mut next: Vec<Place> = heads.iter().map(|(place, _)| *place).collect();
+    while let Some(place) = next.pop() {
+        if reached.insert(place)
+            && let Some(node) = by_place.get(&place)
+        {
+            next.extend(of(place, node)?);
+        }
+    }
+    let is_whole = all.iter().all(|(place, _)| reached.contains(place));
+    Ok(is_whole.then(|| heads.into_iter().map(|(place, node)| value(node, place)).collect::<Datum>()))
+}

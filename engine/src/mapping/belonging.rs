@@ -27,15 +27,16 @@ pub(super) fn register(host: &mut Host) {
         fhir(|message| outermost(message, &kinds, &members))
     })
     .register_fn("grouped", |items: &mut List, names: List| {
-        let mut groups: Vec<(Datum, Vec<Datum>)> = Vec::new();
-        for (item, name) in items.iter().zip(names.iter()) {
-            let own = |known: &&mut (Datum, Vec<Datum>)| known.0.as_text() == name.as_text();
-            match groups.iter_mut().find(own) {
-                Some((_, group)) => group.push(item.clone()),
-                None => groups.push((name.clone(), vec![item.clone()])),
+        let mut places: HashMap<SmolStr, usize, RandomState> = HashMap::default();
+        let mut groups: Vec<Vec<Datum>> = Vec::new();
+        for (item, name) in items.iter().zip(texts(&names)?) {
+            let place = *places.entry(name).or_insert(groups.len());
+            match groups.get_mut(place) {
+                Some(group) => group.push(item.clone()),
+                None => groups.push(vec![item.clone()]),
             }
         }
-        groups.into_iter().map(|(_, group)| Datum::from(group)).collect::<Datum>()
+        Ok::<_, Box<EvalAltResult>>(groups.into_iter().map(Datum::from).collect::<Datum>())
     });
 }
 

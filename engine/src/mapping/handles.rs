@@ -279,8 +279,12 @@ fn register_endings(host: &mut Host) {
         })
         .register_fn("warn", |reason: SmolStr| {
             with(|current| {
-                let reason = shown(current, &reason);
-                current.findings.borrow_mut().push(Finding::Remark(reason.into()));
+                let remark = Finding::Remark(shown(current, &reason).into());
+                let mut findings = current.findings.borrow_mut();
+                // Once a message is enough.
+                if !findings.contains(&remark) {
+                    findings.push(remark);
+                }
                 Ok(())
             })
         });

@@ -3,7 +3,7 @@
 //! What is not there is `()`, at every step: `r.name[0].family` of a resource without a name is `()` and no error. Elements
 //! and lists are handles, primitives are Rhai's own values; a decimal is a text that has the digits of the message.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
@@ -81,6 +81,12 @@ pub(super) fn register(host: &mut Host) {
     .register_get("entries", |_: &mut MessageHandle| {
         fhir(|message| Ok(message.placed().map(|(place, node)| value(node, place)).collect::<Datum>()))
     })
+    .register_get("types", |_: &mut MessageHandle| {
+        fhir(|message| {
+            let types = message.resources().filter_map(|node| node.get("resourceType").map(text));
+            Ok(types.collect::<BTreeSet<_>>().into_iter().collect::<Datum>())
+        })
+    })
     .register_fn("resources", |_: &mut MessageHandle, kind: SmolStr| {
         fhir(|message| {
             let of_kind = |node: &Node| node.get("resourceType").and_then(Node::as_text) == Some(&*kind);
@@ -90,6 +96,7 @@ pub(super) fn register(host: &mut Host) {
     })
     .register_fn("resolve", |reference: &mut ElementHandle| resolved(reference))
     .register_fn("resolve", |(): &mut ()| ())
+    .register_fn("resolve", |(): &mut (), _: SmolStr| ())
     .register_fn("resolve", |said_by: &mut ElementHandle, literal: SmolStr| {
         resolved(&ElementHandle { node: Arc::new(Node::Text(literal)), place: said_by.place })
     })

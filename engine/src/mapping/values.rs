@@ -337,9 +337,13 @@ fn convert(
 
 /// Whether an Identifier has what senders write where they have no number, by the rule or by the trust's table.
 fn is_no_number(identifier: &Node, current: &Current) -> bool {
-    let value = identifier.at(name!("value")).and_then(Node::as_text).unwrap_or_default();
+    let text = |part| identifier.at(part).and_then(Node::as_text).unwrap_or_default();
+    let (value, system) = (text(name!("value")), text(name!("system")));
+    // What is made of the sender alone names nobody who assigned it.
+    let is_assigned =
+        !system.is_empty() && (!system.starts_with("urn:tie:") || system.starts_with("urn:tie:authority:"));
     let listed = current.tables.get("no-numbers");
-    identifier::is_no_number(&identifier::spelled(value))
+    identifier::is_no_number(&identifier::spelled(value), is_assigned)
         || listed.is_some_and(|table| table.get(&value.to_uppercase()).is_some())
 }
 

@@ -164,6 +164,7 @@ fn h7_a_patient_is_restricted_wherever_it_is_said() {
         ("N", "ARV|1|A|ALL", true),
     ] {
         let message = message("A01", &[stay(1, flag), more.to_owned()]);
+        ("N", "ARV|1|A|PID-17~LOC", true),
         assert_eq!(tells(&shipped, &message), !restricted, "{flag} {more}");
     }
     let two = message("A17", &[stay(1, ""), stay(2, "S")]);

@@ -2,9 +2,10 @@
 //!
 //! These are handles of a few bytes: a value says where in the message's text it stands.
 
-use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap, sync::LazyLock};
 
 use foldhash::fast::RandomState;
+use jiff::Timestamp;
 use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
 
@@ -273,6 +274,11 @@ fn register_documents(host: &mut Host) {
     })
     .register_fn("attachment", |text: SmolStr| document::of_text(&text).map(NodeHandle::wrap))
     .register_fn("later", |instant: SmolStr, minutes: INT| time::later(&instant, minutes).map(SmolStr::from))
+    .register_fn("earliest", |instants: List| outermost(&instants, Ordering::is_lt))
+    .register_fn("latest", |instants: List| outermost(&instants, Ordering::is_gt))
+    .register_fn("whole_minutes", |long: FieldHandle, seconds: SmolStr| -> Result<Option<INT>> {
+        Ok(seconds.parse().ok().and_then(|seconds: f64| minutes(&long.text().ok()?, seconds)))
+    })
     .register_fn("lines", |values: List| {
         with(|current| {
             let lines = fields(&values).map(|value| value.find(current));
@@ -293,6 +299,26 @@ fn register_documents(host: &mut Host) {
 /// The values of the message among those of a list.
 pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
     list.iter().filter_map(|item| match item {
+/// The instant of a list that comes before, or after, all others; nothing where there is none.
+fn outermost(instants: &List, is_further: fn(Ordering) -> bool) -> Result<Option<SmolStr>> {
+    let mut found: Option<(Timestamp, SmolStr)> = None;
+    for one in instants.iter().filter(|one| !one.is_unit()).cloned() {
+        let text = super::handles::text(one)?;
+        let Ok(time) = text.parse::<Timestamp>() else { continue };
+        if found.as_ref().is_none_or(|(known, _)| is_further(time.cmp(known))) {
+            found = Some((time, text));
+        }
+    }
+    Ok(found.map(|(_, text)| text))
+}
+
+/// A duration in whole minutes, the last one begun; nothing for what is no number, or lasts for ever.
+#[expect(clippy::cast_possible_truncation, reason = "it is less than a million")]
+fn minutes(long: &str, seconds: f64) -> Option<INT> {
+    let minutes = (long.trim().parse::<f64>().ok()? * seconds / 60.0).ceil();
+    (minutes.abs() < 1_000_000.0).then_some(minutes as INT)
+}
+
         Datum::Field(field) => Some(*field),
         _ => None,
     })

@@ -291,14 +291,14 @@ fn register_documents(host: &mut Host) {
         let said: Vec<_> = texts.iter().map(SmolStr::as_str).filter(|text| !text.is_empty()).collect();
         Ok(said.join(&between).into())
     })
-    .register_fn("begins_document", |value: FieldHandle| {
-        with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
+    .register_fn("begins_document", |first: FieldHandle, last: FieldHandle, value: FieldHandle| {
+        with(|current| {
+            let before = [first, last].map(|one| one.find(current).part());
+            Ok(value.find(current).part().is_some_and(|piece| document::begins_document(before, piece)))
+        })
     });
 }
 
-/// The values of the message among those of a list.
-pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
-    list.iter().filter_map(|item| match item {
 /// The instant of a list that comes before, or after, all others; nothing where there is none.
 fn outermost(instants: &List, is_further: fn(Ordering) -> bool) -> Result<Option<SmolStr>> {
     let mut found: Option<(Timestamp, SmolStr)> = None;
@@ -319,6 +319,9 @@ fn minutes(long: &str, seconds: f64) -> Option<INT> {
     (minutes.abs() < 1_000_000.0).then_some(minutes as INT)
 }
 
+/// The values of the message among those of a list.
+pub(super) fn fields(list: &List) -> impl Iterator<Item = FieldHandle> {
+    list.iter().filter_map(|item| match item {
         Datum::Field(field) => Some(*field),
         _ => None,
     })

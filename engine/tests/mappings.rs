@@ -14,6 +14,8 @@
 
 #[path = "mappings/parents.rs"]
 mod parents;
+#[path = "mappings/sequences.rs"]
+mod sequences;
 #[path = "support/shipped.rs"]
 mod shipped;
 
@@ -162,6 +164,7 @@ fn h7_a_patient_is_restricted_wherever_it_is_said() {
         ("", "ZU8||||1", true),
         ("", "ZU8||||0\rZU8||||2", true),
         ("N", "ARV|1|A|ALL", true),
+        ("N", "ARV|1|A|PID-17~LOC", true),
     ] {
         let message = message("A01", &[stay(1, flag), more.to_owned()]);
         assert_eq!(tells(&shipped, &message), !restricted, "{flag} {more}");

@@ -1,9 +1,9 @@
 //! The character set of a message: MSH-18, the default of the listener, and what the bytes themselves say.
 //!
 //! Promise:  the raw bytes are kept by the message; what could not be decoded is counted, never hidden.
-//! Decided:  - A declared set is believed; its unreadable bytes become U+FFFD and are counted. A single-byte set is not
-//!             where the bytes are valid UTF-8 and more than ASCII: no text is so by chance, and many senders
-//!             declare what their predecessor wrote.
+//! Decided:  - A declared set is believed; its unreadable bytes become U+FFFD and are counted. A single-byte set, or one
+//!             of seven bits (ISO-2022-JP), is not where the bytes are valid UTF-8 and more than ASCII: no text is so
+//!             by chance, and many senders declare what their predecessor wrote.
 //!           - Nothing declared, `ASCII` with bytes above 127, or a name that nobody knows: UTF-8 if the bytes are
 //!             valid UTF-8, else the default of the listener (windows-1252 in the UK).
 //!           - ISO 8859-1 is read as windows-1252, as the WHATWG Encoding Standard has it: the two differ in
@@ -32,7 +32,7 @@ pub struct Charset {
 }
 
 pub(super) const READ_AS_UTF_8: &str =
-    "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such";
+    "MSH-18 names another set, but the bytes are UTF-8 and were read as such";
 
 /// What is doubtful about the declared character set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub enum Doubt {
     /// MSH-18 says ASCII, and there is more than ASCII.
     #[error("MSH-18 says ASCII, and the message holds other characters")]
     NotAscii,
-    /// A single-byte set is declared but the bytes are well-formed UTF-8.
+    /// A single-byte set, or one of seven bits, is declared but the bytes are well-formed UTF-8.
     #[error("{READ_AS_UTF_8}")]
     LooksLikeUtf8,
 }
@@ -125,11 +125,13 @@ pub(super) fn decode(
     match (text, encoding) {
         (Some(text), None) => (text, charset),
         (Some(text), Some(encoding)) if encoding == encoding_rs::UTF_8 => (text, charset),
-        (Some(text), Some(encoding)) if encoding != encoding_rs::ISO_2022_JP && text.is_ascii() => {
+        (Some(text), Some(encoding)) if !is_of_seven_bits(encoding) && text.is_ascii() => {
             charset.name = encoding.name();
             (text, charset)
         }
-        (Some(text), Some(encoding)) if encoding.is_single_byte() => {
+        (Some(text), Some(encoding))
+            if encoding.is_single_byte() || is_of_seven_bits(encoding) && !text.is_ascii() =>
+        {
             charset.doubt = Some(Doubt::LooksLikeUtf8);
             (text, charset)
         }
@@ -138,6 +140,11 @@ pub(super) fn decode(
             with(encoding.unwrap_or(default), raw, charset)
         }
     }
+}
+
+/// Whether a byte above 127 is none of this set.
+fn is_of_seven_bits(encoding: &'static Encoding) -> bool {
+    encoding == encoding_rs::ISO_2022_JP
 }
 
 /// The encoding for MSH-18, and whether it promises plain ASCII. Of several repetitions the first that is not
@@ -191,6 +198,10 @@ mod tests {
         assert_eq!(
             read("é".as_bytes(), Some("8859/1")),
             ("é".into(), "UTF-8", 0, Some(Doubt::LooksLikeUtf8))
+        );
+        assert_eq!(
+            read("山田".as_bytes(), Some("~ISO IR87")),
+            ("山田".into(), "UTF-8", 0, Some(Doubt::LooksLikeUtf8))
         );
     }
 

@@ -52,11 +52,23 @@ pub fn names_nobody(spelled: &str) -> bool {
 }
 
 /// Whether a number of an order, a stay or a document, as [`spelled`], is none: such a word, a single character, noughts,
-/// or four nines and more. A row of another digit may be the next of a sequence.
-pub fn is_no_number(spelled: &str) -> bool {
+/// or four nines and more. A row of another digit may be the next of a sequence. Without a digit it is a word that came
+/// into the wrong field (`IN`, `TAB`), unless somebody is named who assigned it.
+pub fn is_no_number(spelled: &str, is_assigned: bool) -> bool {
+    let is_word = !is_assigned && !spelled.chars().any(char::is_numeric);
+    spelled.chars().count() < 2 || is_word || is_dummy(spelled)
+}
+
+/// Whether a number of a person of the staff, as [`spelled`], is none: by it two people would be one. Names to log in with
+/// have no digit, and small hospitals count from 1.
+pub fn is_no_person(spelled: &str) -> bool {
+    !spelled.chars().any(char::is_alphanumeric) || is_dummy(spelled)
+}
+
+/// Noughts, four nines and more, or a word for what is not known.
+fn is_dummy(spelled: &str) -> bool {
     let is_row = |of: char| spelled.chars().all(|one| one == of);
-    let characters = spelled.chars().count();
-    characters < 2 || is_row('0') || characters > 3 && is_row('9') || FILLERS.contains(&spelled)
+    is_row('0') || spelled.chars().count() > 3 && is_row('9') || FILLERS.contains(&spelled)
 }
 
 /// Whether an assigning authority of this name or universal id gives NHS numbers and nothing else.
@@ -134,11 +146,20 @@ mod tests {
     #[test]
     fn what_only_fills_a_field_is_no_number() {
         for none in ["", "0", "7", "00", "9999", "unknown", "n/a"] {
-            assert!(is_no_number(none), "{none}");
+            assert!(is_no_number(none, false) && is_no_number(none, true), "{none}");
         }
         for number in ["10", "77", "999", "1111", "unk-7"] {
-            assert!(!is_no_number(number), "{number}");
+            assert!(!is_no_number(number, false), "{number}");
         }
+        for word in ["in", "tab", "report.pdf"] {
+            assert!(is_no_number(word, false) && !is_no_number(word, true), "{word}");
+        }
+    }
+
+    #[test]
+    fn what_only_fills_a_field_is_no_person() {
+        assert!(["", "0", "-", "--", "000", "9999", "unknown"].iter().all(|none| is_no_person(none)));
+        assert!(!["7", "999", "awright", "c9999991"].iter().any(|number| is_no_person(number)));
     }
 
     #[test]

@@ -251,6 +251,6 @@ fn p7_what_was_not_read_is_told() {
     assert_eq!(doubts("MSH|^~\\&|A\r", ""), twice);
     assert_eq!(
         doubts("OBX|1|TX|A||caf\u{e9}\r", "8859/1"),
-        "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such"
+        "MSH-18 names another set, but the bytes are UTF-8 and were read as such"
     );
 }

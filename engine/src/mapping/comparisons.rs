@@ -3,14 +3,16 @@
 use rhai::EvalAltResult;
 use smol_str::SmolStr;
 
-use super::{current::with, host::Host, values::FieldHandle};
+use super::{current::with, handles::NodeHandle, host::Host, values::FieldHandle};
 use crate::hl7::Value;
 
 type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
-/// Gives scripts `==`, `!=` and `+` for values.
+/// Gives scripts `==`, `!=` and `+` for values, and `==` and `!=` for elements.
 pub(super) fn register(host: &mut Host) {
-    host.register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
+    host.register_fn("==", |one: NodeHandle, other: NodeHandle| one.node() == other.node())
+        .register_fn("!=", |one: NodeHandle, other: NodeHandle| one.node() != other.node())
+        .register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
         .register_fn("!=", |value: FieldHandle, text: SmolStr| {
             Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
         })

@@ -2,9 +2,12 @@
 //!
 //! A preference is a constant, `preference([["MR", "MRN"], ["PI"]])`: lists of identifier types (CX.5), the best
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
-//! other type or without a named authority never counts, nor one that is only a filler. A last list `["*"]` is for senders
+//! other type or without a named authority never counts, nor one that is only a filler. Of several that are as good, as
+//! where two hospitals have each their own, that of the sending facility (MSH-4) is taken, else the first by its system,
+//! whichever comes first in the message. A last list `["*"]` is for senders
 //! who name no authority: such a number is then the sender's own, and where nothing else will do the first number that is
-//! of no type in HL7 table 0203 counts (intake names that one too).
+//! of no type in HL7 table 0203 counts (intake names that one too). A list that begins with `!`, alone, is of all types but
+//! these, and the first counts.
 
 use std::sync::Arc;
 
@@ -28,7 +31,7 @@ use crate::{
     },
     hl7::{
         Value,
-        identifier::{may_type_nhs, names_nobody, spelled},
+        identifier::{is_no_number, may_type_nhs, names_nobody, spelled},
     },
 };
 
@@ -66,20 +69,26 @@ pub(super) fn register_constant(loader: &mut rhai::Engine) {
 fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) -> Result<Option<Datum>> {
     let path = path(at)?;
     let any = preference.iter().any(|types| types.iter().any(|name| name == "*"));
+    let but = preference.first().filter(|types| types.first().is_some_and(|name| name == "!"));
     let reader = Reader::of_identifier(if any { own_number } else { identifier_of_cx });
     with(|current| {
         let cx = current.cx(None);
-        let mut best: Option<(usize, Node)> = None;
+        let facility = cx.facility();
+        let mut best: Option<(usize, bool, SmolStr, Node)> = None;
         let mut nhs: Option<Node> = None;
         let mut first = true;
         for part in repetitions(segment, &path, current)?.filter_map(Value::part) {
-            if part.component(1).text().is_none_or(|number| names_nobody(&spelled(&number))) {
+            if part.component(1).text().is_none_or(|number| is_filler(&number, but.is_some(), &cx)) {
                 continue;
             }
             let kind = part.component(5).text().unwrap_or_default();
+            if but.is_some_and(|types| types.iter().any(|name| kind.eq_ignore_ascii_case(name))) {
+                continue;
+            }
             let Some(found) = reader.read_first(part, &cx, &current.recall) else { continue };
-            let listed = preference.iter().position(|types| types.iter().any(|name| *name == kind));
-            let rank = match found.get("system").and_then(Node::as_text) {
+            let listed = if but.is_some() { Some(0) } else { listed(preference, &kind) };
+            let system = found.get("system").and_then(Node::as_text);
+            let rank = match system {
                 // Of what has no system, only a number that is meant for the NHS's is passed over.
                 None => {
                     first &= may_type_nhs(&kind);
@@ -98,12 +107,36 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                     listed.unwrap_or(if last_resort { preference.len() + 1 } else { usize::MAX })
                 }
             };
-            if rank < best.as_ref().map_or(usize::MAX, |(rank, _)| *rank) {
-                best = Some((rank, found));
+            let authority = part.component(4).subcomponent(1).text();
+            let is_of_others = authority.is_none_or(|name| name.trim() != facility);
+            let system = SmolStr::from(system.unwrap_or_default());
+            let is_better = best.as_ref().is_none_or(|(known, others, of, _)| {
+                but.is_none() && (rank, is_of_others, &system) < (*known, *others, of)
+            });
+            if rank < usize::MAX && is_better {
+                best = Some((rank, is_of_others, system, found));
             }
         }
-        Ok(best.map(|(_, found)| NodeHandle::wrap(found)))
+        Ok(best.map(|(.., found)| NodeHandle::wrap(found)))
     })
+}
+
+/// The place of a type among the lists.
+fn listed(preference: &PreferenceHandle, kind: &str) -> Option<usize> {
+    preference.iter().position(|types| types.iter().any(|name| name == kind))
+}
+
+/// Whether a number names nobody. Of those of any type (`is_any`) it may be written in parts (`000-00-0000`), be too short
+/// or stand in the trust's table.
+fn is_filler(number: &str, is_any: bool, cx: &Cx<'_>) -> bool {
+    if !is_any {
+        return names_nobody(&spelled(number));
+    }
+    let plain = spelled(&number.replace(['-', '/', '.', ' '], ""));
+    let listed = cx.tables.get("no-numbers");
+    names_nobody(&plain)
+        || is_no_number(&plain, true)
+        || listed.is_some_and(|table| table.get(&number.trim().to_uppercase()).is_some())
 }
 
 /// Whether a type is none of HL7's, which would say that the number is an account's, a stay's or an insurer's.

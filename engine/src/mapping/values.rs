@@ -2,9 +2,10 @@
 //!
 //! These are handles of a few bytes: a value says where in the message's text it stands.
 
-use std::{borrow::Cow, collections::HashMap, sync::LazyLock};
+use std::{borrow::Cow, cmp::Ordering, collections::HashMap, sync::LazyLock};
 
 use foldhash::fast::RandomState;
+use jiff::Timestamp;
 use rhai::{EvalAltResult, INT};
 use smol_str::SmolStr;
 
@@ -273,6 +274,11 @@ fn register_documents(host: &mut Host) {
     })
     .register_fn("attachment", |text: SmolStr| document::of_text(&text).map(NodeHandle::wrap))
     .register_fn("later", |instant: SmolStr, minutes: INT| time::later(&instant, minutes).map(SmolStr::from))
+    .register_fn("earliest", |instants: List| outermost(&instants, Ordering::is_lt))
+    .register_fn("latest", |instants: List| outermost(&instants, Ordering::is_gt))
+    .register_fn("whole_minutes", |long: FieldHandle, seconds: SmolStr| -> Result<Option<INT>> {
+        Ok(seconds.parse().ok().and_then(|seconds: f64| minutes(&long.text().ok()?, seconds)))
+    })
     .register_fn("lines", |values: List| {
         with(|current| {
             let lines = fields(&values).map(|value| value.find(current));
@@ -285,9 +291,32 @@ fn register_documents(host: &mut Host) {
         let said: Vec<_> = texts.iter().map(SmolStr::as_str).filter(|text| !text.is_empty()).collect();
         Ok(said.join(&between).into())
     })
-    .register_fn("begins_document", |value: FieldHandle| {
-        with(|current| Ok(value.find(current).part().is_some_and(document::begins_document)))
+    .register_fn("begins_document", |first: FieldHandle, last: FieldHandle, value: FieldHandle| {
+        with(|current| {
+            let before = [first, last].map(|one| one.find(current).part());
+            Ok(value.find(current).part().is_some_and(|piece| document::begins_document(before, piece)))
+        })
     });
+}
+
+/// The instant of a list that comes before, or after, all others; nothing where there is none.
+fn outermost(instants: &List, is_further: fn(Ordering) -> bool) -> Result<Option<SmolStr>> {
+    let mut found: Option<(Timestamp, SmolStr)> = None;
+    for one in instants.iter().filter(|one| !one.is_unit()).cloned() {
+        let text = super::handles::text(one)?;
+        let Ok(time) = text.parse::<Timestamp>() else { continue };
+        if found.as_ref().is_none_or(|(known, _)| is_further(time.cmp(known))) {
+            found = Some((time, text));
+        }
+    }
+    Ok(found.map(|(_, text)| text))
+}
+
+/// A duration in whole minutes, the last one begun; nothing for what is no number, or lasts for ever.
+#[expect(clippy::cast_possible_truncation, reason = "it is less than a million")]
+fn minutes(long: &str, seconds: f64) -> Option<INT> {
+    let minutes = (long.trim().parse::<f64>().ok()? * seconds / 60.0).ceil();
+    (minutes.abs() < 1_000_000.0).then_some(minutes as INT)
 }
 
 /// The values of the message among those of a list.
@@ -337,9 +366,13 @@ fn convert(
 
 /// Whether an Identifier has what senders write where they have no number, by the rule or by the trust's table.
 fn is_no_number(identifier: &Node, current: &Current) -> bool {
-    let value = identifier.at(name!("value")).and_then(Node::as_text).unwrap_or_default();
+    let text = |part| identifier.at(part).and_then(Node::as_text).unwrap_or_default();
+    let (value, system) = (text(name!("value")), text(name!("system")));
+    // What is made of the sender alone names nobody who assigned it.
+    let is_assigned =
+        !system.is_empty() && (!system.starts_with("urn:tie:") || system.starts_with("urn:tie:authority:"));
     let listed = current.tables.get("no-numbers");
-    identifier::is_no_number(&identifier::spelled(value))
+    identifier::is_no_number(&identifier::spelled(value), is_assigned)
         || listed.is_some_and(|table| table.get(&value.to_uppercase()).is_some())
 }
 

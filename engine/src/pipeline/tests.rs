@@ -130,7 +130,7 @@ async fn p7_what_a_mapping_notices_is_told_once_and_counted() {
         told,
         [
             ("doubtful", "a line is no segment: it was not read"),
-            ("doubtful", "MSH-18 names a single-byte set, but the bytes are UTF-8 and were read as such"),
+            ("doubtful", "MSH-18 names another set, but the bytes are UTF-8 and were read as such"),
         ]
     );
     let printed = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();

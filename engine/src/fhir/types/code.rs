@@ -205,9 +205,17 @@ impl<'m> Triplet<'m> {
         Some((table, row_of(table, &self.code, cx)?))
     }
 
+    /// The first SNOMED (`M80903`), which has letters, went by the names of SNOMED CT (`SNM`), which has digits.
+    fn system_uri(&self, cx: &Cx<'_>) -> SmolStr {
+        let system = system_uri(self.system.as_deref(), cx);
+        let is_old = system == "http://snomed.info/sct"
+            && self.code.starts_with(|one: char| one.is_ascii_alphabetic());
+        if is_old { local_uri("codes", self.system.as_deref(), cx) } else { system }
+    }
+
     fn coding(&self, cx: &Cx<'_>) -> Node {
         Node::object([
-            (name!("system"), Some(Node::Text(system_uri(self.system.as_deref(), cx)))),
+            (name!("system"), Some(Node::Text(self.system_uri(cx)))),
             (name!("version"), self.version.as_deref().map(Node::text)),
             (name!("code"), Some(Node::text(&*self.code))),
             (name!("display"), self.display.as_deref().map(Node::text)),

@@ -69,9 +69,15 @@ fn attachment(kind: Option<Node>, bytes: &[u8]) -> Node {
     ])
 }
 
-/// Whether a piece begins a document of its own rather than going on with the one before.
-pub fn begins_document(piece: Part<'_>) -> bool {
-    data_of(piece, false).is_some_and(looks_like_document)
+/// Whether a piece begins a document of its own rather than going on with the pieces before, of which these are the first and
+/// the last. `=` ends base64; but a file that is known by its begin may have been encoded piece by piece.
+pub fn begins_document([first, last]: [Option<Part<'_>>; 2], piece: Part<'_>) -> bool {
+    let is_file = first.and_then(|first| data_of(first, false)).is_some_and(looks_like_document);
+    let is_ended = last.is_some_and(|last| {
+        let is_base64 = trimmed(last.component(4)).is_some_and(|said| upper(&said) == "BASE64");
+        is_base64 && last.component(5).part().is_some_and(|data| data.raw().trim_end().ends_with('='))
+    });
+    data_of(piece, false).is_some_and(|data| is_ended && !is_file || looks_like_document(data))
 }
 
 fn looks_like_document(data: Part<'_>) -> bool {

@@ -90,6 +90,23 @@ pub fn assigned(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     self::cx(part, cx).filter(|found| found.at(name!("system")).is_some())
 }
 
+/// PID-19 as `Identifier`: a social security number, unless its type (CX.5) says what else it is.
+pub fn social_security(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    typed(part, "SS", cx)
+}
+
+/// PID-20 as `Identifier`: the number of a driver's licence, in the same way.
+pub fn licence(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    typed(part, "DL", cx)
+}
+
+fn typed(part: Part<'_>, kind: &str, cx: &Cx<'_>) -> Option<Node> {
+    if part.component(5).part().is_some() {
+        return self::cx(part, cx);
+    }
+    Some(identifier_of(Value::Absent, type_of(Some(kind), cx), None, &trimmed(part.component(1))?))
+}
+
 /// EI as `Identifier`: entity identifier under its namespace or universal id.
 pub fn ei(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let [value, name, universal, scheme] = part.first();

@@ -3,9 +3,10 @@
 //! Sources: the v2-to-FHIR maps XCN[Practitioner], XON[Organization], HD[Organization], PL[Location]; UK Core; ITK PV1-3.
 //! Promise:  each is kept under its own number, so it is one resource wherever it is named; what has no number is a
 //!           name only.
-//! Decided:  one doctor whom a field repeats under numbers of several kinds is one Practitioner; two numbers of one
-//!           kind are two people, whatever their names. Building, floor, point of care, room and bed (PL.7, 8, 1, 2, 3)
-//!           are part of each other and of the facility (PL.4); by ITK, PL.2 is the ward.
+//! Decided:  what only fills the field (`0`, `-`, what `no-numbers` lists) is no number; one doctor whom a field repeats
+//!           under numbers of several kinds is one Practitioner; two numbers of one kind are two people, whatever their
+//!           names. Building, floor, point of care, room and bed (PL.7, 8, 1, 2, 3) are part of each other and of the
+//!           facility (PL.4); by ITK, PL.2 is the ward.
 
 use std::sync::LazyLock;
 
@@ -17,7 +18,10 @@ use super::{
 };
 use crate::{
     fhir::{Node, Object, Resource, id, name::name},
-    hl7::Part,
+    hl7::{
+        Part,
+        identifier::{is_no_person, spelled},
+    },
 };
 
 /// A type of resource, and its `meta` with its profile in UK Core.
@@ -78,7 +82,7 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
     for part in parts {
         let pieces = name::Pieces::of(*part);
         let display = name::xcn_line_of(&pieces);
-        let number = identifier::xcn_of(&pieces, cx);
+        let number = identifier::xcn_of(&pieces, cx).filter(|number| !is_nobodys(number, cx));
         let same = found.iter_mut().find(|one| one.display.is_some() && one.display == display);
         let Some(number) = number else {
             if same.is_none() && display.is_some() {
@@ -99,6 +103,13 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
         }
     }
     found
+}
+
+/// Whether a number is what senders write where they know none.
+fn is_nobodys(number: &Node, cx: &Cx<'_>) -> bool {
+    let value = number.at(name!("value")).and_then(Node::as_text).unwrap_or_default();
+    let listed = cx.tables.get("no-numbers");
+    is_no_person(&spelled(value)) || listed.is_some_and(|table| table.get(&value.to_uppercase()).is_some())
 }
 
 /// The numbers of a person known so far.
@@ -233,6 +244,13 @@ mod tests {
         assert_eq!(found.len(), 1);
         assert!(found[0].resources.is_empty());
         assert!(name_all("XON", "NORTON SURGERY")[0].resources.is_empty());
+    }
+
+    #[test]
+    fn two_people_without_a_number_are_not_one() {
+        let found = name_all("XCN", "0^JONES^BETTY~0^BROWN^CARL~-^^~UNKNOWN^X~99999^DOC~7^LEE");
+        let known: Vec<_> = found.iter().map(|one| one.resources.len()).collect();
+        assert_eq!(known, [0, 0, 0, 0, 1], "{found:?}");
     }
 
     #[test]

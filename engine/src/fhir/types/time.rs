@@ -16,7 +16,7 @@ use crate::{
     },
 };
 
-/// Minutes: a year or so, the longest that anything is booked for.
+/// Minutes: a year or so. Nothing is booked for longer.
 const BOUND: i64 = 600_000;
 const BIRTH_TIME: &str = "http://hl7.org/fhir/StructureDefinition/patient-birthTime";
 
@@ -35,15 +35,12 @@ pub fn instant(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     read(part, cx)?.instant().map(Node::text)
 }
 
-/// An instant so many minutes later, with the same offset; nothing for a text that is none.
+/// An instant so many minutes later, with the same offset; nothing for a text that is none, or too many minutes.
 pub fn later(instant: &str, minutes: i64) -> Option<String> {
+    let minutes = Some(minutes).filter(|minutes| (-BOUND..=BOUND).contains(minutes))?;
     let form = "%Y-%m-%dT%H:%M:%S%.f%:z";
     let read = BrokenDownTime::parse(form, instant).ok()?;
-    let then = read
-        .to_timestamp()
-        .ok()?
-        .checked_add(SignedDuration::from_mins(minutes.clamp(-BOUND, BOUND)))
-        .ok()?;
+    let then = read.to_timestamp().ok()?.checked_add(SignedDuration::from_mins(minutes)).ok()?;
     Some(then.to_zoned(TimeZone::fixed(read.offset()?)).strftime(form).to_string())
 }
 

@@ -336,7 +336,8 @@ fn closure_of(expression: &Expr) -> Option<Closure> {
     match expression {
         Expr::DynamicConstant(value, _) => {
             let pointer = value.read_lock::<FnPtr>()?;
-            Some(Closure { name: pointer.fn_name().to_owned(), captured: 0 })
+            // A constant of the script that it captures is folded into it.
+            Some(Closure { name: pointer.fn_name().to_owned(), captured: pointer.curry().len() })
         }
         // What it captures is shared first.
         Expr::Stmt(block) => match block.statements() {

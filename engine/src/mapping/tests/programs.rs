@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 66] = [
+const SCRIPTS: [&str; 67] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",
@@ -55,6 +55,7 @@ const SCRIPTS: [&str; 66] = [
     // Closures.
     "say([1, 2, 3, 4].filter(|n| n % 2 == 0).map(|n| n * 10))",
     "let more = 5; say([1, 2].map(|n| n + more))",
+    "say([[0, 1, 2].filter(|n| n != ZERO), [4, 5].map(|n, i| n + i + ZERO)])",
     "let sum = 0; let seen = [1, 2].map(|n| { sum += n; sum }); say([sum, seen])",
     "say([[1, 2].some(|n| n == 2), [1, 2].all(|n| n < 2), [1, 2].find(|n| n > 1), [1].find(|n| n > 1), [5, 6].map(|n, i| n * i)])",
     "say([1, 2, 3].map(|n| { if n == 2 { return 20; } n }))",

@@ -1,0 +1,100 @@
+//! Messages one after the other: what is the same thing has one id, what is not has two; and what a mapping cannot take along
+//! is remarked.
+
+use tie_engine::fhir::types::Finding;
+
+use super::*;
+
+/// The ids of the resources of a type, and what is remarked.
+fn ids_and_remarks(file: &str, resource_type: &str) -> (Vec<String>, Vec<String>) {
+    of_text(fs::read_to_string(root().join("testdata").join(file)).unwrap(), resource_type)
+}
+
+fn of_text(text: String, resource_type: &str) -> (Vec<String>, Vec<String>) {
+    let message = Incoming::read(text.into(), encoding_rs::UTF_8).unwrap();
+    let name = &routes().iter().find(|route| routes().takes(route, &message)).unwrap().map;
+    let product = shipped().run(name, &message, &context()).unwrap();
+    let Mapped::Outputs(outputs) = product.mapped else { panic!("{:?}", product.mapped) };
+    let found: serde_json::Value = serde_json::from_slice(outputs[0].bytes()).unwrap();
+    let resources = found["entry"].as_array().unwrap().iter().map(|entry| &entry["resource"]);
+    let ids = resources.filter(|one| one["resourceType"] == resource_type);
+    let remarks = product.findings.iter().map(words).collect();
+    (ids.map(|one| one["id"].as_str().unwrap().to_owned()).collect(), remarks)
+}
+
+fn words(finding: &Finding) -> String {
+    match finding {
+        Finding::Unmapped { table, .. } => format!("no row in {table}"),
+        Finding::Remark(text) => text.to_string(),
+        Finding::Doubtful(text) => (*text).to_owned(),
+    }
+}
+
+/// A message of `testdata` with other words in it.
+fn with(file: &str, changes: &[(&str, &str)]) -> String {
+    let mut text = fs::read_to_string(root().join("testdata").join(file)).unwrap();
+    for (from, to) in changes {
+        assert!(text.contains(from), "{from} is not in {file}");
+        text = text.replace(from, to);
+    }
+    text
+}
+
+#[test]
+fn h2_a_patient_is_one_in_whichever_order_his_numbers_come() {
+    const TURNED: (&str, &str) =
+        ("22245^^^BAYVIEW^MR~11178^^^HILLSIDE^MR", "11178^^^HILLSIDE^MR~22245^^^BAYVIEW^MR");
+    let file = "adt/a08-numbers-of-two-hospitals.hl7";
+    let turned = with(file, &[TURNED]);
+    let alone = with(file, &[("22245^^^BAYVIEW^MR~", "")]);
+    let known = ids_and_remarks(file, "Patient").0;
+    assert_eq!(known.len(), 1);
+    assert_eq!(of_text(turned, "Patient").0, known);
+    assert_eq!(of_text(alone, "Patient").0, known);
+    // Of two that are none of the sender's the same one counts, too.
+    let elsewhere = ("|HILLSIDE|ROUTE", "|REGION|ROUTE");
+    assert_eq!(
+        of_text(with(file, &[elsewhere, TURNED]), "Patient").0,
+        of_text(with(file, &[elsewhere]), "Patient").0
+    );
+}
+
+#[test]
+fn h2_a_word_in_the_place_of_a_number_joins_nobody() {
+    for (file, resource_type) in [
+        ("adt/a01-words-for-numbers.hl7", "Encounter"),
+        ("mdm/t02-file-name-without-number.hl7", "DocumentReference"),
+    ] {
+        let (one, remarks) = ids_and_remarks(file, resource_type);
+        let other = with(file, &[("40017^", "40018^"), ("ASH^THOMAS", "ELM^PETER")]);
+        assert_ne!(one, of_text(other, resource_type).0, "{file}");
+        assert!(remarks.iter().any(|remark| remark.contains("is kept under this message")), "{remarks:?}");
+    }
+}
+
+#[test]
+fn a_diagnosis_of_a_stay_is_one_whichever_feed_tells_it() {
+    let one = ids_and_remarks("adt/a31-names-a-stay.hl7", "Condition").0;
+    assert_eq!(one.len(), 1);
+    assert_eq!(one, ids_and_remarks("dft/p03-diagnosis-and-credit.hl7", "Condition").0);
+}
+
+#[test]
+fn what_a_mapping_cannot_take_along_is_remarked() {
+    for (file, remark) in [
+        ("adt/a40-by-another-kind-of-number.hl7", "MRG-1 has another kind of number"),
+        ("siu/s13-moved-services-stay.hl7", "the services (AIS) are at another time"),
+        ("mdm/t10-replacement.hl7", "the document that is replaced (TXA-13)"),
+        ("dft/p03-diagnosis-and-credit.hl7", "FT1-6 says that it is a credit"),
+    ] {
+        let remarks = ids_and_remarks(file, "Patient").1;
+        assert!(remarks.iter().any(|one| one.starts_with(remark)), "{file}: {remarks:?}");
+    }
+    for file in ["adt/a40-merge.hl7", "adt/a40-abroad-by-national-number.hl7", "siu/s12-two-services.hl7"] {
+        let remarks = ids_and_remarks(file, "Patient").1;
+        assert!(
+            !remarks.iter().any(|one| one.starts_with("MRG-1") || one.contains("(AIS)")),
+            "{file}: {remarks:?}"
+        );
+    }
+}

@@ -273,6 +273,7 @@ fn register_documents(host: &mut Host) {
     })
     .register_fn("attachment", |text: SmolStr| document::of_text(&text).map(NodeHandle::wrap))
     .register_fn("later", |instant: SmolStr, minutes: INT| time::later(&instant, minutes).map(SmolStr::from))
+    .register_fn("has_digit", |text: SmolStr| text.bytes().any(|byte| byte.is_ascii_digit()))
     .register_fn("lines", |values: List| {
         with(|current| {
             let lines = fields(&values).map(|value| value.find(current));

@@ -102,7 +102,8 @@ pub fn observed(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
             return concept;
         }
         cx.is_of_one_message.set(true);
-        let name = trimmed(cx.segment.filter(|segment| segment.name() == "OBX")?.field(4))?;
+        let obx = cx.segment.filter(|segment| segment.name() == "OBX");
+        let name = obx.and_then(|obx| trimmed(obx.field(4))).unwrap_or_default();
         if name.chars().take_while(|letter| letter.is_alphabetic()).count() < 2 {
             return concept;
         }

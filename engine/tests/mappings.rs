@@ -12,6 +12,8 @@
     missing_docs
 )]
 
+#[path = "mappings/kept_apart.rs"]
+mod kept_apart;
 #[path = "mappings/parents.rs"]
 mod parents;
 #[path = "mappings/sequences.rs"]

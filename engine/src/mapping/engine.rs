@@ -16,11 +16,11 @@ use rhai::{
 };
 
 use super::{
-    Limits, belonging, current, drafts,
+    Limits, apart, belonging, current, drafts,
     fault::{Verdict, fault},
     groups, handles,
     host::Host,
-    lookups, named, preference, reading, series, tokens, values, wire,
+    lines, lookups, named, preference, reading, series, spans, tokens, values, wire,
 };
 
 /// How often the clock is looked at, in operations; a power of two.
@@ -61,6 +61,9 @@ pub(super) fn build(limits: &Limits) -> Host {
     named::register(&mut host);
     preference::register(&mut host);
     series::register(&mut host);
+    apart::register(&mut host);
+    lines::register(&mut host);
+    spans::register(&mut host);
     lookups::register(&mut host);
     drafts::register(&mut host);
     reading::register(&mut host);

@@ -59,7 +59,8 @@ impl Tree {
         }
     }
 
-    fn own<'c>(&'c self, current: &'c Current) -> impl Iterator<Item = Segment<'c>> {
+    /// Its own segments.
+    pub fn own<'c>(&'c self, current: &'c Current) -> impl Iterator<Item = Segment<'c>> {
         self.segments.iter().filter_map(|index| current.message.segment_at(*index))
     }
 

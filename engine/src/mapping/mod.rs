@@ -10,6 +10,7 @@
 //! a table, a constant made by `segment_map`, and runs natively; Rhai runs where a decision is made. All scripts
 //! and tables of a revision are compiled once, into one [`Mappings`] that all threads share.
 
+mod apart;
 mod asking;
 mod belonging;
 mod carried;
@@ -27,6 +28,7 @@ mod host;
 mod identities;
 mod ignored;
 mod layers;
+mod lines;
 mod lookups;
 mod memory;
 mod named;
@@ -38,6 +40,7 @@ mod program;
 mod reading;
 mod run;
 mod series;
+mod spans;
 mod tokens;
 mod units;
 mod values;

@@ -15,6 +15,7 @@ use super::{
     current::{Current, bit, with},
     datum::{Datum, List, Opaque},
     fault::fault,
+    groups::GroupHandle,
     handles::{BundleHandle, PlanHandle, put_resource},
     host::Host,
     plan::Place,
@@ -131,6 +132,16 @@ impl Series {
             made.push(handle.into());
         }
         Ok(made.into())
+    }
+
+    /// What the segment of a group is kept under within its series.
+    pub fn words(&self, group: &GroupHandle, current: &Current) -> String {
+        let mut words = String::new();
+        let name = &self.plan.segment;
+        if let Some(segment) = group.own(current).find(|segment| segment.name() == name.as_str()) {
+            self.identify(segment, &mut words);
+        }
+        words
     }
 
     fn is_plain(&self, segment: Segment<'_>) -> bool {

@@ -279,6 +279,7 @@ fn register_documents(host: &mut Host) {
     .register_fn("whole_minutes", |long: FieldHandle, seconds: SmolStr| -> Result<Option<INT>> {
         Ok(seconds.parse().ok().and_then(|seconds: f64| minutes(&long.text().ok()?, seconds)))
     })
+    .register_fn("has_digit", |text: SmolStr| text.bytes().any(|byte| byte.is_ascii_digit()))
     .register_fn("lines", |values: List| {
         with(|current| {
             let lines = fields(&values).map(|value| value.find(current));

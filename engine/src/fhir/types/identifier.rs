@@ -260,7 +260,12 @@ pub fn filler(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
 
 fn order(part: Part<'_>, kind: &str, cx: &Cx<'_>) -> Option<Node> {
     let [number, name, universal, scheme] = part.first();
-    numbered(number, Authority::of_parts([name, universal, scheme].map(trimmed), None, cx), kind, cx)
+    let named = match [name, universal, scheme].map(trimmed) {
+        // Within a component, as in EIP, its components are subcomponents.
+        [None, None, None] => [2, 3, 4].map(|number| trimmed(part.component(1).subcomponent(number))),
+        named => named,
+    };
+    numbered(number, Authority::of_parts(named, None, cx), kind, cx)
 }
 
 fn numbered(value: Value<'_>, authority: Authority<'_>, kind: &str, cx: &Cx<'_>) -> Option<Node> {

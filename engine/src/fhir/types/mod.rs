@@ -181,6 +181,7 @@ pub const CONVERTERS: &[Converter] = converters! {
     "MO" | "CP" => "Money": quantity::money;
     "NR" => "Range": quantity::nr;
     "units" => "Quantity": quantity::units;
+    "observed" => "CodeableConcept": result::observed;
     "reference-range" => "Observation.referenceRange": result::reference_range;
     "DTM" | "TS" | "dateTime" => "dateTime": time::date_time;
     "DTM" | "TS" | "DT" | "date" => "date": time::date;

@@ -197,7 +197,10 @@ impl Unit {
             "UCUM" => Some(SmolStr::new_static(UCUM)),
             system => code::known_system(system, cx).cloned(),
         };
-        let stated = system.and_then(|system| Some((uri(system)?, code.as_deref()?.into())));
+        // No code of UCUM has a blank: then it is a name, which the table may know.
+        let is_code =
+            |system: &SmolStr| system != UCUM || code.as_deref().is_some_and(|code| !code.contains(' '));
+        let stated = system.and_then(|system| Some((uri(system).filter(is_code)?, code.as_deref()?.into())));
         let listed = || cx.tables.get("units")?.get(code.as_deref()?)?.code().cloned();
         let coded = stated.or_else(|| Some((SmolStr::new_static(UCUM), listed()?)));
         Self { name: name.or(code).map(SmolStr::from), coded }
@@ -221,8 +224,15 @@ fn is_power(base: &str, power: &str) -> bool {
     (1..=2).contains(&digits) && ends && (base.ends_with("10") || of_length)
 }
 
-/// `130-170`, `3.0 - 10.0`, `-2.0-2.0`, `<5`, `>60`, `<=5`, `>=60`. `<` and `>` bound without saying that the bound is in.
+/// `130-170`, `3.0 - 10.0`, `3.5 to 5.1`, `(3.5–5.1)`, `-2.0-2.0`, `<5`, `>60`, `<=5`, `>=60`. `<` and `>` bound without saying
+/// that the bound is in.
 fn bounds(text: &str) -> (Option<SmolStr>, Option<SmolStr>) {
+    let bare = text.strip_prefix('(').and_then(|text| text.strip_suffix(')'));
+    let text = &bare
+        .or_else(|| text.strip_prefix('[')?.strip_suffix(']'))
+        .unwrap_or(text)
+        .replace(" to ", "-")
+        .replace('–', "-");
     if let Some(high) = text.strip_prefix("<=").or_else(|| text.strip_prefix('<')) {
         return (None, decimal(high));
     }

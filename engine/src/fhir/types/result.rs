@@ -8,12 +8,13 @@
 
 use std::borrow::Cow;
 
-use smol_str::format_smolstr;
+use smol_str::{SmolStr, format_smolstr};
 
 use super::{
     Cx, code,
     quantity::{self, Unit},
-    text, time,
+    text::{self, trimmed},
+    time,
 };
 use crate::{
     fhir::{
@@ -82,6 +83,37 @@ fn value(part: Part<'_>, kind: &str, obx: Segment<'_>, cx: &Cx<'_>) -> Option<(&
         _ => None,
     };
     typed.or_else(|| measured(name!("valueString"), text::whole(part, cx)))
+}
+
+/// OBX-3 as what was observed. Its suffix (`71020&IMP`) says which part of a report it is, by the table `observation-suffix`;
+/// analysers that number their tests put the name into OBX-4. Both go into the text.
+pub fn observed(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
+    let mut concept = code::concept(part, cx);
+    let suffix = trimmed(part.component(1).subcomponent(2));
+    let code = trimmed(part.component(1));
+    let said = [9, 2, 5].into_iter().find_map(|number| trimmed(part.component(number)));
+    let is_number = || code.as_deref().is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+    let text = if let Some(suffix) = suffix {
+        let row = cx.tables.get("observation-suffix").and_then(|table| table.own(&suffix)?.display());
+        let part = row.map_or(&*suffix, SmolStr::as_str);
+        said.or(code).map_or_else(|| part.into(), |name| format_smolstr!("{name}, {part}"))
+    } else {
+        if said.is_some() || !is_number() {
+            return concept;
+        }
+        cx.is_of_one_message.set(true);
+        let obx = cx.segment.filter(|segment| segment.name() == "OBX");
+        let name = obx.and_then(|obx| trimmed(obx.field(4))).unwrap_or_default();
+        if name.chars().take_while(|letter| letter.is_alphabetic()).count() < 2 {
+            return concept;
+        }
+        name.into()
+    };
+    match concept.as_mut().and_then(Node::as_object_mut) {
+        Some(object) => object.put(name!("text"), Some(Node::Text(text))),
+        None => concept = Node::object([(name!("text"), Some(Node::Text(text)))]).some(),
+    }
+    concept
 }
 
 /// OBX-7 as `Observation.referenceRange`, its bounds in the unit of OBX-6.

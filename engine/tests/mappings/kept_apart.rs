@@ -1,0 +1,144 @@
+//! What a later message that names one of several does to what an earlier one told of them: it finds its own, or stands
+//! beside, and never takes the place of another.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::*;
+
+const PID: &str = "PID|1||M1^^^RXX^MR||FERN^HANNAH||19580312|F";
+
+/// The resources of a type by their ids, in the order of the message.
+fn made(mapping: &str, trigger: &str, kind: &str, segments: &[&str]) -> Vec<(String, Value)> {
+    let pid = if segments.iter().any(|segment| segment.starts_with("PID|")) { "" } else { PID };
+    let text = format!(
+        "MSH|^~\\&|LIMS|RXX|TIE|RXX|20260312100000||{trigger}|C1|P|2.5.1\r{pid}\r{}\r",
+        segments.join("\r")
+    )
+    .replace("\r\r", "\r");
+    let (text, told) =
+        mapped_by(&shipped(), mapping, &Incoming::read(text.into(), encoding_rs::UTF_8).unwrap());
+    assert_eq!(told, "json", "{text}");
+    let bundle: Value = serde_json::from_str(&text).unwrap();
+    let resources = bundle["entry"].as_array().unwrap().iter().map(|entry| entry["resource"].clone());
+    let found = resources.filter(|resource| resource["resourceType"] == kind);
+    found.map(|resource| (resource["id"].as_str().unwrap().to_owned(), resource)).collect()
+}
+
+fn ids(mapping: &str, trigger: &str, kind: &str, segments: &[&str]) -> Vec<String> {
+    made(mapping, trigger, kind, segments).into_iter().map(|(id, _)| id).collect()
+}
+
+fn results(kind: &str, segments: &[&str]) -> Vec<String> {
+    ids("oru", "ORU^R01", kind, segments)
+}
+
+#[test]
+fn a_result_told_again_alone_takes_the_place_of_no_other() {
+    let obr = "OBR|1|P1^EPR|F1^LAB|GTT^Tolerance|||20260311080000";
+    for (first, second) in [
+        (
+            "OBX|1|NM|GLU^Glucose||5.2|mmol/L|||||F|||20260311080000",
+            "OBX|2|NM|GLU^Glucose||9.9|mmol/L|||||F|||20260311090000",
+        ),
+        ("OBX|1|NM|3968-5^P^LN^T^Trough^L||8|mg/L|||||F", "OBX|2|NM|3968-5^P^LN^K^Peak^L||17|mg/L|||||F"),
+        ("OBX|1|TX|CXR&GDT||Opacity||||||F", "OBX|2|TX|CXR&IMP||Pneumonia||||||F"),
+    ] {
+        let both = results("Observation", &[obr, first, second]);
+        assert_eq!(both.len(), 2);
+        assert_ne!(results("Observation", &[obr, second])[0], both[0], "{second}");
+        assert_eq!(results("Observation", &[obr, first, second]), both);
+    }
+    let suffixes = ["OBX|1|TX|CXR&GDT||a||||||F", "OBX|2|TX|CXR&IMP||b||||||F"];
+    let both = results("Observation", &[obr, suffixes[0], suffixes[1]]);
+    assert_eq!(results("Observation", &[obr, suffixes[1]]), both[1..]);
+}
+
+#[test]
+fn a_corrected_value_stands_in_the_place_of_the_one_that_it_corrects() {
+    let obr = "OBR|1|P1^EPR|F1^LAB|UE^Electrolytes|||20260311080000";
+    let sent = results("Observation", &[obr, "OBX|1|NM|K^Potassium||6.8|mmol/L|||||F"]);
+    let both = made(
+        "oru",
+        "ORU^R01",
+        "Observation",
+        &[obr, "OBX|1|NM|K^Potassium||6.8|mmol/L|||||W", "OBX|2|NM|K^Potassium||4.3|mmol/L|||||C"],
+    );
+    let by_id: BTreeMap<_, _> = both.into_iter().collect();
+    assert_eq!(by_id.len(), 2);
+    assert_eq!(by_id[&sent[0]]["status"], "corrected");
+}
+
+#[test]
+fn a_report_told_again_alone_takes_the_place_of_no_other() {
+    let of = |number: u8, parent: &str, at: &str| {
+        format!("OBR|{number}|P1^EPR|F1^LAB|SENS^Sensitivities|||{at}{}F{parent}", "|".repeat(18))
+    };
+    let [first, second] =
+        [1, 2].map(|number| of(number, &format!("|ORG^{number}|||P1^F1"), "20260311080000"));
+    let both =
+        results("DiagnosticReport", &[&first, "OBX|1|ST|A^A||R||||||F", &second, "OBX|1|ST|A^A||S||||||F"]);
+    assert_eq!(results("DiagnosticReport", &[&second, "OBX|1|ST|A^A||S||||||F"]), both[1..]);
+
+    let [first, second] = ["20260311080000", "20260311082000"].map(|at| of(1, "", at));
+    let both =
+        results("DiagnosticReport", &[&first, "OBX|1|ST|A^A||R||||||F", &second, "OBX|1|ST|A^A||S||||||F"]);
+    let alone = results("DiagnosticReport", &[&second, "OBX|1|ST|A^A||S||||||F"]);
+    assert!(both[0] != both[1] && alone[0] != both[0]);
+}
+
+#[test]
+fn an_analyser_that_begins_anew_each_day_moves_no_result_to_another_patient() {
+    let on = |pid: &str, placer: &str, day: &str| {
+        let obr = format!("OBR|1|{placer}|27|CHEM^Chemistry|||{day}093000");
+        results("DiagnosticReport", &[pid, &obr, "OBX|1|NM|ALT^ALT||31|U/L|||||F"])
+    };
+    let one = on("PID|1||M1^^^RXX^MR||FERN^HANNAH", "12340001", "20260311");
+    let other = on("PID|1||M2^^^RXX^MR||MOSS^PETER", "12340099", "20260312");
+    assert_ne!(one, other);
+    assert_eq!(one, on("PID|1||M1^^^RXX^MR||FERN^HANNAH", "12340001", "20260311"));
+}
+
+#[test]
+fn each_measurement_outside_of_an_order_is_one_of_its_own() {
+    let on = |day: &str| {
+        let obx = format!("OBX|1|NM|WT^Weight||70|kg|||||F|||{day}090000");
+        ids("adt", "ADT^A08", "Observation", &["EVN|A08", PID, "PV1|1|I|W1||||||||||||||||V1^^^RXX^VN", &obx])
+    };
+    assert_eq!(on("20260311"), on("20260311"));
+    assert_ne!(on("20260311"), on("20260312"));
+}
+
+#[test]
+fn what_was_given_and_dispensed_is_told_apart_by_drug_and_time() {
+    let given = |segments: &[&str]| ids("pharmacy", "RAS^O17", "MedicationAdministration", segments);
+    let [orc, a, b] =
+        ["ORC|RE|X1^EPR", "RXA|0|1|20260311100000||A^Drug A|1|mg", "RXA|0|1|20260311100000||B^Drug B|2|mg"];
+    assert_eq!(given(&[orc, b]), given(&[orc, a, b])[1..]);
+
+    let filled = |at: &str| {
+        let rxd = format!("RXD|1|A^Drug A|{at}|21|CAP||RXN1");
+        ids("pharmacy", "RDS^O13", "MedicationDispense", &[orc, &rxd])
+    };
+    assert_ne!(filled("20260311"), filled("20260411"));
+}
+
+#[test]
+fn a_drug_that_is_counted_in_its_order_is_found_again() {
+    let asked = |segments: &[&str]| ids("pharmacy", "RDE^O11", "MedicationRequest", segments);
+    let drugs = ["ORC|NW|123||123_01", "RXE||W^W|2||TAB", "ORC|NW|123||123_02", "RXE||O^O|1||CAP"];
+    assert_eq!(asked(&["ORC|DC|123||123_02", drugs[3]]), asked(&drugs)[1..]);
+
+    let drugs = ["ORC|NW|X1^EPR", "RXE||W^W|2||TAB", "ORC|NW|X1^EPR", "RXE||O^O|1||CAP"];
+    let both = asked(&drugs);
+    assert!(!both.contains(&asked(&["ORC|DC|X1^EPR", drugs[3]])[0]));
+}
+
+#[test]
+fn a_vaccine_told_again_alone_takes_the_place_of_no_other() {
+    let given = |segments: &[&str]| ids("vaccination", "VXU^V04", "Immunization", segments);
+    let [orc, a, b] = ["ORC|RE||F1^GP", "RXA|0|1|20260311||10^IPV^CVX|1", "RXA|0|1|20260311||20^DTaP^CVX|1"];
+    let both = given(&[orc, a, b]);
+    assert!(both[0] != both[1] && !both.contains(&given(&[orc, b])[0]));
+}

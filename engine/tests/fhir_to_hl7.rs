@@ -219,11 +219,46 @@ fn panels_in_reports_are_told_to_the_last_result() {
         entry("urn:uuid:3", &leaf(3)),
     ];
     // Of one code under one OBR: OBX-4 tells them apart.
-    let all = "OBX|1|NM|^Glucose|1|2 … OBX|2|NM|^Glucose|2|3 … OBX|3|NM|^Glucose||1";
+    let all = "OBX|1|NM|^Glucose|1|2 … OBX|2|NM|^Glucose|2|3 … OBX|3|NM|^Glucose|3|1";
     check("fhir-observations", &bundle(&entries), &[all]);
     check("fhir-observations", &bundle(&entries[1..]), &[all]);
     let circle = [entry("urn:uuid:p", &panel(&["urn:uuid:q"])), entry("urn:uuid:q", &panel(&["urn:uuid:p"]))];
     check("fhir-observations", &bundle(&circle), &["reject: results are members of each other in a circle"]);
+}
+
+/// Also where a panel and its report name the same result; and many that name each other do not take for ever.
+#[test]
+fn a_result_is_told_once_however_often_it_is_named() {
+    let panel = observation(&number(ABLE), "Panel", r#","hasMember":[{"reference":"urn:uuid:o"}]"#);
+    let entries = [
+        entry("urn:uuid:r", &report(&["urn:uuid:p", "urn:uuid:o"], "")),
+        entry("urn:uuid:p", &panel),
+        entry("urn:uuid:o", &observation(&number(ABLE), "Glucose", &value(1))),
+    ];
+    check("fhir-observations", &bundle(&entries), &["OBX|1|NM|^Glucose||1"]);
+    assert!(!told("fhir-observations", &bundle(&entries))[0].contains("OBX|2"));
+    let many: Vec<String> = (0..60)
+        .map(|of| {
+            let next = to(&format!("urn:uuid:{}", of + 1));
+            let more = format!(r#"{},"hasMember":[{next},{next}]"#, value(of));
+            entry(&format!("urn:uuid:{of}"), &observation(&number(ABLE), "X", &more))
+        })
+        .collect();
+    check("fhir-observations", &bundle(&many), &["OBX|60|NM|^X|59|59", "is not in the message"]);
+}
+
+#[test]
+fn numbers_that_are_the_same_however_they_are_written_are_one_patient() {
+    let patient = format!(
+        r#"{{"resourceType":"Patient","identifier":[{{"system":"https://fhir.nhs.uk/Id/nhs-number","value":"{ABLE}","type":{{"text":"NHS"}},"period":{{"start":"2020"}}}}]}}"#
+    );
+    let result = |subject: &str| entry("urn:uuid:o", &observation(subject, "Weight", &value(1)));
+    let report = report(&["urn:uuid:o"], "").replace(&number(ABLE), &to("urn:uuid:p"));
+    let all = |subject: &str| {
+        bundle(&[entry("urn:uuid:p", &patient), entry("urn:uuid:r", &report), result(subject)])
+    };
+    check("fhir-observations", &all(&number(ABLE)), &["OBX|1|NM|^Weight||1"]);
+    check("fhir-observations", &all(&number("999 100 1018")), &["OBX|1|NM|^Weight||1"]);
 }
 
 #[test]
@@ -264,6 +299,9 @@ fn what_is_no_new_order_places_none() {
         &["skip: the orders of the message are drafts, plans, done or what"],
     );
     let never = order(r#","doNotPerform":true"#);
+    let revoked =
+        answered.clone().map(|entry| entry.replace(r#""status":"active""#, r#""status":"revoked""#));
+    check("fhir-orders", &bundle(&revoked), &["ORC|CA|s1"]);
     check("fhir-orders", &never, &["reject: a request says that something must not be done"]);
     check(
         "fhir-orders",
@@ -308,6 +346,8 @@ fn documents_say_whether_they_hold_and_bring_their_content_along() {
     check("fhir-documents", &document("current", r#","docStatus":"entered-in-error""#), &["MDM^T11 … |CA\n"]);
     let adds = r#","relatesTo":[{"code":"appends","target":{"identifier":{"value":"D0"}}}]"#;
     check("fhir-documents", &document("current", adds), &["MDM^T06 … |d1|D0|"]);
+    let nameless = r#","relatesTo":[{"code":"appends","target":{"reference":"DocumentReference/d0"}}]"#;
+    check("fhir-documents", &document("current", nameless), &["MDM^T02 … |d1|", "goes as a new one"]);
     let sent = |status: &str| {
         format!(
             r#"{{"resourceType":"Communication","id":"c1","status":"{status}","subject":{},"payload":[{{"contentString":"Call"}}]}}"#,
@@ -332,6 +372,11 @@ fn values_keep_their_meaning() {
         (
             r#""valueRatio":{"numerator":{"value":10,"unit":"mg"},"denominator":{"value":24,"unit":"h"}}"#,
             "|ST|^X||10 mg : 24 h|",
+        ),
+        (r#""valueQuantity":{"value":1e-2147483648}"#, "|NM|^X||1e-2147483648|"),
+        (
+            r#""valueInteger":5,"referenceRange":[{"type":{"text":"normal"}},{"high":{"value":6}}]"#,
+            "|5||<=6|",
         ),
         (r#""valueTime":"14:30:00""#, "|TM|^X||143000|"),
         (r#""valueBoolean":true,"bodySite":{"text":"Left eye"}"#, "NTE|1||Body site: Left eye"),

@@ -5,7 +5,7 @@
 //! Decided:  setting a place makes what is missing before it (fields, repetitions, components) as empty; a segment
 //!           that is missing is an error, because its place in the message is a decision.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::Cell};
 
 use bytes::Bytes;
 use encoding_rs::Encoding;
@@ -21,7 +21,12 @@ pub struct Draft {
     original: Option<Bytes>,
     /// Segments, and what stands between them; joined they are the message.
     pieces: Vec<Piece>,
+    /// Where the segment was found that was looked for last: most are set field by field.
+    found: Cell<Option<Found>>,
 }
+
+/// A segment by name and occurrence, and its piece.
+type Found = ([u8; 3], usize, usize);
 
 /// What to put at a place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,7 +95,13 @@ impl Draft {
     /// An empty message: MSH with separators and nothing else.
     pub fn new(separators: Separators) -> Self {
         let header = Piece { text: format!("MSH{}", separators.header()), name: Some(*b"MSH") };
-        Self { separators, encoding: encoding_rs::UTF_8, original: None, pieces: vec![header, Piece::end()] }
+        Self {
+            separators,
+            encoding: encoding_rs::UTF_8,
+            original: None,
+            pieces: vec![header, Piece::end()],
+            found: Cell::default(),
+        }
     }
 
     /// An existing message, to be changed.
@@ -109,7 +120,13 @@ impl Draft {
         }
         pieces.push(Piece { text: text.get(at..).unwrap_or_default().to_owned(), name: None });
         let encoding = Encoding::for_label(message.charset().name.as_bytes()).unwrap_or(encoding_rs::UTF_8);
-        Self { separators: message.separators(), encoding, original: Some(message.raw().clone()), pieces }
+        Self {
+            separators: message.separators(),
+            encoding,
+            original: Some(message.raw().clone()),
+            pieces,
+            found: Cell::default(),
+        }
     }
 
     /// Its separators.
@@ -216,6 +233,7 @@ impl Draft {
         }
         let at = self.find(path)?;
         self.pieces.remove(at);
+        self.found.set(None);
         if let Some(next) = self.pieces.get_mut(at) {
             let rest = next.text.strip_prefix("\r\n").or_else(|| next.text.strip_prefix(['\r', '\n']));
             next.text = rest.unwrap_or(&next.text).to_owned();
@@ -266,8 +284,15 @@ impl Draft {
     }
 
     fn find(&self, path: &Path) -> Result<usize, EditError> {
+        if let Some((name, occurrence, at)) = self.found.get()
+            && name == path.segment
+            && occurrence == path.occurrence
+        {
+            return Ok(at);
+        }
         let named = self.pieces.iter().enumerate().filter(|(_, piece)| piece.name == Some(path.segment));
         let found = path.occurrence.checked_sub(1).and_then(|skip| named.map(|(at, _)| at).nth(skip));
+        self.found.set(found.map(|at| (path.segment, path.occurrence, at)));
         found.ok_or_else(|| EditError::NoSegment {
             segment: path.segment_name().to_owned(),
             occurrence: path.occurrence,
@@ -281,6 +306,7 @@ impl Draft {
         let end = self.line_end();
         self.pieces.insert(behind + 1, Piece { text: end, name: None });
         self.pieces.insert(behind + 2, Piece { text: name.to_owned(), name: Some(segment) });
+        self.found.set(None);
         self.original = None;
         Ok(())
     }

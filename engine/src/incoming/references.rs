@@ -98,9 +98,13 @@ pub(super) fn contained(root: &Node, place: Place, id: &str) -> Option<Place> {
     }
 }
 
-/// The entries of a Bundle.
-pub(super) fn entries(root: &Node) -> impl Iterator<Item = &Node> {
-    root.get("entry").into_iter().flat_map(path::items)
+/// The entries of a Bundle, empty ones too: they are counted.
+pub(super) fn entries(root: &Node) -> std::slice::Iter<'_, Node> {
+    match root.get("entry") {
+        Some(Node::Array(entries)) => entries.iter(),
+        Some(entry) => std::slice::from_ref(entry).iter(),
+        None => [].iter(),
+    }
 }
 
 /// Type and id at the end of an address: `Patient/1` of `https://a/fhir/Patient/1`.

@@ -10,7 +10,7 @@ use super::{
     datum::{Datum, List},
     fault::fault,
     host::Host,
-    reading::{fhir, literal, value},
+    reading::{ElementHandle, fhir, literal, value},
     values::MessageHandle,
 };
 use crate::{
@@ -25,6 +25,10 @@ pub(super) fn register(host: &mut Host) {
     host.register_fn("outermost", |_: &mut MessageHandle, kinds: List, members: List| {
         let (kinds, members) = (texts(&kinds)?, texts(&members)?);
         fhir(|message| outermost(message, &kinds, &members))
+    })
+    .register_fn("members", |of: &mut ElementHandle, paths: List| {
+        let (of, paths) = (of.clone(), texts(&paths)?);
+        fhir(|message| members(message, &of, &paths))
     })
     .register_fn("grouped", |items: &mut List, names: List| {
         let mut places: HashMap<SmolStr, usize, RandomState> = HashMap::default();
@@ -43,6 +47,31 @@ pub(super) fn register(host: &mut Host) {
 fn texts(list: &[Datum]) -> Result<Vec<SmolStr>> {
     let texts = list.iter().map(|one| one.as_text().cloned());
     texts.collect::<Option<_>>().ok_or_else(|| fault("a list of texts is needed here"))
+}
+
+/// The resources that one refers to by some elements, and those that they refer to, each once and in this order; `()` for one that
+/// is not in the message.
+fn members(message: &FhirMessage, of: &ElementHandle, paths: &[SmolStr]) -> Result<Datum> {
+    let mut found = Vec::new();
+    let mut seen: HashSet<Place, RandomState> = HashSet::from_iter([of.place()]);
+    let mut next = vec![(of.place(), of.node())];
+    while let Some((place, node)) = next.pop() {
+        if place != of.place() {
+            found.push(value(node, place));
+        }
+        let mut below = Vec::new();
+        for path in paths {
+            for reference in incoming::all(node, path).map_err(|error| fault(error.to_string()))? {
+                match message.resolve(place, literal(reference)) {
+                    Some((place, node)) if seen.insert(place) => below.push((place, node)),
+                    Some(_) => {}
+                    None => found.push(Datum::Unit),
+                }
+            }
+        }
+        next.extend(below.into_iter().rev());
+    }
+    Ok(found.into())
 }
 
 /// The resources of some types, in the order of the types, that are members of none of the others; `()` where some are

@@ -3,8 +3,8 @@
 //! A preference is a constant, `preference([["MR", "MRN"], ["PI"]])`: lists of identifier types (CX.5), the best
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
 //! other type or without a named authority never counts, nor one that is only a filler. Of several that are as good, as
-//! where two hospitals have each their own, that of the sending facility (MSH-4) is taken, else the first by its system,
-//! whichever comes first in the message. A last list `["*"]` is for senders
+//! where two hospitals have each their own, the first by its system is taken, whichever comes first in the message and
+//! whoever sends it. A last list `["*"]` is for senders
 //! who name no authority: such a number is then the sender's own, and where nothing else will do the first number that is
 //! of no type in HL7 table 0203 counts (intake names that one too). A list that begins with `!`, alone, is of all types but
 //! these, and the first counts.
@@ -73,8 +73,7 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
     let reader = Reader::of_identifier(if any { own_number } else { identifier_of_cx });
     with(|current| {
         let cx = current.cx(None);
-        let facility = cx.facility();
-        let mut best: Option<(usize, bool, SmolStr, Node)> = None;
+        let mut best: Option<(usize, SmolStr, Node)> = None;
         let mut nhs: Option<Node> = None;
         let mut first = true;
         for part in repetitions(segment, &path, current)?.filter_map(Value::part) {
@@ -107,14 +106,11 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                     listed.unwrap_or(if last_resort { preference.len() + 1 } else { usize::MAX })
                 }
             };
-            let authority = part.component(4).subcomponent(1).text();
-            let is_of_others = authority.is_none_or(|name| name.trim() != facility);
             let system = SmolStr::from(system.unwrap_or_default());
-            let is_better = best.as_ref().is_none_or(|(known, others, of, _)| {
-                but.is_none() && (rank, is_of_others, &system) < (*known, *others, of)
-            });
+            let is_better =
+                best.as_ref().is_none_or(|(known, of, _)| but.is_none() && (rank, &system) < (*known, of));
             if rank < usize::MAX && is_better {
-                best = Some((rank, is_of_others, system, found));
+                best = Some((rank, system, found));
             }
         }
         Ok(best.map(|(.., found)| NodeHandle::wrap(found)))

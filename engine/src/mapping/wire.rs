@@ -250,10 +250,12 @@ fn xcn<'n>(node: &'n Node, from: &Source<'n>) -> Option<Wire> {
         None => (found, node, display),
     };
     let person = person.map(|(_, person)| person);
+    let of_role = || found.and_then(|(_, role)| first(role, "identifier").ok().flatten());
     let identifier = match person {
         Some(person) => first(person, "identifier").ok().flatten(),
         None => node.get("identifier"),
     };
+    let identifier = identifier.or_else(of_role);
     let name = person.and_then(|person| first(person, "name").ok().flatten());
     let (first_name, middle) = name.map(given).unwrap_or_default();
     let family = name.map(|name| text(name, "family")).filter(|family| !family.is_empty()).unwrap_or(display);
@@ -390,7 +392,7 @@ fn number(node: &Node, path: &str) -> String {
 /// A number as NM has it: `1.5e3` as `1500`. One of more places than any value has is left as it is.
 fn without_exponent(number: &str) -> String {
     let Some((digits, exponent)) = number.split_once(['e', 'E']) else { return number.to_owned() };
-    let Some(exponent) = exponent.parse::<i32>().ok().filter(|exponent| exponent.abs() <= 40) else {
+    let Some(exponent) = exponent.parse::<i32>().ok().filter(|exponent| exponent.unsigned_abs() <= 40) else {
         return number.to_owned();
     };
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
@@ -454,7 +456,8 @@ fn range(observation: &Node, _: &Source<'_>) -> Option<Wire> {
             (false, false) if high.starts_with('-') => format!("{low} to {high}"),
             (false, false) => format!("{low}-{high}"),
             (false, true) => format!(">={low}"),
-            (true, _) => format!("<={high}"),
+            (true, false) => format!("<={high}"),
+            (true, true) => return String::new(),
         };
         let of = all(range, "type")
             .unwrap_or_default()
@@ -463,7 +466,7 @@ fn range(observation: &Node, _: &Source<'_>) -> Option<Wire> {
         let of: Vec<String> = of.map(words).filter(|words| !words.is_empty()).collect();
         if of.is_empty() { said } else { format!("{}: {said}", of.join(", ")) }
     });
-    Wire::one(ranges.collect::<Vec<_>>().join("; "))
+    Wire::one(ranges.filter(|range| !range.is_empty()).collect::<Vec<_>>().join("; "))
 }
 
 /// What is said in words, of whatever shape: a text, a concept, a Quantity, a Ratio, a Reference.

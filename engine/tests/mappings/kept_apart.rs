@@ -56,6 +56,37 @@ fn a_result_told_again_alone_takes_the_place_of_no_other() {
 }
 
 #[test]
+fn what_is_taken_back_is_found_whoever_stands_beside_it() {
+    let obr = "OBR|1|P1^EPR|F1^LAB|MC^Culture|||20260311080000";
+    for time in ["", "|||20260311080000"] {
+        let of = |number: u8, code: &str, status: &str| {
+            format!("OBX|{number}|CE|ORG^Organism||{code}^Bug^L||||||{status}{time}")
+        };
+        let told = [of(1, "EC", "F"), of(2, "KP", "F"), of(2, "KP", "W"), of(1, "EC", "D")];
+        let [first, second, second_back, first_back] = &told;
+        let both = results("Observation", &[obr, first, second]);
+        assert_eq!(results("Observation", &[obr, first, second_back])[0], both[0]);
+        assert_eq!(results("Observation", &[obr, first_back, second_back]), both);
+    }
+}
+
+#[test]
+fn a_prescription_is_one_however_many_doses_are_told_with_it() {
+    let made = |trigger: &str, segments: &[&str]| ids("pharmacy", trigger, "MedicationRequest", segments);
+    let (order, drug) = ("ORC|NW|RX1001^EPR|PH1^PHARM", "RXE|^BID|AMOX500^Amoxicillin 500 mg^L|1||CAP");
+    let dose = |time: &str| format!("RXA|0|1|{time}||AMOX500^Amoxicillin 500 mg^L|1|CAP");
+    let again = order.replace("NW", "RE");
+    let written = made("RDE^O11", &[order, drug]);
+    let (morning, evening) = (dose("202603110800"), dose("202603112000"));
+    assert_eq!(made("RAS^O17", &[&again, drug, &morning, &again, &evening]), written);
+    assert_eq!(made("RAS^O17", &[&again, drug, &morning, &again, drug, &evening])[0], written[0]);
+    // What ends it finds it, although another drug takes its place under the same number.
+    let other = "RXE|^BID|DOXY100^Doxycycline 100 mg^L|1||CAP";
+    let changed = made("RDE^O11", &[&order.replace("NW", "DC"), drug, order, other]);
+    assert_eq!((changed.len(), &changed[0]), (2, &written[0]));
+}
+
+#[test]
 fn a_corrected_value_stands_in_the_place_of_the_one_that_it_corrects() {
     let obr = "OBR|1|P1^EPR|F1^LAB|UE^Electrolytes|||20260311080000";
     let sent = results("Observation", &[obr, "OBX|1|NM|K^Potassium||6.8|mmol/L|||||F"]);

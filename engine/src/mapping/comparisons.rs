@@ -10,9 +10,7 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 
 /// Gives scripts `==`, `!=` and `+` for values, and `==` and `!=` for elements.
 pub(super) fn register(host: &mut Host) {
-    host.register_fn("==", |one: NodeHandle, other: NodeHandle| one.node() == other.node())
-        .register_fn("!=", |one: NodeHandle, other: NodeHandle| one.node() != other.node())
-        .register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
+    host.register_fn("==", |value: FieldHandle, text: SmolStr| equal(value, &text))
         .register_fn("!=", |value: FieldHandle, text: SmolStr| {
             Ok::<_, Box<EvalAltResult>>(!equal(value, &text)?)
         })
@@ -29,7 +27,10 @@ pub(super) fn register(host: &mut Host) {
         })
         .register_fn("+", |text: SmolStr, value: FieldHandle| -> Result<SmolStr> {
             Ok(joined(&text, &value.text()?))
-        });
+        })
+        // Last, for they are compared least.
+        .register_fn("==", |one: NodeHandle, other: NodeHandle| one.node() == other.node())
+        .register_fn("!=", |one: NodeHandle, other: NodeHandle| one.node() != other.node());
 }
 
 /// Two texts as one.

@@ -53,6 +53,11 @@ impl Tables {
         self.0.get(name).map(|table| &**table)
     }
 
+    /// Whether the trust's table `no-numbers` says that senders write this where they have no number.
+    pub fn has_no_number(&self, written: &str) -> bool {
+        self.get("no-numbers").is_some_and(|table| table.own(&written.trim().to_uppercase()).is_some())
+    }
+
     /// A table by name, to be kept.
     pub fn shared(&self, name: &str) -> Option<Arc<Table>> {
         self.0.get(name).cloned()

@@ -5,8 +5,12 @@
 //! one of them alone never takes the place of another. What is still the same has the number of the time behind it, as
 //! `nth` counts it for this kind. `alike(SERIES, groups)` says whether any two of a series would need it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashSet},
+    hash::BuildHasher,
+};
 
+use foldhash::fast::FixedState;
 use rhai::EvalAltResult;
 use smol_str::{SmolStr, format_smolstr};
 
@@ -37,10 +41,14 @@ pub(super) fn register(host: &mut Host) {
     })
     .register_fn("alike", |series: SeriesHandle, groups: List| {
         with(|current| {
-            let mut known = BTreeSet::new();
-            Ok(groups.iter().any(|group| match group {
-                Datum::Group(group) => !known.insert(series.words(group, current)),
-                _ => false,
+            // By their hashes: two that only seem alike are found to differ by `apart`.
+            let (hasher, mut words) = (FixedState::default(), String::new());
+            let mut known: HashSet<u64, FixedState> = HashSet::default();
+            Ok(groups.iter().any(|group| {
+                let Datum::Group(group) = group else { return false };
+                words.clear();
+                series.words(group, current, &mut words);
+                !known.insert(hasher.hash_one(&words))
             }))
         })
     });

@@ -42,6 +42,13 @@ impl Map {
         }
     }
 
+    /// Puts in what another map has, in place of what stands under its names.
+    pub fn take_in(&mut self, other: &Self) {
+        for (name, value) in &other.0 {
+            *self.entry(name.as_str()) = value.clone();
+        }
+    }
+
     pub fn len(&self) -> usize {
         self.0.len()
     }

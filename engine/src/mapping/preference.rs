@@ -129,10 +129,7 @@ fn is_filler(number: &str, is_any: bool, cx: &Cx<'_>) -> bool {
         return names_nobody(&spelled(number));
     }
     let plain = spelled(&number.replace(['-', '/', '.', ' '], ""));
-    let listed = cx.tables.get("no-numbers");
-    names_nobody(&plain)
-        || is_no_number(&plain, true)
-        || listed.is_some_and(|table| table.get(&number.trim().to_uppercase()).is_some())
+    names_nobody(&plain) || is_no_number(&plain, true) || cx.tables.has_no_number(number)
 }
 
 /// Whether a type is none of HL7's, which would say that the number is an account's, a stay's or an insurer's.

@@ -180,9 +180,10 @@ fn nothing(value: Datum) -> Result<Datum> {
     })
 }
 
-/// Refuses what would mean something else if a part of it were passed over, before any of it is told in HL7 v2.
+/// Refuses what would mean something else if a part of it were passed over, before any of it is told in HL7 v2: when the
+/// first message of a run is begun.
 pub(super) fn check_understood(current: &Current) -> Result<()> {
-    let Some(message) = &current.fhir else { return Ok(()) };
+    let Some(message) = current.fhir.as_ref().filter(|_| current.drafts.is_empty()) else { return Ok(()) };
     let refused = |why: &str| Err(end(Verdict::Reject(why.to_owned())));
     if message.requests().any(|method| matches!(method, "DELETE" | "PATCH")) {
         return refused(

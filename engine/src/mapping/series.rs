@@ -134,14 +134,12 @@ impl Series {
         Ok(made.into())
     }
 
-    /// What the segment of a group is kept under within its series.
-    pub fn words(&self, group: &GroupHandle, current: &Current) -> String {
-        let mut words = String::new();
-        let name = &self.plan.segment;
-        if let Some(segment) = group.own(current).find(|segment| segment.name() == name.as_str()) {
-            self.identify(segment, &mut words);
+    /// Adds what the segment of a group is kept under within its series.
+    pub fn words(&self, group: &GroupHandle, current: &Current, words: &mut String) {
+        let name = self.plan.segment.as_str();
+        if let Some(segment) = group.own(current).find(|segment| segment.name() == name) {
+            self.identify(segment, words);
         }
-        words
     }
 
     fn is_plain(&self, segment: Segment<'_>) -> bool {

@@ -274,8 +274,8 @@ fn register_documents(host: &mut Host) {
     })
     .register_fn("attachment", |text: SmolStr| document::of_text(&text).map(NodeHandle::wrap))
     .register_fn("later", |instant: SmolStr, minutes: INT| time::later(&instant, minutes).map(SmolStr::from))
-    .register_fn("earliest", |instants: List| outermost(&instants, Ordering::is_lt))
-    .register_fn("latest", |instants: List| outermost(&instants, Ordering::is_gt))
+    .register_fn("earliest", |instants: List| furthest(&instants, Ordering::is_lt))
+    .register_fn("latest", |instants: List| furthest(&instants, Ordering::is_gt))
     .register_fn("whole_minutes", |long: FieldHandle, seconds: SmolStr| -> Result<Option<INT>> {
         Ok(seconds.parse().ok().and_then(|seconds: f64| minutes(&long.text().ok()?, seconds)))
     })
@@ -291,17 +291,11 @@ fn register_documents(host: &mut Host) {
         let texts = values.map(super::handles::text).collect::<Result<Vec<_>>>()?;
         let said: Vec<_> = texts.iter().map(SmolStr::as_str).filter(|text| !text.is_empty()).collect();
         Ok(said.join(&between).into())
-    })
-    .register_fn("begins_document", |first: FieldHandle, last: FieldHandle, value: FieldHandle| {
-        with(|current| {
-            let before = [first, last].map(|one| one.find(current).part());
-            Ok(value.find(current).part().is_some_and(|piece| document::begins_document(before, piece)))
-        })
     });
 }
 
 /// The instant of a list that comes before, or after, all others; nothing where there is none.
-fn outermost(instants: &List, is_further: fn(Ordering) -> bool) -> Result<Option<SmolStr>> {
+fn furthest(instants: &List, is_further: fn(Ordering) -> bool) -> Result<Option<SmolStr>> {
     let mut found: Option<(Timestamp, SmolStr)> = None;
     for one in instants.iter().filter(|one| !one.is_unit()).cloned() {
         let text = super::handles::text(one)?;
@@ -372,9 +366,7 @@ fn is_no_number(identifier: &Node, current: &Current) -> bool {
     // What is made of the sender alone names nobody who assigned it.
     let is_assigned =
         !system.is_empty() && (!system.starts_with("urn:tie:") || system.starts_with("urn:tie:authority:"));
-    let listed = current.tables.get("no-numbers");
-    identifier::is_no_number(&identifier::spelled(value), is_assigned)
-        || listed.is_some_and(|table| table.get(&value.to_uppercase()).is_some())
+    identifier::is_no_number(&identifier::spelled(value), is_assigned) || current.tables.has_no_number(value)
 }
 
 fn check_name(name: &str) -> Result<()> {

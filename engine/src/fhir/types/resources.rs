@@ -108,8 +108,7 @@ fn practitioners(parts: &[Part<'_>], cx: &Cx<'_>) -> Vec<Named> {
 /// Whether a number is what senders write where they know none.
 fn is_nobodys(number: &Node, cx: &Cx<'_>) -> bool {
     let value = number.at(name!("value")).and_then(Node::as_text).unwrap_or_default();
-    let listed = cx.tables.get("no-numbers");
-    is_no_person(&spelled(value)) || listed.is_some_and(|table| table.get(&value.to_uppercase()).is_some())
+    is_no_person(&spelled(value)) || cx.tables.has_no_number(value)
 }
 
 /// The numbers of a person known so far.

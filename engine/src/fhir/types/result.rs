@@ -91,14 +91,17 @@ pub fn observed(part: Part<'_>, cx: &Cx<'_>) -> Option<Node> {
     let mut concept = code::concept(part, cx);
     let suffix = trimmed(part.component(1).subcomponent(2));
     let code = trimmed(part.component(1));
+    let is_number = code.as_deref().is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
+    if suffix.is_none() && !is_number {
+        return concept;
+    }
     let said = [9, 2, 5].into_iter().find_map(|number| trimmed(part.component(number)));
-    let is_number = || code.as_deref().is_some_and(|code| code.bytes().all(|byte| byte.is_ascii_digit()));
     let text = if let Some(suffix) = suffix {
         let row = cx.tables.get("observation-suffix").and_then(|table| table.own(&suffix)?.display());
         let part = row.map_or(&*suffix, SmolStr::as_str);
         said.or(code).map_or_else(|| part.into(), |name| format_smolstr!("{name}, {part}"))
     } else {
-        if said.is_some() || !is_number() {
+        if said.is_some() {
             return concept;
         }
         cx.is_of_one_message.set(true);

@@ -129,8 +129,12 @@ impl Machine<'_> {
             }
             _ => {}
         }
+        // Of what is nested all that is in it counts.
+        let nests = matches!(values, [_, Datum::List(_) | Datum::Map(_)]);
         let done = standard::call(method, values, self.limits)?;
-        Some(done.map_err(|error| placed(error, call.at).into()))
+        let bounded =
+            values.first().filter(|_| nests).map_or(Ok(()), |object| self.is_bounded(object, call.at));
+        Some(bounded.and(done.map_err(|error| placed(error, call.at).into())))
     }
 
     /// `item in list`, and `contains`.

@@ -9,7 +9,7 @@ use super::{
     Compound, Node, Operator,
     machine::{Flow, Machine},
 };
-use crate::mapping::{comparisons::joined, datum::Datum, host::Native};
+use crate::mapping::{comparisons::joined, datum::Datum, host::Native, pairs::Map};
 
 type Result<T> = std::result::Result<T, Flow>;
 
@@ -110,12 +110,18 @@ impl Machine<'_> {
         at: Position,
     ) -> Result<()> {
         if operator.kind == Kind::Plus {
-            if let Some(sum) = sum(target, &value) {
-                *target = self.bounded(sum, at)?;
-                return Ok(());
-            }
-            if let (Datum::List(list), Datum::List(more)) = (&mut *target, &value) {
-                Arc::make_mut(list).extend(more.iter().cloned());
+            let is_kept = match (&mut *target, &value) {
+                (Datum::List(list), Datum::List(more)) => {
+                    Arc::make_mut(list).extend(more.iter().cloned());
+                    true
+                }
+                (Datum::Map(map), Datum::Map(more)) => {
+                    Arc::make_mut(map).take_in(more);
+                    true
+                }
+                (own, more) => sum(own, more).map(|sum| *own = sum).is_some(),
+            };
+            if is_kept {
                 return self.is_bounded(target, at);
             }
         }
@@ -184,13 +190,18 @@ fn unlike(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
     }
 }
 
-/// The sum of two numbers, a text and another one or a number, or two lists.
+/// The sum of two numbers, a text and another one or a number, two lists, or two maps.
 fn sum(left: &Datum, right: &Datum) -> Option<Datum> {
     match (left, right) {
         (Datum::Text(left), Datum::Text(right)) => Some(Datum::Text(joined(left, right))),
         (Datum::Text(left), Datum::Integer(right)) => Some(Datum::Text(format_smolstr!("{left}{right}"))),
         (Datum::List(left), Datum::List(right)) => Some(left.iter().chain(right.iter()).cloned().collect()),
         (Datum::Integer(left), Datum::Integer(right)) => left.checked_add(*right).map(Datum::Integer),
+        (Datum::Map(left), Datum::Map(right)) => {
+            let mut all = Map::clone(left);
+            all.take_in(right);
+            Some(Datum::Map(Arc::new(all)))
+        }
         _ => None,
     }
 }

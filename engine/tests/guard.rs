@@ -1,8 +1,8 @@
 //! A guard against steps back in speed. Times say nothing on a machine that others use too, so what is held here are
 //! ratios of one run: what ours costs beside work that is not ours, done in turn with it, and bytes a message.
 //!
-//! The bounds stand half above what was measured for this build (without optimisation, as the gate has it). Whoever makes
-//! something faster lowers them; whoever must raise one says why in `engine/DECISIONS.md`. The figures that count are
+//! The bounds stand above what was measured for this build (without optimisation, as the gate has it): those of one mapping
+//! a seventh, the others, which need more of the machine, half. Whoever makes something faster lowers them; whoever must raise one says why in `engine/DECISIONS.md`. The figures that count are
 //! in `engine/benches/README.md`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing, missing_docs)]
 
@@ -26,9 +26,9 @@ use tie_engine::{
     mapping::{Mapped, Mappings},
 };
 
-/// Measured 1.79 and 1.59 by the exact clock; by `schedstat`, which goes by ticks, 1.33 and 1.00 were measured before.
-const ADMISSION: f64 = 2.7;
-const RESULT: f64 = 2.4;
+/// Measured 1.69 to 1.95, and 1.34 to 1.40.
+const ADMISSION: f64 = 2.0;
+const RESULT: f64 = 1.5;
 /// Measured 2,740, 17,000 to 23,000, and 0.92 to 1.10 (another admission is mapped than is sent).
 const KEPT: f64 = 4_100.0;
 const WRITTEN: f64 = 34_000.0;
@@ -67,7 +67,8 @@ fn run(mappings: &Mappings, name: &str, file: &str) -> impl Fn() -> Mapped {
     move || mappings.run(name, &message, &context).unwrap().mapped
 }
 
-/// A mapping beside reading and printing its output once, by serde_json, in turn with it.
+/// A mapping beside reading and printing its output once, by serde_json, in turn with it; a neighbour on the machine, who
+/// takes the caches from the one more than from the other, is not there every time.
 fn mapping_over_json(mappings: &Mappings, name: &str, file: &str) -> f64 {
     let run = run(mappings, name, file);
     let Mapped::Outputs(outputs) = run() else { panic!("{file}") };
@@ -76,7 +77,8 @@ fn mapping_over_json(mappings: &Mappings, name: &str, file: &str) -> f64 {
         let read: serde_json::Value = serde_json::from_slice(&json).unwrap();
         drop(black_box(serde_json::to_vec(&read).unwrap()));
     };
-    median(|_| cost(&mut || drop(black_box(run()))) / cost(&mut || again()))
+    let ratio = |_| median(|_| cost(&mut || drop(black_box(run()))) / cost(&mut || again()));
+    (0..5).map(ratio).fold(f64::INFINITY, f64::min)
 }
 
 fn is_at_most(what: &str, found: f64, bound: f64) {

@@ -243,6 +243,23 @@ fn map_may_leave_the_mapping_to_the_routes() {
     let line: Value = serde_json::from_str(ended.out.trim()).unwrap();
     assert_eq!((&line["mapping"], &line["result"]), (&json!("small"), &json!("mapped")));
     home.tie_with(&["map", "auto", "-"], "hello").shows(1, &["parse: "]);
+
+    home.write("mappings/other.rhai", "fn map(msg) { skip(\"not for us\") }");
+    let other = ROUTE.replacen("small", "other", 1);
+    home.write("routes/other.toml", &other);
+    let told = |home: &Home| {
+        let ended = home.tie(&["map", "auto", "--json", "testdata/a.hl7"]);
+        let lines =
+            ended.out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()["mapping"].clone());
+        lines.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&home), ["small", "other"], "of each route that takes it");
+    home.tie(&["map", "auto", "testdata/a.hl7"])
+        .shows(0, &["by the mapping small:", "by the mapping other:", "not for us"]);
+    home.write("routes/other.toml", &other.replacen("map =", "accept = { otherwise = true }\nmap =", 1));
+    assert_eq!(told(&home), ["small"], "another route takes it");
+    fs::remove_file(home.0.path().join("routes/other.toml")).unwrap();
+
     home.write("routes/adt.toml", &ROUTE.replacen("map =", "accept = { trigger = 'SIU' }\nmap =", 1));
     home.tie(&["map", "auto", "testdata/a.hl7"]).shows(1, &["unrouted: no route takes it"]);
 }

@@ -1,4 +1,4 @@
-//! `tie map`: what a mapping, or each message's own, makes of messages. Works where there is no `tie.toml` too.
+//! `tie map`: what a mapping, or those of each message's routes, make of messages. Works where there is no `tie.toml` too.
 
 use std::path::PathBuf;
 
@@ -20,13 +20,13 @@ use crate::{
     routing::Routes,
 };
 
-/// In the place of a mapping: the one that each message's route has.
+/// In the place of a mapping: those that each message's routes have.
 const BY_ROUTES: &str = "auto";
 
 /// Show what a mapping makes of messages.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The mapping: `adt` for mappings/adt.rhai; `auto` for that of the first route that takes the message.
+    /// The mapping: `adt` for mappings/adt.rhai; `auto` for those of the routes that take the message.
     mapping: String,
     /// Files with messages: plain, framed or in batches; `-` is stdin.
     #[arg(required = true, value_name = "FILE")]
@@ -37,7 +37,7 @@ pub(super) struct Arguments {
     /// Also tell the fields, or elements of FHIR, that have a value and were not read.
     #[arg(long)]
     coverage: bool,
-    /// Print one JSON object a message, with how it ended.
+    /// Print one JSON object a message and mapping, with how it ended.
     #[arg(long)]
     json: bool,
 }
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
         Ok(routes) => routes,
         Err(exit) => return exit,
     };
-    let Library { mappings, charset, context, .. } = &library;
+    let mappings = &library.mappings;
     if routes.is_none() && !mappings.names().any(|name| name == arguments.mapping) {
         let known: Vec<&str> = mappings.names().chain([BY_ROUTES]).collect();
         complain(format_args!(
@@ -69,34 +69,55 @@ pub(super) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugi
             Err(exit) => return exit,
         };
         for raw in messages {
-            let name = match routes {
-                Some(routes) => mapping_of(routes, raw.clone(), charset),
-                None => Some(arguments.mapping.as_str()),
-            };
-            let sample = match name {
-                Some(name) => Sample::of(mappings, name, raw.clone(), charset, context),
-                None => Sample::Unrouted,
-            };
-            if !matches!(sample.result(), "mapped" | "skip") {
-                exit = Exit::Wrong;
-            }
-            if arguments.json {
-                say(format_args!("{}\n", as_json(file, &raw, charset, name, &sample)));
-            } else {
-                say(&sample);
-                remarks(&sample);
+            for (name, sample) in samples(arguments, routes, &library, &raw) {
+                if !matches!(sample.result(), "mapped" | "skip") {
+                    exit = Exit::Wrong;
+                }
+                if arguments.json {
+                    say(format_args!("{}\n", as_json(file, &raw, library.charset, name, &sample)));
+                } else {
+                    tell(name.filter(|_| routes.is_some()), &sample);
+                }
             }
         }
     }
     exit
 }
 
-/// The mapping of the first route that takes a message; any for what is no message, which none can read.
-fn mapping_of<'r>(routes: &'r Routes, raw: Bytes, charset: &'static Encoding) -> Option<&'r str> {
-    match Incoming::read(raw, charset) {
-        Ok(message) => library::mappings_of(routes, &message).first().copied(),
-        Err(_) => routes.iter().next().map(|route| route.map.as_str()),
+/// What a message becomes, with the mapping that made it: none where no route takes it.
+fn samples<'a>(
+    arguments: &'a Arguments,
+    routes: Option<&'a Routes>,
+    library: &Library,
+    raw: &Bytes,
+) -> Vec<(Option<&'a str>, Sample)> {
+    let names = match routes {
+        Some(routes) => mappings_of(routes, raw.clone(), library.charset),
+        None => vec![arguments.mapping.as_str()],
+    };
+    if names.is_empty() {
+        return vec![(None, Sample::Unrouted)];
     }
+    let Library { mappings, charset, context, .. } = library;
+    let sample = |name| (Some(name), Sample::of(mappings, name, raw.clone(), charset, context));
+    names.into_iter().map(sample).collect()
+}
+
+/// The mappings of a message; any one for what is no message, which none can read.
+fn mappings_of<'r>(routes: &'r Routes, raw: Bytes, charset: &'static Encoding) -> Vec<&'r str> {
+    match Incoming::read(raw, charset) {
+        Ok(message) => library::mappings_of(routes, &message),
+        Err(_) => routes.iter().take(1).map(|route| route.map.as_str()).collect(),
+    }
+}
+
+/// The output, and beside it what is to be known of it.
+fn tell(mapping: Option<&str>, sample: &Sample) {
+    if let Some(name) = mapping {
+        complain(format_args!("by the mapping {name}:"));
+    }
+    say(sample);
+    remarks(sample);
 }
 
 fn remarks(sample: &Sample) {

@@ -9,6 +9,7 @@ use std::{
     hint::black_box,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use criterion::{Criterion, criterion_group, criterion_main};
@@ -167,13 +168,15 @@ fn gather(root: &Path, folder: &Path, files: &mut Files) {
 }
 
 /// What a run costs this thread, in microseconds: comparable on a busy machine, where the wall clock is not.
-fn processor_time(runs: u64, mut work: impl FnMut()) -> u64 {
-    let spent =
-        || fs::read_to_string("/proc/thread-self/schedstat").ok()?.split(' ').next()?.parse::<u64>().ok();
+fn processor_time(runs: u32, mut work: impl FnMut()) -> u128 {
+    let spent = || {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        Duration::try_from(used).unwrap()
+    };
     (0..runs / 10).for_each(|_| work());
-    let before = spent().unwrap_or_default();
+    let before = spent();
     (0..runs).for_each(|_| work());
-    spent().unwrap_or_default().saturating_sub(before) / runs / 1000
+    ((spent() - before) / runs).as_micros()
 }
 
 /// Whether the words of the command line ask for this script; no word asks for all.

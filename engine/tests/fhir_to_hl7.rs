@@ -144,6 +144,32 @@ fn a_report_holds_no_result_of_another_patient() {
     );
 }
 
+/// Nor where all that their numbers have in common is nothing, a number that no longer holds, or one of nobody.
+#[test]
+fn numbers_that_say_nothing_make_no_two_patients_one() {
+    let untraced = r#"{"system":"https://fhir.nhs.uk/Id/nhs-number"}"#;
+    let local = |number: &str| format!(r#"{{"system":"urn:x:mrn","value":"{number}"}}"#);
+    let old = r#"{"use":"old","system":"urn:x:mrn","value":"2"}"#;
+    let bare = r#"{"value":"1"}"#;
+    let of = |identifiers: &[&str]| {
+        format!(r#"{{"resourceType":"Patient","identifier":[{}]}}"#, identifiers.join(","))
+    };
+    let (one, two) = (local("1"), local("2"));
+    for (first, second) in
+        [([&one, untraced], [&two, untraced]), ([&one, old], [&two, untraced]), ([bare, &one], [bare, &two])]
+    {
+        let report = report(&["urn:uuid:o"], "").replace(&number(ABLE), &to("urn:uuid:p"));
+        let entries = [
+            entry("urn:uuid:p", &of(&first)),
+            entry("urn:uuid:q", &of(&second)),
+            entry("urn:uuid:r", &report),
+            entry("urn:uuid:o", &observation(&to("urn:uuid:q"), "Weight", &value(1))),
+        ];
+        let refused = "reject: a report or panel holds a result of another patient";
+        check("fhir-observations", &bundle(&entries), &[refused]);
+    }
+}
+
 #[test]
 fn who_is_no_patient_gets_no_pid() {
     let practitioner = r#"{"resourceType":"Practitioner","identifier":[{"system":"x","value":"C1"}]}"#;
@@ -277,6 +303,53 @@ fn what_is_taken_back_is_taken_back_with_all_that_it_holds() {
     let entries =
         [entry("urn:uuid:r", &back), entry("urn:uuid:o", &observation(&number(ABLE), "Weight", &value(7)))];
     check("fhir-observations", &bundle(&entries), &["|X\nOBX|1|NM|^Weight||7||||||W"]);
+}
+
+#[test]
+fn a_panel_within_that_is_taken_back_takes_its_results_along() {
+    let panel = observation(&number(ABLE), "Panel", r#","hasMember":[{"reference":"urn:uuid:b"}]"#);
+    let entries = [
+        entry("urn:uuid:r", &report(&["urn:uuid:a", "urn:uuid:p"], "")),
+        entry("urn:uuid:a", &observation(&number(ABLE), "Urea", &value(5))),
+        entry("urn:uuid:p", &panel.replacen("final", "entered-in-error", 1)),
+        entry("urn:uuid:b", &observation(&number(ABLE), "Sodium", &value(140))),
+    ];
+    check(
+        "fhir-observations",
+        &bundle(&entries),
+        &["OBX|1|NM|^Urea||5||||||F … OBX|2|NM|^Sodium||140||||||W"],
+    );
+}
+
+#[test]
+fn what_a_panel_says_of_all_its_results_is_told() {
+    let more = r#","note":[{"text":"venous, not for pO2"}],"interpretation":[{"text":"critical"}],"hasMember":[{"reference":"urn:uuid:b"},{"reference":"urn:uuid:q"}]"#;
+    let entries = [
+        entry("urn:uuid:r", &report(&["urn:uuid:p"], "")),
+        entry("urn:uuid:p", &observation(&number(ABLE), "Blood gas", more)),
+        entry("urn:uuid:b", &observation(&number(ABLE), "pO2", &value(5))),
+        // Questionnaires may be members too: they are told by themselves.
+        entry(
+            "urn:uuid:q",
+            &format!(
+                r#"{{"resourceType":"QuestionnaireResponse","status":"completed","subject":{},"item":[{{"linkId":"1","text":"Pain","answer":[{{"valueInteger":3}}]}}]}}"#,
+                number(ABLE)
+            ),
+        ),
+    ];
+    let all = "OBX|1||^Blood gas … |critical| … NTE|1||venous, not for pO2 … OBX|2|NM|^pO2||5 … |1^Pain|1|3";
+    check("fhir-observations", &bundle(&entries), &[all]);
+    check("fhir-observations", &bundle(&entries[1..]), &[all]);
+}
+
+#[test]
+fn a_result_of_the_code_of_its_panel_is_told_apart_from_it() {
+    let more = format!(r#"{},"hasMember":[{{"reference":"urn:uuid:b"}}]"#, value(1));
+    let entries = [
+        entry("urn:uuid:p", &observation(&number(ABLE), "Glucose", &more)),
+        entry("urn:uuid:b", &observation(&number(ABLE), "Glucose", &value(2))),
+    ];
+    check("fhir-observations", &bundle(&entries), &["OBX|1|NM|^Glucose||1 … OBX|2|NM|^Glucose|1|2"]);
 }
 
 fn order(more: &str) -> String {

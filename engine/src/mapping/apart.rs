@@ -1,17 +1,22 @@
 //! What would be kept under the same words in one message, told apart.
 //!
-//! `apart(kind, [[value, more, …], …])` gives the words that each of the list is kept under: its value, and where several
-//! have the same, what of `more` differs among them, the first that does before the next. So a later message that sends
-//! one of them alone never takes the place of another. What is still the same has the number of the time behind it, as
-//! `nth` counts it for this kind. `alike(SERIES, groups)` says whether any two of a series would need it.
+//! `apart(kind, [[key, withdrawn, more, …], …])` gives `[place, key]` for each of the list, in its order: what it is kept
+//! under, its own key (`#{ system, value }`), and where several have the same, what of `more` differs among them, the first
+//! that does before the next; last whether it is taken back. So a later message that sends one of them alone never takes
+//! the place of another. What is still the same has the number of the time behind it, as `again` counts it for this kind.
+//! What is taken back and is kept apart may have been told alone before: it stands at the end of the list a second time,
+//! under its own key, if nothing else of the message does. `alike(SERIES, groups)` says whether any two of a series would
+//! need it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
+    fmt::Write as _,
     hash::BuildHasher,
+    sync::Arc,
 };
 
 use foldhash::fast::FixedState;
-use rhai::EvalAltResult;
+use rhai::{EvalAltResult, INT};
 use smol_str::{SmolStr, format_smolstr};
 
 use super::{
@@ -20,6 +25,7 @@ use super::{
     fault::fault,
     handles::text,
     host::Host,
+    pairs::Map,
     series::SeriesHandle,
 };
 use crate::fhir::types::Finding;
@@ -29,14 +35,26 @@ type Result<T> = std::result::Result<T, Box<EvalAltResult>>;
 const KEPT_APART: &str = "several of the message have the same number and code, and are kept under what differs: a later \
                           message that names one of them alone is kept apart";
 
-/// Gives scripts both.
+/// Before the number of the time: what ends a repetition is in no value, so that what is numbered is never the same as what
+/// another field says.
+const TIME: char = '~';
+
+/// Gives scripts all three.
 pub(super) fn register(host: &mut Host) {
-    host.register_fn("apart", |kind: SmolStr, all: List| -> Result<Vec<Datum>> {
-        let mut all = all.iter().map(One::of).collect::<Result<Vec<_>>>()?;
+    host.register_fn("apart", |kind: SmolStr, all: List| -> Result<Datum> {
+        let mut all = all.iter().enumerate().map(One::of).collect::<Result<Vec<_>>>()?;
         let levels = all.iter().map(|one| one.more.len()).max().unwrap_or_default();
         with(|current| {
             (0..levels).for_each(|level| split(&mut all, level, current));
-            Ok(all.into_iter().map(|one| numbered(&kind, one.words, current).into()).collect())
+            let alone = told_alone(&all);
+            Ok(all.into_iter().chain(alone).map(|one| one.kept(&kind, current)).collect())
+        })
+    })
+    .register_fn("again", |kind: SmolStr, system: SmolStr, value: SmolStr| {
+        with(|current| {
+            let mut words = value.to_string();
+            number(&kind, &system, &mut words, current);
+            Ok(SmolStr::from(words))
         })
     })
     .register_fn("alike", |series: SeriesHandle, groups: List| {
@@ -54,19 +72,44 @@ pub(super) fn register(host: &mut Host) {
     });
 }
 
+#[derive(Clone)]
 struct One {
+    place: usize,
+    key: Arc<Map>,
+    system: SmolStr,
+    /// The value of its key, before it is told apart.
+    own: SmolStr,
     words: String,
+    /// What may differ, last whether it is taken back.
     more: Vec<SmolStr>,
+    is_withdrawn: bool,
 }
 
 impl One {
-    fn of(item: &Datum) -> Result<Self> {
+    fn of((place, item): (usize, &Datum)) -> Result<Self> {
         let Datum::List(parts) = item else { return Err(fault("`apart` takes a list of lists")) };
-        let mut parts = parts.iter().cloned().map(text).collect::<Result<Vec<_>>>()?.into_iter();
-        let Some(words) = parts.next() else {
-            return Err(fault("`apart` takes a value before what may differ"));
+        let [Datum::Map(key), Datum::Truth(is_withdrawn), more @ ..] = &parts[..] else {
+            return Err(fault("`apart` takes a key, and whether it is taken back, before what may differ"));
         };
-        Ok(Self { words: words.into(), more: parts.collect() })
+        let of_key = |name| key.get(name).cloned().map_or(Ok(SmolStr::default()), text);
+        let mut more = more.iter().cloned().map(text).collect::<Result<Vec<_>>>()?;
+        more.push(if *is_withdrawn { "withdrawn".into() } else { SmolStr::default() });
+        let (system, own) = (of_key("system")?, of_key("value")?);
+        Ok(Self {
+            place,
+            key: key.clone(),
+            system,
+            words: own.to_string(),
+            own,
+            more,
+            is_withdrawn: *is_withdrawn,
+        })
+    }
+
+    fn kept(mut self, kind: &str, current: &mut Current) -> Datum {
+        number(kind, &self.system, &mut self.words, current);
+        *Arc::make_mut(&mut self.key).entry("value") = SmolStr::from(self.words).into();
+        vec![Datum::Integer(self.place as INT), Datum::Map(self.key)].into()
     }
 
     fn at(&self, level: usize) -> &str {
@@ -76,15 +119,15 @@ impl One {
 
 /// Those of the same words get this part of what may differ behind them, if it does. One that lacks it stays where it is.
 fn split(all: &mut [One], level: usize, current: &Current) {
-    let mut found = BTreeMap::<&str, BTreeSet<&str>>::new();
+    let mut found = BTreeMap::<(&str, &str), BTreeSet<&str>>::new();
     for one in &*all {
-        found.entry(&one.words).or_default().insert(one.at(level));
+        found.entry((&one.system, &one.words)).or_default().insert(one.at(level));
     }
     if found.values().any(|parts| parts.len() > 1 && !parts.contains("")) {
         current.cx(None).report(Finding::Doubtful(KEPT_APART));
     }
-    let differs: Vec<bool> =
-        all.iter().map(|one| found.get(one.words.as_str()).is_some_and(|parts| parts.len() > 1)).collect();
+    let differs = |one: &One| found.get(&(&*one.system, &*one.words)).is_some_and(|parts| parts.len() > 1);
+    let differs: Vec<bool> = all.iter().map(differs).collect();
     for (one, _) in all.iter_mut().zip(differs).filter(|(_, differs)| *differs) {
         if let Some(part) = one.more.get(level).filter(|part| !part.is_empty()) {
             one.words.push('/');
@@ -93,8 +136,18 @@ fn split(all: &mut [One], level: usize, current: &Current) {
     }
 }
 
-fn numbered(kind: &str, words: String, current: &mut Current) -> SmolStr {
-    let count = current.counts.entry(format_smolstr!("{kind}{words}")).or_default();
+/// What is taken back, as it was kept if it had come alone; where several had, the first.
+fn told_alone(all: &[One]) -> Vec<One> {
+    let mut taken: BTreeSet<(&str, &str)> = all.iter().map(|one| (&*one.system, &*one.words)).collect();
+    let alone = all.iter().filter(|one| one.is_withdrawn && taken.insert((&one.system, &one.own)));
+    alone.map(|one| One { words: one.own.to_string(), ..one.clone() }).collect()
+}
+
+/// Puts the number of the time behind words that come again in a message, of this kind and system.
+pub(super) fn number(kind: &str, system: &str, words: &mut String, current: &mut Current) {
+    let count = current.counts.entry(format_smolstr!("{kind}{system}{TIME}{words}")).or_default();
     *count += 1;
-    if *count > 1 { format_smolstr!("{words}/{count}") } else { words.into() }
+    if *count > 1 {
+        let _ = write!(words, "{TIME}{count}");
+    }
 }

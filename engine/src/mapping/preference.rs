@@ -4,7 +4,8 @@
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
 //! other type or without a named authority never counts, nor one that is only a filler. Of several that are as good, as
 //! where two hospitals have each their own, the first by its system is taken, whichever comes first in the message and
-//! whoever sends it. A last list `["*"]` is for senders
+//! whoever sends it; but before all the sender's own, where no table knows the authority: it counts under the sender's name, and
+//! nobody else names the others so. A last list `["*"]` is for senders
 //! who name no authority: such a number is then the sender's own, and where nothing else will do the first number that is
 //! of no type in HL7 table 0203 counts (intake names that one too). A list that begins with `!`, alone, is of all types but
 //! these, and the first counts.
@@ -27,7 +28,7 @@ use super::{
 use crate::{
     fhir::{
         Node,
-        types::{Cx, NHS_NUMBER, identifier_of_cx, own_number},
+        types::{Cx, NHS_NUMBER, UNKNOWN_AUTHORITY, identifier_of_cx, own_number},
     },
     hl7::{
         Value,
@@ -73,7 +74,7 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
     let reader = Reader::of_identifier(if any { own_number } else { identifier_of_cx });
     with(|current| {
         let cx = current.cx(None);
-        let mut best: Option<(usize, SmolStr, Node)> = None;
+        let mut best: Option<(usize, bool, SmolStr, Node)> = None;
         let mut nhs: Option<Node> = None;
         let mut first = true;
         for part in repetitions(segment, &path, current)?.filter_map(Value::part) {
@@ -107,14 +108,22 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                 }
             };
             let system = SmolStr::from(system.unwrap_or_default());
-            let is_better =
-                best.as_ref().is_none_or(|(known, of, _)| but.is_none() && (rank, &system) < (*known, of));
+            let of_others = is_of_others(&system);
+            let is_better = best.as_ref().is_none_or(|(known, others, of, _)| {
+                but.is_none() && (rank, of_others, &system) < (*known, *others, of)
+            });
             if rank < usize::MAX && is_better {
-                best = Some((rank, system, found));
+                best = Some((rank, of_others, system, found));
             }
         }
         Ok(best.map(|(.., found)| NodeHandle::wrap(found)))
     })
+}
+
+/// Whether a system is that of an authority which no table knows, and which is not the sender himself.
+fn is_of_others(system: &str) -> bool {
+    let named = system.strip_prefix(UNKNOWN_AUTHORITY).and_then(|rest| rest.split_once(':'));
+    named.is_some_and(|(facility, authority)| facility != authority)
 }
 
 /// The place of a type among the lists.

@@ -6,12 +6,13 @@
 //! (notes) is never plain. `out.put_run(PLAIN, groups, from, system, prefix, besides)` makes the resources of the groups
 //! from that one on as long as they are plain, and gives them; whoever calls looks at the next one and goes on.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::sync::Arc;
 
 use rhai::{Array, Dynamic, EvalAltResult, INT, ImmutableString};
 use smol_str::SmolStr;
 
 use super::{
+    apart,
     current::{Current, bit, with},
     datum::{Datum, List, Opaque},
     fault::fault,
@@ -116,11 +117,7 @@ impl Series {
             if !self.identify(segment, &mut value) {
                 break;
             }
-            let count = current.counts.entry(SmolStr::new(&value)).or_default();
-            *count += 1;
-            if *count > 1 {
-                let _ = write!(value, "/{count}");
-            }
+            apart::number("", system, &mut value, current);
             current.coverage.mark(segment.index(), self.reads);
             let mut elements = Object::with_capacity(16);
             self.plan.apply(segment, current, &Place { bundle: out.bundle, with: None }, &mut elements);

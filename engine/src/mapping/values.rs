@@ -26,7 +26,7 @@ use crate::{
     fhir::{
         Node,
         name::name,
-        types::{CONVERTERS, Converter, document, result, time},
+        types::{CONVERTERS, Converter, UNKNOWN_AUTHORITY, document, result, time},
     },
     hl7::{Message, Part, Path, Segment, Value, identifier},
 };
@@ -365,7 +365,7 @@ fn is_no_number(identifier: &Node, current: &Current) -> bool {
     let (value, system) = (text(name!("value")), text(name!("system")));
     // What is made of the sender alone names nobody who assigned it.
     let is_assigned =
-        !system.is_empty() && (!system.starts_with("urn:tie:") || system.starts_with("urn:tie:authority:"));
+        !system.is_empty() && (!system.starts_with("urn:tie:") || system.starts_with(UNKNOWN_AUTHORITY));
     identifier::is_no_number(&identifier::spelled(value), is_assigned) || current.tables.has_no_number(value)
 }
 

@@ -173,3 +173,120 @@ fn a_vaccine_told_again_alone_takes_the_place_of_no_other() {
     let both = given(&[orc, a, b]);
     assert!(both[0] != both[1] && !both.contains(&given(&[orc, b])[0]));
 }
+
+/// Of what is made, how what was told first stands now.
+fn status_of(first: &str, made: Vec<(String, Value)>) -> Value {
+    let by_id: BTreeMap<_, _> = made.into_iter().collect();
+    by_id.get(first).map_or(Value::Null, |one| one["status"].clone())
+}
+
+#[test]
+fn what_was_told_alone_is_found_when_it_is_taken_back_beside_another() {
+    let obr = "OBR|1|P1^EPR|F1^LAB|UE^Electrolytes|||20260311080000";
+    let result = |number: u8, words: &str, value: &str, status: &str, time: &str| {
+        format!("OBX|{number}|NM|K^{words}||{value}|mmol/L|||||{status}|||{time}")
+    };
+    let wrong = |status: &str| result(1, "Potassium", "6.9", status, "20260311080000");
+    let sent = results("Observation", &[obr, &wrong("F")]);
+    for right in [
+        result(2, "Potassium", "4.1", "C", "20260311110000"),
+        result(2, "Potassium, venous", "4.1", "C", "20260311080000"),
+    ] {
+        for back in ["W", "D", "d"] {
+            let all = made("oru", "ORU^R01", "Observation", &[obr, &wrong(back), &right]);
+            assert!(all.iter().any(|(id, one)| *id != sent[0] && one["status"] == "corrected"));
+            assert_eq!(status_of(&sent[0], all), "entered-in-error", "{back} beside {right}");
+        }
+    }
+    // It is told once by its report.
+    let all =
+        made("oru", "ORU^R01", "DiagnosticReport", &[obr, &wrong("W"), &result(2, "K", "4", "C", "2026")]);
+    assert_eq!(all[0].1["result"].as_array().unwrap().len(), 2);
+
+    let report = |number: u8, status: &str, at: &str| {
+        format!("OBR|{number}|P1^EPR|F1^LAB|UE^Electrolytes|||{at}{}{status}", "|".repeat(18))
+    };
+    let [sent_report, back, new] = [
+        report(1, "F", "20260311080000"),
+        report(1, "X", "20260311080000"),
+        report(2, "F", "20260311110000"),
+    ];
+    let first = results("DiagnosticReport", &[&sent_report, &wrong("F")]);
+    let told = [back.as_str(), &wrong("W"), &new, &result(1, "Potassium", "4.1", "F", "")];
+    assert_eq!(status_of(&first[0], made("oru", "ORU^R01", "DiagnosticReport", &told)), "cancelled");
+    assert_eq!(status_of(&sent[0], made("oru", "ORU^R01", "Observation", &told)), "entered-in-error");
+
+    let given = |day: &str, action: &str| format!("RXA|0|1|{day}||10^IPV^CVX|1{}{action}", "|".repeat(15));
+    let immunizations = |segments: &[&str]| made("vaccination", "VXU^V04", "Immunization", segments);
+    let orc = "ORC|RE||F1^GP";
+    let first = immunizations(&[orc, &given("20260311", "A")])[0].0.clone();
+    let told = immunizations(&[orc, &given("20260311", "D"), orc, &given("20260312", "A")]);
+    assert_eq!(status_of(&first, told), "entered-in-error");
+}
+
+#[test]
+fn no_number_of_the_time_is_taken_for_what_a_sender_says() {
+    let obr = "OBR|1|P1^EPR|F1^LAB|MC^Culture|||20260311080000";
+    let organism =
+        |number: u8, sub: &str, name: &str| format!("OBX|{number}|ST|ORG^Organism|{sub}|{name}||||||F");
+    let [one, two, third] =
+        [organism(1, "", "E. coli"), organism(2, "", "S. aureus"), organism(3, "2", "Candida")];
+    let all = results("Observation", &[obr, &one, &two, &third]);
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    assert_eq!(results("Observation", &[obr, &third]), all[2..]);
+
+    let order = |number: &str, drug: &str| [format!("ORC|NW|{number}"), format!("RXE||{drug}|1||TAB")];
+    let all = [order("RX1", "A^Amoxicillin"), order("RX1", "A^Amoxicillin"), order("RX1/2", "P^Paracetamol")];
+    let all = all.concat();
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    assert_eq!(ids("pharmacy", "RDE^O11", "MedicationRequest", &all).len(), 3);
+}
+
+#[test]
+fn the_numbers_of_two_laboratories_have_nothing_to_do_with_each_other() {
+    let of = |laboratory: &str, at: &str| {
+        [
+            format!("OBR|1|P1^EPR|100123^{laboratory}|UE^Urea|||{at}"),
+            "OBX|1|NM|K^Potassium||4.0|mmol/L|||||F".to_owned(),
+        ]
+    };
+    let [a, b] = [of("LABA", "20260311090000"), of("LABB", "20260311093000")];
+    for kind in ["DiagnosticReport", "Observation"] {
+        let both = results(kind, &[&a[0], &a[1], &b[0], &b[1]]);
+        assert_eq!(both, [results(kind, &[&a[0], &a[1]]), results(kind, &[&b[0], &b[1]])].concat());
+    }
+}
+
+#[test]
+fn what_ends_several_drugs_of_one_number_reaches_each_of_them() {
+    let asked = |trigger: &str, segments: &[&str]| made("pharmacy", trigger, "MedicationRequest", segments);
+    let [a, b] = ["RXE||A^Amoxicillin|1||TAB", "RXE||P^Paracetamol|1||TAB"];
+    let orc = |control: &str, status: &str| format!("ORC|{control}|RX1^EPR|PH1||{status}");
+    let new = orc("NW", "");
+    let sent = asked("RDE^O11", &[&new, a, &new, b]);
+    for (control, status, becomes) in
+        [("CA", "", "cancelled"), ("DC", "", "stopped"), ("HD", "", "on-hold"), ("SC", "CM", "completed")]
+    {
+        let orc = orc(control, status);
+        let ended = asked("RDE^O11", &[&orc, a, &orc, b]);
+        for (id, _) in &sent {
+            assert_eq!(status_of(id, ended.clone()), becomes, "{control}");
+        }
+    }
+    let one_ends = asked("RDE^O11", &[&orc("SC", "CM"), a, &orc("SC", "IP"), b]);
+    assert_eq!(status_of(&sent[0].0, one_ends.clone()), "completed");
+    assert_eq!(status_of(&sent[1].0, one_ends), "active");
+}
+
+#[test]
+fn a_diagnosis_that_came_twice_is_two() {
+    let dg1 = |number: u8, since: &str| format!("DG1|{number}||W19^Fall^I10||{since}|F");
+    let conditions = |segments: &[&str]| ids("adt", "ADT^A08", "Condition", segments);
+    let of = |more: &[&str]| {
+        conditions(&[&["EVN|A08", PID, "PV1|1|I|W1||||||||||||||||V1^^^RXX^VN"], more].concat())
+    };
+    let [first, second] = [dg1(1, "20190301"), dg1(2, "20200401")];
+    let both = of(&[&first, &second]);
+    assert_ne!(both[0], both[1]);
+    assert_eq!(of(&[&first]), both[..1]);
+}

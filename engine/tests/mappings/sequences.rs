@@ -97,3 +97,49 @@ fn what_a_mapping_cannot_take_along_is_remarked() {
         );
     }
 }
+
+#[test]
+fn a_short_number_without_the_day_that_makes_it_one_is_remarked() {
+    let file = "oru/analyser-with-short-numbers.hl7";
+    let remarked =
+        |(_, remarks): (_, Vec<String>)| remarks.iter().any(|one| one.starts_with("OBR-3 is a short number"));
+    assert!(!remarked(ids_and_remarks(file, "DiagnosticReport")));
+    assert!(remarked(of_text(with(file, &[("^AN|||20260311093000", "^AN|||")]), "DiagnosticReport")));
+}
+
+#[test]
+fn a_merge_by_a_number_that_the_patient_is_not_kept_under_is_remarked() {
+    let pid = "33345^^^BAYVIEW^MR~22178^^^HILLSIDE^MR";
+    let of = |trigger: &str, more: &str| {
+        format!(
+            "MSH|^~\\&|PAS|HILLSIDE|TIE|RXX|20260312100000||{trigger}|C1|P|2.4|||||GBR\rEVN||2026\rPID|1||{pid}||FERN^HANNAH\r{more}"
+        )
+    };
+    let (ids, remarks) = of_text(of("ADT^A40^ADT_A39", "MRG|4711^^^BAYVIEW^MR\r"), "Patient");
+    assert!(remarks.iter().any(|one| one.starts_with("MRG-1 has another kind of number")), "{remarks:?}");
+    // Authorities that no table knows are known by their sender's name: his own comes first, whatever the others are called.
+    let alone = of("ADT^A31", "").replace("33345^^^BAYVIEW^MR~", "");
+    assert_eq!(of_text(alone, "Patient").0[..1], ids[..1]);
+}
+
+#[test]
+fn a_stay_of_today_has_begun_whatever_the_clocks_say() {
+    let of = |sent: &str, start: &str| {
+        format!(
+            "MSH|^~\\&|PAS|RXX|TIE|RXX|{sent}||ADT^A08|C1|P|2.4|||||GBR\rEVN||2026\rPID|1||1^^^RXX^MR\rPV1|1|I|W1||||||||||||||||V1^^^RXX^VN{}{start}\r",
+            "|".repeat(25)
+        )
+    };
+    let status = |sent: &str, start: &str| {
+        let message = Incoming::read(of(sent, start).into(), encoding_rs::UTF_8).unwrap();
+        let (text, told) = mapped_by(&shipped(), "adt", &message);
+        assert_eq!(told, "json", "{text}");
+        let bundle: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let mut all = bundle["entry"].as_array().unwrap().iter().map(|entry| entry["resource"].clone());
+        all.find(|one| one["resourceType"] == "Encounter").unwrap()["status"].as_str().unwrap().to_owned()
+    };
+    assert_eq!(status("202603111030", "20260311103025"), "in-progress");
+    assert_eq!(status("20260711093000Z", "20260711103000"), "in-progress");
+    assert_eq!(status("20260711093000+0000", "20260711103000+0100"), "in-progress");
+    assert_eq!(status("202603111030", "20260312080000"), "planned");
+}

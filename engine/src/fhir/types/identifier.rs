@@ -33,6 +33,8 @@ use super::{
 
 /// The system of NHS numbers.
 pub const NHS_NUMBER: &str = "https://fhir.nhs.uk/Id/nhs-number";
+/// How the system of an authority begins that no table knows: the sending facility and its name follow.
+pub const UNKNOWN_AUTHORITY: &str = "urn:tie:authority:";
 /// The system of organisations' ODS codes.
 pub const ODS_ORGANIZATION: &str = "https://fhir.nhs.uk/Id/ods-organization-code";
 const VERIFICATION_STATUS: &str =

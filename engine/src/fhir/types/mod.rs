@@ -26,7 +26,9 @@ use std::{
 use jiff::tz::TimeZone;
 use smol_str::SmolStr;
 
-pub use identifier::{NHS_NUMBER, ODS_ORGANIZATION, cx as identifier_of_cx, is_ods_code, own as own_number};
+pub use identifier::{
+    NHS_NUMBER, ODS_ORGANIZATION, UNKNOWN_AUTHORITY, cx as identifier_of_cx, is_ods_code, own as own_number,
+};
 pub use quantity::range;
 
 use super::{Node, Row, Table, Tables};

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use rhai::{EvalAltResult, Position};
-use smol_str::format_smolstr;
+use rhai::{Dynamic, EvalAltResult, Position};
+use smol_str::{SmolStr, format_smolstr};
 
 use super::{
     Compound, Node, Operator,
@@ -157,6 +157,9 @@ fn compared(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
         (Datum::Text(left), Datum::Text(right)) => ordered(kind, left.as_str(), right.as_str()),
         (Datum::Integer(left), Datum::Integer(right)) => ordered(kind, left, right),
         (Datum::Truth(left), Datum::Truth(right)) => ordered(kind, left, right),
+        // A letter is compared as a text of one.
+        (Datum::Other(left), Datum::Text(right)) => ordered(kind, letter(left)?.as_str(), right.as_str()),
+        (Datum::Text(left), Datum::Other(right)) => ordered(kind, left.as_str(), letter(right)?.as_str()),
         (Datum::Unit, Datum::Unit) => match kind {
             Kind::Equal => Some(true),
             Kind::Plus | Kind::Other => None,
@@ -164,6 +167,11 @@ fn compared(kind: Kind, left: &Datum, right: &Datum) -> Option<bool> {
         },
         _ => None,
     }
+}
+
+fn letter(value: &Dynamic) -> Option<SmolStr> {
+    let letter = value.as_char().ok()?;
+    Some(SmolStr::from(letter.encode_utf8(&mut [0; 4])))
 }
 
 fn ordered<T: PartialOrd>(kind: Kind, left: T, right: T) -> Option<bool> {

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Bodies of `map`, each with what Rhai and the program must agree on: an output, a reason or an error with its place.
-const SCRIPTS: [&str; 69] = [
+const SCRIPTS: [&str; 70] = [
     // Numbers, texts and comparisons.
     "say(1 + 2 * 3 - 4 / 2 % 3)",
     "say(\"a\" + \"b\" + 1 + 'c')",
@@ -32,6 +32,7 @@ const SCRIPTS: [&str; 69] = [
     "say(#{ a: 1 }[\"none\"])",
     "let m = #{ b: 1, c: [2] }; let n = m + #{ a: 0, c: 3 }; m += #{ d: m }; m += n; say([m, n, m.contains(\"d\"), m.contains(\"x\"), m.is_empty(), #{}.is_empty(), \"a\" in n])",
     "let a = []; let m = #{ t: \" x \" }; a.push(m); a.push([m, 1]); m.t.trim(); a[0].t.trim(); let b = [a]; b.push(a); let u = \"\u{a0} y\\n\"; u.trim(); say([a, b.len(), m, u])",
+    "let a = []; for c in \"a1\" { a.push([c in [\"1\"], c == \"a\", \"a\" == c, c != \"a\", c < \"b\", [c].contains(\"1\"), c in \"ab\"]); } say(a)",
     "let a = [1]; a += [2, 3]; a += 4; a.insert(0, 0); let last = a.pop(); say([a, last, a.contains(2), a.index_of(3)])",
     "let t = \"ab\"; t += \"c\"; t += 1; t.trim(); say([t, t.len, t.to_upper(), t.sub_string(1), t[0], t[-1], t.starts_with(\"a\"), t.contains(\"bc\"), t.split(\"b\")])",
     "let a = [1, 2]; let b = a; b.push(3); say([a, b])",

@@ -319,6 +319,20 @@ fn a_panel_within_that_is_taken_back_takes_its_results_along() {
         &bundle(&entries),
         &["OBX|1|NM|^Urea||5||||||F … OBX|2|NM|^Sodium||140||||||W"],
     );
+    // Not what another panel, or the report itself, holds too.
+    let other = entry("urn:uuid:q", &panel);
+    let also = |results: &[&str]| {
+        let report = entry("urn:uuid:r", &report(results, ""));
+        bundle(&[&[report, other.clone()], &entries[1..]].concat())
+    };
+    for results in [["urn:uuid:p", "urn:uuid:q"], ["urn:uuid:p", "urn:uuid:b"]] {
+        check("fhir-observations", &also(&results), &["|NM|^Sodium||140||||||F"]);
+    }
+    // What is worse is told.
+    let cancelled = panel.replacen("final", "cancelled", 1);
+    let wrong = observation(&number(ABLE), "Sodium", &value(140)).replacen("final", "entered-in-error", 1);
+    let entries = [entry("urn:uuid:p", &cancelled), entry("urn:uuid:b", &wrong)];
+    check("fhir-observations", &bundle(&entries), &["|X\nOBX|1|NM|^Sodium||140||||||W"]);
 }
 
 #[test]
@@ -350,6 +364,9 @@ fn a_result_of_the_code_of_its_panel_is_told_apart_from_it() {
         entry("urn:uuid:b", &observation(&number(ABLE), "Glucose", &value(2))),
     ];
     check("fhir-observations", &bundle(&entries), &["OBX|1|NM|^Glucose||1 … OBX|2|NM|^Glucose|1|2"]);
+    let more = r#","note":[{"text":"fasting"}],"hasMember":[{"reference":"urn:uuid:b"}]"#;
+    let noted = [entry("urn:uuid:p", &observation(&number(ABLE), "Glucose", more)), entries[1].clone()];
+    check("fhir-observations", &bundle(&noted), &["OBX|1||^Glucose|| … OBX|2|NM|^Glucose|1|2"]);
 }
 
 fn order(more: &str) -> String {
@@ -485,6 +502,19 @@ fn a_question_is_told_with_the_group_that_it_stands_in() {
         knee(2, "Right", 9)
     );
     check("fhir-observations", &form, &["1.1^Left knee: Pain|1|1| … 2.1^Right knee: Pain|2|9|"]);
+}
+
+#[test]
+fn a_photo_is_told_with_the_other_answers_and_what_is_only_pointed_to_is_refused() {
+    let form = |answer: &str| {
+        format!(
+            r#"{{"resourceType":"QuestionnaireResponse","status":"completed","subject":{},"item":[{{"linkId":"1","text":"Wound","answer":[{{"valueAttachment":{{"contentType":"image/jpeg",{answer}}}}}]}},{{"linkId":"2","text":"Pain","answer":[{{"valueInteger":3}}]}}]}}"#,
+            number(ABLE)
+        )
+    };
+    let told = "OBX|1|ED|1^Wound|1|^IM^JPEG^Base64^/9j/4AAQ … OBX|2|NM|2^Pain|2|3|";
+    check("fhir-observations", &form(r#""data":"/9j/4AAQ""#), &[told]);
+    check("fhir-observations", &form(r#""url":"https://x/1""#), &["reject: a value of this shape"]);
 }
 
 #[test]

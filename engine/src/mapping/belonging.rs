@@ -28,7 +28,11 @@ pub(super) fn register(host: &mut Host) {
     })
     .register_fn("members", |of: &mut ElementHandle, paths: List| {
         let (of, paths) = (of.clone(), texts(&paths)?);
-        fhir(|message| members(message, &of, &paths))
+        fhir(|message| members(message, &of, &paths, &[]))
+    })
+    .register_fn("members", |of: &mut ElementHandle, paths: List, without: List| {
+        let (of, paths, without) = (of.clone(), texts(&paths)?, texts(&without)?);
+        fhir(|message| members(message, &of, &paths, &without))
     })
     .register_fn("grouped", |items: &mut List, names: List| {
         let mut places: HashMap<SmolStr, usize, RandomState> = HashMap::default();
@@ -50,14 +54,23 @@ fn texts(list: &[Datum]) -> Result<Vec<SmolStr>> {
 }
 
 /// The resources that one refers to by some elements, and those that they refer to, each once and in this order; `()` for one that
-/// is not in the message.
-fn members(message: &FhirMessage, of: &ElementHandle, paths: &[SmolStr]) -> Result<Datum> {
+/// is not in the message. What those of some statuses refer to is left out.
+fn members(
+    message: &FhirMessage,
+    of: &ElementHandle,
+    paths: &[SmolStr],
+    without: &[SmolStr],
+) -> Result<Datum> {
     let mut found = Vec::new();
     let mut seen: HashSet<Place, RandomState> = HashSet::from_iter([of.place()]);
     let mut next = vec![(of.place(), of.node())];
     while let Some((place, node)) = next.pop() {
         if place != of.place() {
             found.push(value(node, place));
+        }
+        let status = node.get("status").and_then(Node::as_text).unwrap_or_default();
+        if without.iter().any(|known| known == status) {
+            continue;
         }
         let mut below = Vec::new();
         for path in paths {

@@ -82,8 +82,12 @@ fn a_prescription_is_one_however_many_doses_are_told_with_it() {
     assert_eq!(made("RAS^O17", &[&again, drug, &morning, &again, drug, &evening])[0], written[0]);
     // What ends it finds it, although another drug takes its place under the same number.
     let other = "RXE|^BID|DOXY100^Doxycycline 100 mg^L|1||CAP";
-    let changed = made("RDE^O11", &[&order.replace("NW", "DC"), drug, order, other]);
-    assert_eq!((changed.len(), &changed[0]), (2, &written[0]));
+    for second in [order, &again, &order.replace("NW", "XO")] {
+        let told = [&order.replace("NW", "DC"), drug, second, other];
+        let changed = self::made("pharmacy", "RDE^O11", "MedicationRequest", &told);
+        assert!(changed.iter().any(|(_, one)| one["status"] == "active"));
+        assert_eq!(status_of(&written[0], changed), "stopped", "beside {second}");
+    }
 }
 
 #[test]
@@ -202,26 +206,42 @@ fn what_was_told_alone_is_found_when_it_is_taken_back_beside_another() {
     let all =
         made("oru", "ORU^R01", "DiagnosticReport", &[obr, &wrong("W"), &result(2, "K", "4", "C", "2026")]);
     assert_eq!(all[0].1["result"].as_array().unwrap().len(), 2);
+}
+
+/// What stands under a number and code alone may be another's, whom nobody has taken back.
+#[test]
+fn what_is_taken_back_takes_no_other_along() {
+    let obr = "OBR|1|P1^EPR|F1^LAB|GLU^Glucose|||20260311080000";
+    let at = |number: u8, value: &str, status: &str, hour: &str| {
+        format!("OBX|{number}|NM|GLU^Glucose||{value}|mmol/L|||||{status}|||20260311{hour}00")
+    };
+    let alone = results("Observation", &[obr, &at(1, "5.0", "F", "08")]);
+    let told = [obr, &at(1, "99", "W", "09"), &at(2, "7.0", "F", "10")];
+    assert_eq!(status_of(&alone[0], made("oru", "ORU^R01", "Observation", &told)), Value::Null);
+    // Of two alike the second is taken back where it stood.
+    let of = |status: &str| format!("OBX|2|NM|GLU^Glucose||6.9|mmol/L|||||{status}");
+    let first = "OBX|1|NM|GLU^Glucose||4.1|mmol/L|||||F";
+    let both = results("Observation", &[obr, first, &of("F")]);
+    let told = made("oru", "ORU^R01", "Observation", &[obr, first, &of("W")]);
+    assert_eq!(status_of(&both[1], told), "entered-in-error");
 
     let report = |number: u8, status: &str, at: &str| {
-        format!("OBR|{number}|P1^EPR|F1^LAB|UE^Electrolytes|||{at}{}{status}", "|".repeat(18))
+        format!("OBR|{number}|P1^EPR|F1^LAB|MC^Culture|||{at}{}{status}", "|".repeat(18))
     };
-    let [sent_report, back, new] = [
-        report(1, "F", "20260311080000"),
-        report(1, "X", "20260311080000"),
-        report(2, "F", "20260311110000"),
-    ];
-    let first = results("DiagnosticReport", &[&sent_report, &wrong("F")]);
-    let told = [back.as_str(), &wrong("W"), &new, &result(1, "Potassium", "4.1", "F", "")];
-    assert_eq!(status_of(&first[0], made("oru", "ORU^R01", "DiagnosticReport", &told)), "cancelled");
-    assert_eq!(status_of(&sent[0], made("oru", "ORU^R01", "Observation", &told)), "entered-in-error");
+    let obx = "OBX|1|ST|ORG^Organism||E. coli||||||F";
+    let alone = results("DiagnosticReport", &[&report(1, "P", "20260311080000"), obx]);
+    let told = [&*report(1, "P", "20260311080000"), obx, &*report(2, "X", "20260311110000")];
+    assert_eq!(status_of(&alone[0], made("oru", "ORU^R01", "DiagnosticReport", &told)), Value::Null);
 
-    let given = |day: &str, action: &str| format!("RXA|0|1|{day}||10^IPV^CVX|1{}{action}", "|".repeat(15));
+    let given =
+        |code: &str, action: &str| format!("RXA|0|1|20260311||{code}^X^CVX|1{}{action}", "|".repeat(15));
     let immunizations = |segments: &[&str]| made("vaccination", "VXU^V04", "Immunization", segments);
     let orc = "ORC|RE||F1^GP";
-    let first = immunizations(&[orc, &given("20260311", "A")])[0].0.clone();
-    let told = immunizations(&[orc, &given("20260311", "D"), orc, &given("20260312", "A")]);
-    assert_eq!(status_of(&first, told), "entered-in-error");
+    let alone = immunizations(&[orc, &given("10", "A")])[0].0.clone();
+    assert_eq!(
+        status_of(&alone, immunizations(&[orc, &given("20", "D"), orc, &given("03", "A")])),
+        Value::Null
+    );
 }
 
 #[test]
@@ -234,6 +254,10 @@ fn no_number_of_the_time_is_taken_for_what_a_sender_says() {
     let all = results("Observation", &[obr, &one, &two, &third]);
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
     assert_eq!(results("Observation", &[obr, &third]), all[2..]);
+
+    let escaped = "OBX|3|ST|ORG\\R\\2^Organism||Candida||||||F";
+    let all = results("Observation", &[obr, &one, &two, escaped]);
+    assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
 
     let order = |number: &str, drug: &str| [format!("ORC|NW|{number}"), format!("RXE||{drug}|1||TAB")];
     let all = [order("RX1", "A^Amoxicillin"), order("RX1", "A^Amoxicillin"), order("RX1/2", "P^Paracetamol")];
@@ -273,20 +297,10 @@ fn what_ends_several_drugs_of_one_number_reaches_each_of_them() {
             assert_eq!(status_of(id, ended.clone()), becomes, "{control}");
         }
     }
+    let third = "RXE||I^Ibuprofen|1||TAB";
+    let ended = asked("RDE^O11", &[&orc("CA", ""), a, &orc("CA", ""), b, &new, third]);
+    assert!(sent.iter().all(|(id, _)| status_of(id, ended.clone()) == "cancelled"));
     let one_ends = asked("RDE^O11", &[&orc("SC", "CM"), a, &orc("SC", "IP"), b]);
     assert_eq!(status_of(&sent[0].0, one_ends.clone()), "completed");
     assert_eq!(status_of(&sent[1].0, one_ends), "active");
-}
-
-#[test]
-fn a_diagnosis_that_came_twice_is_two() {
-    let dg1 = |number: u8, since: &str| format!("DG1|{number}||W19^Fall^I10||{since}|F");
-    let conditions = |segments: &[&str]| ids("adt", "ADT^A08", "Condition", segments);
-    let of = |more: &[&str]| {
-        conditions(&[&["EVN|A08", PID, "PV1|1|I|W1||||||||||||||||V1^^^RXX^VN"], more].concat())
-    };
-    let [first, second] = [dg1(1, "20190301"), dg1(2, "20200401")];
-    let both = of(&[&first, &second]);
-    assert_ne!(both[0], both[1]);
-    assert_eq!(of(&[&first]), both[..1]);
 }

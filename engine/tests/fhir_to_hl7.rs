@@ -328,6 +328,28 @@ fn a_panel_within_that_is_taken_back_takes_its_results_along() {
     for results in [["urn:uuid:p", "urn:uuid:q"], ["urn:uuid:p", "urn:uuid:b"]] {
         check("fhir-observations", &also(&results), &["|NM|^Sodium||140||||||F"]);
     }
+    // Each goes with its own panel, whatever stands beside it.
+    let of = |status: &str, members: &str| {
+        let more = format!(r#","hasMember":[{members}]"#);
+        observation(&number(ABLE), "Panel", &more).replacen("final", status, 1)
+    };
+    let (x, a) = (r#"{"reference":"urn:uuid:x"}"#, r#"{"reference":"urn:uuid:a"}"#);
+    let within = [
+        entry("urn:uuid:r", &report(&["urn:uuid:p"], "")),
+        entry("urn:uuid:p", &of("entered-in-error", &format!(r#"{{"reference":"urn:uuid:q"}},{a}"#))),
+        entry("urn:uuid:q", &of("cancelled", x)),
+        entry("urn:uuid:x", &observation(&number(ABLE), "Within", &value(1))),
+        entry("urn:uuid:a", &observation(&number(ABLE), "Beside", &value(2))),
+    ];
+    check("fhir-observations", &bundle(&within), &["^Within||1||||||W … ^Beside||2||||||W"]);
+    let wrong = observation(&number(ABLE), "Within", &value(1)).replacen("final", "entered-in-error", 1);
+    let beside = [
+        within[0].clone(),
+        entry("urn:uuid:p", &of("cancelled", &format!("{x},{a}"))),
+        entry("urn:uuid:x", &wrong),
+        within[4].clone(),
+    ];
+    check("fhir-observations", &bundle(&beside), &["^Within||1||||||W … ^Beside||2||||||X"]);
     // What is worse is told.
     let cancelled = panel.replacen("final", "cancelled", 1);
     let wrong = observation(&number(ABLE), "Sodium", &value(140)).replacen("final", "entered-in-error", 1);

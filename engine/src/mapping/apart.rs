@@ -5,9 +5,10 @@
 //! does before the next. So a later message that sends one of them alone never takes the place of another. What is still the
 //! same has the number of the time behind it, as `again` counts it for this kind.
 //!
-//! What is taken back (`entered-in-error`) beside its correction (`corrected`, of the same key) leaves it the key. If more
-//! than that differs, it may have been told alone before: then it stands at the end of the list a second time, under its
-//! own key. `alike(SERIES, groups)` says whether any two of a series would need it.
+//! What is taken back (`entered-in-error`) leaves its key to what is not, and stands a second time at the end of the list
+//! where it may have been told before: under the number of its place among those that are the same but for that; and, beside
+//! its correction (`corrected`, of the same key), from which it differs in more, under its own key alone.
+//! `alike(SERIES, groups)` says whether any two of a series would need it.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashSet},
@@ -45,10 +46,13 @@ pub(super) fn register(host: &mut Host) {
         let mut all = all.iter().enumerate().map(One::of).collect::<Result<Vec<_>>>()?;
         let levels = all.iter().map(|one| one.more.len()).max().unwrap_or_default();
         with(|current| {
-            replace(&mut all);
             (0..levels).for_each(|level| split(&mut all, level, current));
-            let alone = told_alone(&all);
-            Ok(all.into_iter().chain(alone).map(|one| one.kept(&kind, current)).collect())
+            let before = told_before(&mut all);
+            let all: Vec<One> = all.into_iter().chain(before).collect();
+            for one in &all {
+                current.counts.entry(counted(&kind, &one.system, &one.words)).or_default();
+            }
+            Ok(all.into_iter().map(|one| one.kept(&kind, current)).collect())
         })
     })
     .register_fn("again", |kind: SmolStr, system: SmolStr, value: SmolStr| {
@@ -81,10 +85,9 @@ struct One {
     /// The value of its key, before it is told apart.
     own: SmolStr,
     words: String,
-    /// What may differ, last whether it is taken back for another.
+    /// What may differ.
     more: Vec<SmolStr>,
     status: SmolStr,
-    is_replaced: bool,
 }
 
 impl One {
@@ -94,11 +97,10 @@ impl One {
             return Err(fault("`apart` takes a key and a status before what may differ"));
         };
         let of_key = |name| key.get(name).cloned().map_or(Ok(SmolStr::default()), text);
-        let mut more = more.iter().cloned().map(text).collect::<Result<Vec<_>>>()?;
-        more.push(SmolStr::default());
+        let more = more.iter().cloned().map(text).collect::<Result<Vec<_>>>()?;
         let (system, own) = (of_key("system")?, of_key("value")?);
         let (words, status) = (own.to_string(), text(status.clone())?);
-        Ok(Self { place, key: key.clone(), system, own, words, more, status, is_replaced: false })
+        Ok(Self { place, key: key.clone(), system, own, words, more, status })
     }
 
     fn kept(mut self, kind: &str, current: &mut Current) -> Datum {
@@ -131,43 +133,64 @@ fn split(all: &mut [One], level: usize, current: &Current) {
     }
 }
 
-/// Marks what is taken back while its correction stands beside it.
-fn replace(all: &mut [One]) {
-    let corrected = all.iter().filter(|one| one.status == "corrected");
-    let corrected: BTreeSet<_> = corrected.map(|one| (one.system.clone(), one.own.clone())).collect();
-    for one in all.iter_mut().filter(|one| one.status == "entered-in-error") {
-        one.is_replaced = corrected.contains(&(one.system.clone(), one.own.clone()));
-        if let (true, Some(last)) = (one.is_replaced, one.more.last_mut()) {
-            *last = "withdrawn".into();
+/// What is taken back leaves its words to what is not. Gives it as it may have been told before, where nothing else of the
+/// message stands.
+fn told_before(all: &mut [One]) -> Vec<One> {
+    let is_back = |one: &One| one.status == "entered-in-error";
+    let key = |one: &One| (one.system.clone(), one.own.clone());
+    let words = |one: &One| (one.system.clone(), one.words.clone());
+    let corrected: BTreeSet<_> = all.iter().filter(|one| one.status == "corrected").map(key).collect();
+    let standing: BTreeSet<_> = all.iter().filter(|one| !is_back(one)).map(words).collect();
+    let mut taken: BTreeSet<_> = all.iter().map(words).collect();
+    let mut places = BTreeMap::<_, usize>::new();
+    let mut before = Vec::new();
+    for one in all {
+        let place = places.entry(words(one)).or_default();
+        *place += 1;
+        if !is_back(one) {
+            continue;
+        }
+        let mut again = one.clone();
+        again.words = match standing.contains(&words(one)) {
+            true if *place > 1 => format!("{}{TIME}{place}", one.words),
+            _ => one.own.to_string(),
+        };
+        let is_replaced = corrected.contains(&key(one)) || *place > 1;
+        if standing.contains(&words(one)) {
+            one.words.push_str("/withdrawn");
+        }
+        if is_replaced && taken.insert(words(&again)) {
+            before.push(again);
         }
     }
-}
-
-/// What is taken back for another, as it was kept if it had come alone; where several had, the first.
-fn told_alone(all: &[One]) -> Vec<One> {
-    let mut taken: BTreeSet<(&str, &str)> = all.iter().map(|one| (&*one.system, &*one.words)).collect();
-    let alone = all.iter().filter(|one| one.is_replaced && taken.insert((&one.system, &one.own)));
-    alone.map(|one| One { words: one.own.to_string(), ..one.clone() }).collect()
+    before
 }
 
 /// Puts the number of the time behind words that come again in a message, of this kind and system.
 pub(super) fn number(kind: &str, system: &str, words: &mut String, current: &mut Current) {
     let counts = &mut current.counts;
-    let count = counts.entry(format_smolstr!("{kind}{system}{TIME}{words}")).or_default();
+    let (own, bare) = (counted(kind, system, words), words.len());
+    let count = counts.entry(own.clone()).or_default();
     *count += 1;
-    if *count == 1 {
+    let mut number = *count;
+    if number == 1 {
         return;
     }
-    // Somebody may say what looks like one that is numbered.
-    let (bare, mut number) = (words.len(), *count);
+    // Others may say what looks like one that is numbered.
     loop {
         words.truncate(bare);
         let _ = write!(words, "{TIME}{number}");
-        let given = counts.entry(format_smolstr!("{kind}{system}{TIME}{words}")).or_default();
-        *given += 1;
-        if *given == 1 {
+        let numbered = counted(kind, system, words);
+        if !counts.contains_key(&numbered) {
+            counts.insert(numbered, 1);
+            counts.insert(own, number);
             return;
         }
         number += 1;
     }
+}
+
+/// Under what it is counted how often words were given.
+fn counted(kind: &str, system: &str, words: &str) -> SmolStr {
+    format_smolstr!("{kind}{system}{TIME}{words}")
 }

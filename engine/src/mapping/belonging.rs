@@ -26,13 +26,9 @@ pub(super) fn register(host: &mut Host) {
         let (kinds, members) = (texts(&kinds)?, texts(&members)?);
         fhir(|message| outermost(message, &kinds, &members))
     })
-    .register_fn("members", |of: &mut ElementHandle, paths: List| {
-        let (of, paths) = (of.clone(), texts(&paths)?);
-        fhir(|message| members(message, &of, &paths, &[]))
-    })
-    .register_fn("members", |of: &mut ElementHandle, paths: List, without: List| {
-        let (of, paths, without) = (of.clone(), texts(&paths)?, texts(&without)?);
-        fhir(|message| members(message, &of, &paths, &without))
+    .register_fn("members", |of: &mut ElementHandle, paths: List, back: List| {
+        let (of, paths, back) = (of.clone(), texts(&paths)?, texts(&back)?);
+        fhir(|message| members(message, &of, &paths, &back))
     })
     .register_fn("grouped", |items: &mut List, names: List| {
         let mut places: HashMap<SmolStr, usize, RandomState> = HashMap::default();
@@ -53,38 +49,79 @@ fn texts(list: &[Datum]) -> Result<Vec<SmolStr>> {
     texts.collect::<Option<_>>().ok_or_else(|| fault("a list of texts is needed here"))
 }
 
-/// The resources that one refers to by some elements, and those that they refer to, each once and in this order; `()` for one that
-/// is not in the message. What those of some statuses refer to is left out.
-fn members(
-    message: &FhirMessage,
-    of: &ElementHandle,
+/// The resources that one refers to by some elements, and those that they refer to, each once and in this order; `()` for one
+/// that is not in the message. Each stands in a list, and after it the one that takes it back: of those that lead to it and
+/// have one of some statuses, one of the first; `()` where others lead to it that have none of them.
+fn members(message: &FhirMessage, of: &ElementHandle, paths: &[SmolStr], back: &[SmolStr]) -> Result<Datum> {
+    let standing = reached(message, of, paths, |node| rank(node, back).is_some())?;
+    let standing: HashSet<Place, RandomState> = standing.into_iter().flatten().map(|one| one.place).collect();
+    let all = reached(message, of, paths, |_| false)?;
+    let mut taken_back: HashMap<Place, Reached<'_>, RandomState> = HashMap::default();
+    let listed = all.into_iter().map(|one| {
+        let Some(one) = one else { return Datum::from(vec![Datum::Unit, Datum::Unit]) };
+        let by = one.by.and_then(|by| taken_back.get(&by).copied());
+        let own = rank(one.node, back).map(|_| one);
+        // The worse of the two, or the outer one.
+        let worse = match (by, own) {
+            (Some(by), Some(own)) if rank(own.node, back) < rank(by.node, back) => Some(own),
+            (by, own) => by.or(own),
+        };
+        if let Some(worse) = worse {
+            taken_back.insert(one.place, worse);
+        }
+        let by = by.filter(|_| !standing.contains(&one.place)).map(|by| value(by.node, by.place));
+        vec![value(one.node, one.place), by.unwrap_or_default()].into()
+    });
+    Ok(listed.collect())
+}
+
+/// The place of a resource's status among these.
+fn rank(node: &Node, statuses: &[SmolStr]) -> Option<usize> {
+    let status = node.get("status").and_then(Node::as_text)?;
+    statuses.iter().position(|known| known == status)
+}
+
+/// A resource, and the one that led to it; none where that is the first.
+#[derive(Clone, Copy)]
+struct Reached<'m> {
+    place: Place,
+    node: &'m Node,
+    by: Option<Place>,
+}
+
+/// What one refers to by some elements, and what that refers to, each once; not what those refer to at which to stop.
+fn reached<'m>(
+    message: &'m FhirMessage,
+    of: &'m ElementHandle,
     paths: &[SmolStr],
-    without: &[SmolStr],
-) -> Result<Datum> {
+    stops: impl Fn(&Node) -> bool,
+) -> Result<Vec<Option<Reached<'m>>>> {
     let mut found = Vec::new();
     let mut seen: HashSet<Place, RandomState> = HashSet::from_iter([of.place()]);
-    let mut next = vec![(of.place(), of.node())];
-    while let Some((place, node)) = next.pop() {
-        if place != of.place() {
-            found.push(value(node, place));
-        }
-        let status = node.get("status").and_then(Node::as_text).unwrap_or_default();
-        if without.iter().any(|known| known == status) {
-            continue;
+    let mut next = vec![Reached { place: of.place(), node: of.node(), by: None }];
+    while let Some(one) = next.pop() {
+        let is_first = one.place == of.place();
+        if !is_first {
+            found.push(Some(one));
+            if stops(one.node) {
+                continue;
+            }
         }
         let mut below = Vec::new();
         for path in paths {
-            for reference in incoming::all(node, path).map_err(|error| fault(error.to_string()))? {
-                match message.resolve(place, literal(reference)) {
-                    Some((place, node)) if seen.insert(place) => below.push((place, node)),
+            for reference in incoming::all(one.node, path).map_err(|error| fault(error.to_string()))? {
+                match message.resolve(one.place, literal(reference)) {
+                    Some((place, node)) if seen.insert(place) => {
+                        below.push(Reached { place, node, by: (!is_first).then_some(one.place) });
+                    }
                     Some(_) => {}
-                    None => found.push(Datum::Unit),
+                    None => found.push(None),
                 }
             }
         }
         next.extend(below.into_iter().rev());
     }
-    Ok(found.into())
+    Ok(found)
 }
 
 /// The resources of some types, in the order of the types, that are members of none of the others; `()` where some are

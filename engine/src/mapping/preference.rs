@@ -2,7 +2,7 @@
 //!
 //! A preference is a constant, `preference([["MR", "MRN"], ["PI"]])`: lists of identifier types (CX.5), the best
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
-//! other type or without a named authority never counts, nor one that is only a filler. Of several that are as good, as
+//! other type or without a named authority never counts, nor one that is only a filler, or a word without a digit. Of several that are as good, as
 //! where two hospitals have each their own, the first by its system is taken, whichever comes first in the message and
 //! whoever sends it; but before all the sender's own, where no table knows the authority: it counts under the sender's name, and
 //! nobody else names the others so. A last list `["*"]` is for senders
@@ -86,6 +86,9 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
                 continue;
             }
             let Some(found) = reader.read_first(part, &cx, &current.recall) else { continue };
+            if is_word(&found) {
+                continue;
+            }
             let listed = if but.is_some() { Some(0) } else { listed(preference, &kind) };
             let system = found.get("system").and_then(Node::as_text);
             let rank = match system {
@@ -118,6 +121,12 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
         }
         Ok(best.map(|(.., found)| NodeHandle::wrap(found)))
     })
+}
+
+/// Whether what stands where a patient's number belongs is a word (`TRAUMA`, `NEW`): by it two patients would be one.
+fn is_word(identifier: &Node) -> bool {
+    let value = identifier.get("value").and_then(Node::as_text).unwrap_or_default();
+    !value.chars().any(char::is_numeric)
 }
 
 /// Whether a system is that of an authority which no table knows, and which is not the sender himself.

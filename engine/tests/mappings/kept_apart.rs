@@ -224,6 +224,16 @@ fn what_is_taken_back_takes_no_other_along() {
     let both = results("Observation", &[obr, first, &of("F")]);
     let told = made("oru", "ORU^R01", "Observation", &[obr, first, &of("W")]);
     assert_eq!(status_of(&both[1], told), "entered-in-error");
+    // What is right has the place of the one that it comes for, in whichever order they stand, and is found there later.
+    for right in ["F", "A", "C"] {
+        let told = made(
+            "oru",
+            "ORU^R01",
+            "Observation",
+            &[obr, &of("W"), &first.replace("||F", &format!("||{right}"))],
+        );
+        assert_ne!(status_of(&both[0], told), "entered-in-error", "{right}");
+    }
 
     let report = |number: u8, status: &str, at: &str| {
         format!("OBR|{number}|P1^EPR|F1^LAB|MC^Culture|||{at}{}{status}", "|".repeat(18))
@@ -258,6 +268,7 @@ fn no_number_of_the_time_is_taken_for_what_a_sender_says() {
     let escaped = "OBX|3|ST|ORG\\R\\2^Organism||Candida||||||F";
     let all = results("Observation", &[obr, &one, &two, escaped]);
     assert_eq!(all.iter().collect::<std::collections::BTreeSet<_>>().len(), 3);
+    assert_eq!(results("Observation", &[obr, escaped]), all[2..]);
 
     let order = |number: &str, drug: &str| [format!("ORC|NW|{number}"), format!("RXE||{drug}|1||TAB")];
     let all = [order("RX1", "A^Amoxicillin"), order("RX1", "A^Amoxicillin"), order("RX1/2", "P^Paracetamol")];
@@ -300,6 +311,15 @@ fn what_ends_several_drugs_of_one_number_reaches_each_of_them() {
     let third = "RXE||I^Ibuprofen|1||TAB";
     let ended = asked("RDE^O11", &[&orc("CA", ""), a, &orc("CA", ""), b, &new, third]);
     assert!(sent.iter().all(|(id, _)| status_of(id, ended.clone()) == "cancelled"));
+    // Told alone before, and now in one order with another.
+    let alone = asked("RDE^O11", &[&new, a]).remove(0).0;
+    let stop = orc("DC", "");
+    for ended in [vec![&*stop, a, b], vec![&stop, a, b, &stop, third], vec![&stop, a, b, &new, third]] {
+        assert_eq!(status_of(&alone, asked("RDE^O11", &ended)), "stopped");
+    }
+    // Where orders are counted nothing stands under the number alone.
+    let counted = |control: &str, place: u8| format!("ORC|{control}|RX1^EPR|PH1|RX1_{place}");
+    assert_eq!(asked("RDE^O11", &[&counted("DC", 1), a, &counted("RE", 2), b]).len(), 2);
     let one_ends = asked("RDE^O11", &[&orc("SC", "CM"), a, &orc("SC", "IP"), b]);
     assert_eq!(status_of(&sent[0].0, one_ends.clone()), "completed");
     assert_eq!(status_of(&sent[1].0, one_ends), "active");

@@ -72,6 +72,22 @@ fn h2_a_word_in_the_place_of_a_number_joins_nobody() {
 }
 
 #[test]
+fn h2_a_word_is_no_patient() {
+    let ended = |number: &str| {
+        let text = format!(
+            "MSH|^~\\&|PAS|WARD|C|D|2026||ADT^A01|X1|P|2.4\rPID|1||{number}||DOE^JOHN\rPV1|1|I{}V1\r",
+            "|".repeat(17)
+        );
+        mapped_by(&shipped(), "adt", &Incoming::read(text.into(), encoding_rs::UTF_8).unwrap()).1
+    };
+    for (number, becomes) in
+        [("TRAUMA", "expect"), ("TRAUMA^^^WARD^MR", "expect"), ("TRAUMA1", "json"), ("TRAUMA~4711", "json")]
+    {
+        assert_eq!(ended(number), becomes, "{number}");
+    }
+}
+
+#[test]
 fn a_diagnosis_of_a_stay_is_one_whichever_feed_tells_it() {
     let one = ids_and_remarks("adt/a31-names-a-stay.hl7", "Condition").0;
     assert_eq!(one.len(), 1);

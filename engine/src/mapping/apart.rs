@@ -150,18 +150,16 @@ fn told_before(all: &mut [One]) -> Vec<One> {
         if !is_back(one) {
             continue;
         }
-        let mut again = one.clone();
-        again.words = match standing.contains(&words(one)) {
-            true if *place > 1 => format!("{}{TIME}{place}", one.words),
-            _ => one.own.to_string(),
+        let is_beside = standing.contains(&words(one));
+        let earlier = match is_beside && *place > 1 {
+            true => Some(format!("{}{TIME}{place}", one.words)),
+            false => corrected.contains(&key(one)).then(|| one.own.to_string()),
         };
-        let is_replaced = corrected.contains(&key(one)) || *place > 1;
-        if standing.contains(&words(one)) {
+        if is_beside {
             one.words.push_str("/withdrawn");
         }
-        if is_replaced && taken.insert(words(&again)) {
-            before.push(again);
-        }
+        let again = earlier.map(|words| One { words, ..one.clone() });
+        before.extend(again.filter(|again| taken.insert(words(again))));
     }
     before
 }

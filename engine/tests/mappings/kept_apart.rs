@@ -216,8 +216,10 @@ fn what_is_taken_back_takes_no_other_along() {
         format!("OBX|{number}|NM|GLU^Glucose||{value}|mmol/L|||||{status}|||20260311{hour}00")
     };
     let alone = results("Observation", &[obr, &at(1, "5.0", "F", "08")]);
-    let told = [obr, &at(1, "99", "W", "09"), &at(2, "7.0", "F", "10")];
-    assert_eq!(status_of(&alone[0], made("oru", "ORU^R01", "Observation", &told)), Value::Null);
+    let (wrong, right) = (at(1, "99", "W", "09"), at(2, "7.0", "F", "10"));
+    for told in [vec![obr, &wrong, &right], vec![obr, &wrong, &wrong, &right]] {
+        assert_eq!(status_of(&alone[0], made("oru", "ORU^R01", "Observation", &told)), Value::Null);
+    }
     // Of two alike the second is taken back where it stood.
     let of = |status: &str| format!("OBX|2|NM|GLU^Glucose||6.9|mmol/L|||||{status}");
     let first = "OBX|1|NM|GLU^Glucose||4.1|mmol/L|||||F";

@@ -140,7 +140,10 @@ fn told_before(all: &mut [One]) -> Vec<One> {
     let key = |one: &One| (one.system.clone(), one.own.clone());
     let words = |one: &One| (one.system.clone(), one.words.clone());
     let corrected: BTreeSet<_> = all.iter().filter(|one| one.status == "corrected").map(key).collect();
-    let standing: BTreeSet<_> = all.iter().filter(|one| !is_back(one)).map(words).collect();
+    let mut standing = BTreeMap::<_, usize>::new();
+    for one in all.iter().filter(|one| !is_back(one)) {
+        *standing.entry(words(one)).or_default() += 1;
+    }
     let mut taken: BTreeSet<_> = all.iter().map(words).collect();
     let mut places = BTreeMap::<_, usize>::new();
     let mut before = Vec::new();
@@ -150,12 +153,11 @@ fn told_before(all: &mut [One]) -> Vec<One> {
         if !is_back(one) {
             continue;
         }
-        let is_beside = standing.contains(&words(one));
-        let earlier = match is_beside && *place > 1 {
-            true => Some(format!("{}{TIME}{place}", one.words)),
-            false => corrected.contains(&key(one)).then(|| one.own.to_string()),
+        let earlier = match standing.get(&words(one)) {
+            Some(standing) => (*place > *standing).then(|| format!("{}{TIME}{place}", one.words)),
+            None => corrected.contains(&key(one)).then(|| one.own.to_string()),
         };
-        if is_beside {
+        if standing.contains_key(&words(one)) {
             one.words.push_str("/withdrawn");
         }
         let again = earlier.map(|words| One { words, ..one.clone() });

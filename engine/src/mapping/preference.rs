@@ -2,7 +2,7 @@
 //!
 //! A preference is a constant, `preference([["MR", "MRN"], ["PI"]])`: lists of identifier types (CX.5), the best
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
-//! other type or without a named authority never counts, nor one that is only a filler, or a word without a digit. Of several that are as good, as
+//! other type or without a named authority never counts, nor one that is only a filler, or a word without a digit that nobody has assigned. Of several that are as good, as
 //! where two hospitals have each their own, the first by its system is taken, whichever comes first in the message and
 //! whoever sends it; but before all the sender's own, where no table knows the authority: it counts under the sender's name, and
 //! nobody else names the others so. A last list `["*"]` is for senders
@@ -31,7 +31,7 @@ use crate::{
         types::{Cx, NHS_NUMBER, UNKNOWN_AUTHORITY, identifier_of_cx, own_number},
     },
     hl7::{
-        Value,
+        Part, Value,
         identifier::{is_no_number, may_type_nhs, names_nobody, spelled},
     },
 };
@@ -78,17 +78,19 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
         let mut nhs: Option<Node> = None;
         let mut first = true;
         for part in repetitions(segment, &path, current)?.filter_map(Value::part) {
-            if part.component(1).text().is_none_or(|number| is_filler(&number, but.is_some(), &cx)) {
+            let Some(number) = part.component(1).text() else { continue };
+            if is_filler(&number, but.is_some(), &cx) {
                 continue;
             }
             let kind = part.component(5).text().unwrap_or_default();
+            if is_word(&number, part) {
+                first &= may_type_nhs(&kind);
+                continue;
+            }
             if but.is_some_and(|types| types.iter().any(|name| kind.eq_ignore_ascii_case(name))) {
                 continue;
             }
             let Some(found) = reader.read_first(part, &cx, &current.recall) else { continue };
-            if is_word(&found) {
-                continue;
-            }
             let listed = if but.is_some() { Some(0) } else { listed(preference, &kind) };
             let system = found.get("system").and_then(Node::as_text);
             let rank = match system {
@@ -123,10 +125,11 @@ fn preferred(segment: SegmentHandle, at: &str, preference: &PreferenceHandle) ->
     })
 }
 
-/// Whether what stands where a patient's number belongs is a word (`TRAUMA`, `NEW`): by it two patients would be one.
-fn is_word(identifier: &Node) -> bool {
-    let value = identifier.get("value").and_then(Node::as_text).unwrap_or_default();
-    !value.chars().any(char::is_numeric)
+/// Whether what stands where a patient's number belongs is a word that nobody is said to have assigned (`TRAUMA`, `NEW`): by
+/// it two patients would be one.
+fn is_word(number: &str, part: Part<'_>) -> bool {
+    !number.chars().any(char::is_numeric)
+        && part.component(4).text().is_none_or(|named| named.trim().is_empty())
 }
 
 /// Whether a system is that of an authority which no table knows, and which is not the sender himself.

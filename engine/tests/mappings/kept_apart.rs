@@ -226,6 +226,10 @@ fn what_is_taken_back_takes_no_other_along() {
     let both = results("Observation", &[obr, first, &of("F")]);
     let told = made("oru", "ORU^R01", "Observation", &[obr, first, &of("W")]);
     assert_eq!(status_of(&both[1], told), "entered-in-error");
+    // A correction has its place.
+    let second = |value: &str, status: &str| format!("OBX|2|NM|GLU^Glucose||{value}|mmol/L|||||{status}");
+    let told = made("oru", "ORU^R01", "Observation", &[obr, first, &second("6.9", "W"), &second("5.0", "C")]);
+    assert_eq!((told.len(), status_of(&both[1], told)), (3, "corrected".into()));
     // What is right has the place of the one that it comes for, in whichever order they stand, and is found there later.
     for right in ["F", "A", "C"] {
         let told = made(
@@ -316,9 +320,13 @@ fn what_ends_several_drugs_of_one_number_reaches_each_of_them() {
     // Told alone before, and now in one order with another.
     let alone = asked("RDE^O11", &[&new, a]).remove(0).0;
     let stop = orc("DC", "");
-    for ended in [vec![&*stop, a, b], vec![&stop, a, b, &stop, third], vec![&stop, a, b, &new, third]] {
+    for ended in [vec![&*stop, a, b, &stop, third], vec![&stop, a, b, &new, third]] {
         assert_eq!(status_of(&alone, asked("RDE^O11", &ended)), "stopped");
     }
+    // What goes on alone has the number: it does not end with the others.
+    let goes_on = asked("RDE^O11", &[&stop, a, b, &new, a]);
+    assert_eq!(status_of(&alone, goes_on), "active");
+    assert_eq!(status_of(&alone, asked("RDE^O11", &[&stop, a, b])), Value::Null);
     // Where orders are counted nothing stands under the number alone.
     let counted = |control: &str, place: u8| format!("ORC|{control}|RX1^EPR|PH1|RX1_{place}");
     assert_eq!(asked("RDE^O11", &[&counted("DC", 1), a, &counted("RE", 2), b]).len(), 2);

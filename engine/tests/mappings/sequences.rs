@@ -72,7 +72,7 @@ fn h2_a_word_in_the_place_of_a_number_joins_nobody() {
 }
 
 #[test]
-fn h2_a_word_is_no_patient() {
+fn h2_a_word_that_nobody_has_assigned_is_no_patient() {
     let ended = |number: &str| {
         let text = format!(
             "MSH|^~\\&|PAS|WARD|C|D|2026||ADT^A01|X1|P|2.4\rPID|1||{number}||DOE^JOHN\rPV1|1|I{}V1\r",
@@ -80,9 +80,13 @@ fn h2_a_word_is_no_patient() {
         );
         mapped_by(&shipped(), "adt", &Incoming::read(text.into(), encoding_rs::UTF_8).unwrap()).1
     };
-    for (number, becomes) in
-        [("TRAUMA", "expect"), ("TRAUMA^^^WARD^MR", "expect"), ("TRAUMA1", "json"), ("TRAUMA~4711", "json")]
-    {
+    for (number, becomes) in [
+        ("TRAUMA", "expect"),
+        ("TRAUMA^^^WARD^MR", "json"),
+        ("TRAUMA^^^^MR~4711^^^^FAM", "expect"),
+        ("TRAUMA1", "json"),
+        ("TRAUMA~4711", "json"),
+    ] {
         assert_eq!(ended(number), becomes, "{number}");
     }
 }

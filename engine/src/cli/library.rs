@@ -16,7 +16,7 @@ use crate::{
     incoming::Incoming,
     mapping::{Context, Limits, Mappings},
     revision::{self, SAMPLE_REVISION},
-    routing::{Known, Route, Routes},
+    routing::{Known, Routes},
 };
 
 /// What messages are mapped with: as `tie.toml` says, if there is one that can be read; else as for trying things out.
@@ -67,12 +67,10 @@ fn context(config: Option<&Config>, received: Timestamp) -> Context {
     }
 }
 
-/// The mappings that the routes give a message, whatever its listener; of routes with `otherwise` where no other takes it.
+/// The mappings that the routes give a message, whatever its listener, each once.
 pub(super) fn mappings_of<'r>(routes: &'r Routes, message: &Incoming) -> Vec<&'r str> {
-    let taking: Vec<&Route> = routes.iter().filter(|route| routes.takes(route, message)).collect();
-    let taken = taking.iter().any(|route| !route.accept.otherwise);
     let mut found: Vec<&str> = Vec::new();
-    for route in taking.into_iter().filter(|route| route.accept.otherwise != taken) {
+    for route in routes.taking(message) {
         if !found.contains(&route.map.as_str()) {
             found.push(&route.map);
         }

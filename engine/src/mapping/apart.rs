@@ -170,10 +170,9 @@ fn told_before(all: &mut [One]) -> Vec<One> {
 pub(super) fn number(kind: &str, system: &str, words: &mut String, current: &mut Current) {
     let counts = &mut current.counts;
     let (own, bare) = (counted(kind, system, words), words.len());
-    let count = counts.entry(own.clone()).or_default();
-    *count += 1;
-    let mut number = *count;
+    let mut number = counts.get(&own).map_or(1, |count| count + 1);
     if number == 1 {
+        counts.insert(own, number);
         return;
     }
     // Others may say what looks like one that is numbered.

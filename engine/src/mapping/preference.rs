@@ -2,11 +2,11 @@
 //!
 //! A preference is a constant, `preference([["MR", "MRN"], ["PI"]])`: lists of identifier types (CX.5), the best
 //! first; an empty text stands for a number without a type. NHS numbers come after all of them, and a number of any
-//! other type or without a named authority never counts, nor one that is only a filler, or a word without a digit that nobody has assigned. Of several that are as good, as
-//! where two hospitals have each their own, the first by its system is taken, whichever comes first in the message and
-//! whoever sends it; but before all the sender's own, where no table knows the authority: it counts under the sender's name, and
-//! nobody else names the others so. A last list `["*"]` is for senders
-//! who name no authority: such a number is then the sender's own, and where nothing else will do the first number that is
+//! other type or without a named authority never counts, nor one that is only a filler, or a word without a digit that
+//! nobody has assigned. Of several that are as good, as where two hospitals have each their own, the first by its system is
+//! taken, whichever comes first in the message and whoever sends it; but before all the sender's own, where no table knows
+//! the authority: it counts under the sender's name, and nobody else names the others so. A last list `["*"]` is for
+//! senders who name no authority: such a number is then the sender's own, and where nothing else will do the first number that is
 //! of no type in HL7 table 0203 counts (intake names that one too). A list that begins with `!`, alone, is of all types but
 //! these, and the first counts.
 

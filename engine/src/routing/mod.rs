@@ -189,9 +189,12 @@ impl Routes {
         message: impl Into<Header<'a>>,
     ) -> impl Iterator<Item = &'a Route> {
         let header = message.into();
-        let all: Vec<&Route> = self.from(listener).filter(|route| route.accept.matches(&header)).collect();
-        let taken = all.iter().any(|route| !route.accept.otherwise);
-        all.into_iter().filter(move |route| route.accept.otherwise != taken)
+        rather(self.from(listener).filter(|route| route.accept.matches(&header)).collect())
+    }
+
+    /// The routes that take a message whatever its listener, likewise.
+    pub fn taking(&self, message: &Incoming) -> impl Iterator<Item = &Route> {
+        rather(self.iter().filter(|route| self.takes(route, message)).collect())
     }
 
     /// Whether a route takes a message from any of its listeners.
@@ -216,6 +219,12 @@ impl Routes {
     pub fn iter(&self) -> impl Iterator<Item = &Route> {
         self.routes.iter()
     }
+}
+
+/// Of routes that would take a message those with `otherwise` only where there are no others.
+fn rather(all: Vec<&Route>) -> impl Iterator<Item = &Route> {
+    let taken = all.iter().any(|route| !route.accept.otherwise);
+    all.into_iter().filter(move |route| route.accept.otherwise != taken)
 }
 
 impl Accept {

@@ -12,7 +12,7 @@ fn ids_and_remarks(file: &str, resource_type: &str) -> (Vec<String>, Vec<String>
 
 fn of_text(text: String, resource_type: &str) -> (Vec<String>, Vec<String>) {
     let message = Incoming::read(text.into(), encoding_rs::UTF_8).unwrap();
-    let name = &routes().iter().find(|route| routes().takes(route, &message)).unwrap().map;
+    let name = &routes().taking(&message).next().unwrap().map;
     let product = shipped().run(name, &message, &context()).unwrap();
     let Mapped::Outputs(outputs) = product.mapped else { panic!("{:?}", product.mapped) };
     let found: serde_json::Value = serde_json::from_slice(outputs[0].bytes()).unwrap();
@@ -101,7 +101,7 @@ fn a_diagnosis_of_a_stay_is_one_whichever_feed_tells_it() {
 #[test]
 fn what_a_mapping_cannot_take_along_is_remarked() {
     for (file, remark) in [
-        ("adt/a40-by-another-kind-of-number.hl7", "MRG-1 has another kind of number"),
+        ("adt/a40-by-another-kind-of-number.hl7", "MRG-1 has a number of another authority or kind"),
         ("siu/s13-moved-services-stay.hl7", "the services (AIS) are at another time"),
         ("mdm/t10-replacement.hl7", "the document that is replaced (TXA-13)"),
         ("dft/p03-diagnosis-and-credit.hl7", "FT1-6 says that it is a credit"),
@@ -136,7 +136,10 @@ fn a_merge_by_a_number_that_the_patient_is_not_kept_under_is_remarked() {
         )
     };
     let (ids, remarks) = of_text(of("ADT^A40^ADT_A39", "MRG|4711^^^BAYVIEW^MR\r"), "Patient");
-    assert!(remarks.iter().any(|one| one.starts_with("MRG-1 has another kind of number")), "{remarks:?}");
+    assert!(
+        remarks.iter().any(|one| one.starts_with("MRG-1 has a number of another authority or kind")),
+        "{remarks:?}"
+    );
     // Authorities that no table knows are known by their sender's name: his own comes first, whatever the others are called.
     let alone = of("ADT^A31", "").replace("33345^^^BAYVIEW^MR~", "");
     assert_eq!(of_text(alone, "Patient").0[..1], ids[..1]);

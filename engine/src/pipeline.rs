@@ -13,7 +13,13 @@ mod orders;
 mod tests;
 mod threads;
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -147,23 +153,34 @@ impl Router for Pipeline {
 #[async_trait]
 impl Prepare for Pipeline {
     async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared {
-        let revision = self.live();
-        let Some(route) = revision.routes.get(&id.route) else {
-            let reason = format!("the route `{}` is no longer configured", id.route);
-            return Prepared::Held { reason, revision: revision.id.clone() };
-        };
-        let key = (entry.sequence, Arc::from(id.route.as_str()), Arc::from(revision.id.as_str()));
-        let job = Job {
-            entry: entry.clone(),
-            id: id.clone(),
-            mapping: route.map.clone(),
-            revision: revision.clone(),
-        };
-        let prepared = self.made.of(key, route.to.len(), self.run(job)).await;
-        prepared.unwrap_or_else(|| Prepared::Held {
-            reason: "the mapping failed inside the engine".to_owned(),
-            revision: revision.id.clone(),
-        })
+        loop {
+            let revision = self.live();
+            let Some(route) = revision.routes.get(&id.route) else {
+                let reason = format!("the route `{}` is no longer configured", id.route);
+                return Prepared::Held { reason, revision: revision.id.clone() };
+            };
+            let key = (entry.sequence, Arc::from(id.route.as_str()), Arc::from(revision.id.as_str()));
+            let job = Job {
+                entry: entry.clone(),
+                id: id.clone(),
+                mapping: route.map.clone(),
+                revision: revision.clone(),
+            };
+            let superseded = AtomicBool::new(false);
+            let make = async {
+                // It may have waited for another destination's, which then was not made.
+                superseded.store(!Arc::ptr_eq(&revision, &self.live()), Ordering::Relaxed);
+                if superseded.load(Ordering::Relaxed) { None } else { self.run(job).await }
+            };
+            match self.made.of(key, route.to.len(), make).await {
+                Some(prepared) => return prepared,
+                None if superseded.into_inner() => {}
+                None => {
+                    let reason = "the mapping failed inside the engine".to_owned();
+                    return Prepared::Held { reason, revision: revision.id.clone() };
+                }
+            }
+        }
     }
 
     fn policy(&self, id: &DeliveryId) -> Policy {

@@ -74,6 +74,8 @@ pub(super) enum Next {
     Ended,
     /// The lanes wait for a person.
     Waits,
+    /// It was called back before it was sent: it may go when the lanes say so.
+    Back,
     /// The lanes wait for the next attempt.
     Again { retry: Retry, attempts: u32, first_attempt: Timestamp, wish: Option<Duration> },
 }
@@ -151,6 +153,7 @@ impl Attempt {
                     () = self.hurry.cancelled() => {
                         return Ok(Done { turn, next: Next::Ended, asked: None, requests: 0 });
                     }
+                    () = turn.called_back() => return Ok(turned_back(turn)),
                 }
             }
         };
@@ -209,6 +212,9 @@ impl Attempt {
         control_id: &str,
         made: Made,
     ) -> Result<Done, JournalError> {
+        if !turn.come().await {
+            return Ok(turned_back(turn));
+        }
         let (Made { payloads, revision, remarks, record }, pending) = (made, subject.pending);
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
@@ -449,6 +455,11 @@ fn given_up(then: GiveUp) -> State {
         GiveUp::DeadLetter => State::Dead,
         GiveUp::Park => State::Parked,
     }
+}
+
+/// It stays as it is in the journal.
+fn turned_back(turn: Turn) -> Done {
+    Done { turn, next: Next::Back, asked: None, requests: 0 }
 }
 
 fn timed_out(outbound: &Outbound, timeout: Duration) -> DeliveryError {

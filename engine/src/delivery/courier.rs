@@ -224,8 +224,9 @@ impl Courier {
 
     /// Sends what is loaded, as far as there is room for it.
     fn send(&mut self) {
+        let steady = self.is_steady();
         for _ in 0..self.free() {
-            let Some((waiting, turn)) = self.hand.send() else { return };
+            let Some((waiting, turn)) = self.hand.send(steady) else { return };
             self.circuit.started();
             let record = self.circuit.record(&turn.key);
             // In a box: on the way into a task a future is copied time and again, and this one has 5 kB.
@@ -273,9 +274,7 @@ impl Courier {
     /// Takes what is to be loaded out of the lanes: what can go at once, and ahead of its time what was never sent.
     fn pick(&mut self) -> Vec<(Key, Pending)> {
         let free = self.free();
-        // A destination that recovers is not counted on.
-        let steady = self.is_closed() && self.circuit.is_at_its_best();
-        let (wanted, waiting) = (self.hand.wanted(free, steady), self.hand.waiting());
+        let (wanted, waiting) = (self.hand.wanted(free, self.is_steady()), self.hand.waiting());
         let mut owed = Vec::new();
         while owed.len() < wanted {
             let Some(key) = self.next() else { break };
@@ -303,6 +302,11 @@ impl Courier {
 
     fn is_closed(&self) -> bool {
         self.circuit.standing() == Standing::Closed
+    }
+
+    /// A destination that recovers is not counted on.
+    fn is_steady(&self) -> bool {
+        self.is_closed() && self.circuit.is_at_its_best()
     }
 
     fn has_token(&mut self) -> bool {
@@ -339,11 +343,19 @@ impl Courier {
         self.hand.done(&turn);
         self.settle(requests);
         match &asked {
+            None if matches!(next, Next::Back) => {}
             None => self.circuit.unused(),
             Some(Ok(())) => self.circuit.answered(),
-            Some(Err(failure)) => self.note(key, *failure, now),
+            Some(Err(failure)) => {
+                self.note(key, *failure, now);
+                // Before its place is anybody else's.
+                if !self.is_closed() {
+                    self.turn_back();
+                }
+            }
         }
         match next {
+            Next::Back => self.lanes.put_back(key),
             Next::Ended => {
                 self.circuit.forget(key);
                 self.lanes.finish(key);
@@ -386,7 +398,7 @@ impl Courier {
         }
         let allowed = self.circuit.allowance(self.elapsed());
         // A probe is sent beside what was already under way when the circuit opened.
-        if self.is_closed() { self.hand.free(allowed) } else { allowed }
+        if self.is_closed() { self.hand.free(allowed, self.is_steady()) } else { allowed }
     }
 
     /// If the destination is to be left alone by configuration: how it stands, and when to look again.
@@ -439,6 +451,7 @@ impl Courier {
 
     /// Lets what is in flight finish, then cuts it off as a time-out would.
     async fn drain(mut self) -> Result<(), JournalError> {
+        self.turn_back();
         let deadline = Instant::now() + self.settings.grace;
         loop {
             tokio::select! {

@@ -1,8 +1,8 @@
 //! The threads on which mappings run.
 //!
 //! Promise:  P5. A slow script delays no socket, since no socket is served on these threads, and no other mapping, since
-//!           one of them is never given to a slow one. What is known to be slow runs when a processor has nothing else
-//!           to do: to everybody else the processor is idle.
+//!           one of them is never given to one that is known to take long. What is known to be slow runs when a processor
+//!           has nothing else to do: to everybody else the processor is idle.
 //!           One mapping after the other on the same few threads: the second may find the first one's code and tables in
 //!           the processor's caches.
 //! Not here: when a script is ended (mapping).
@@ -29,6 +29,8 @@ use crate::{
 
 /// A mapping that takes so long on average is kept off the threads of the others.
 const SLOW: Duration = Duration::from_millis(100);
+/// One that takes so long may be in the queue of the others only as often as leaves them a thread.
+const MIDDLING: Duration = Duration::from_millis(10);
 
 /// Threads of their own, as many as there are processors: more would only wait for each other.
 pub struct Threads {
@@ -36,8 +38,18 @@ pub struct Threads {
     queue: Sender<Task>,
     /// How many that are known to be slow may run beside them.
     slow: Semaphore,
+    /// How many that are middling may be in the queue.
+    middling: Semaphore,
     /// How long each mapping has taken lately: a mean in which the last run counts for a fifth.
     lately: Mutex<HashMap<String, Duration>>,
+}
+
+/// How long a mapping takes.
+#[derive(Debug, PartialEq, Eq)]
+enum Pace {
+    Quick,
+    Middling,
+    Slow,
 }
 
 /// A job, and who waits for it.
@@ -58,13 +70,18 @@ impl Default for Threads {
                 tracing::warn!(%error, "a thread for mappings could not be started");
             }
         }
-        Self { queue, slow: Semaphore::new(processors - 1), lately: Mutex::default() }
+        let all_but_one = || Semaphore::new(processors - 1);
+        Self { queue, slow: all_but_one(), middling: all_but_one(), lately: Mutex::default() }
     }
 }
 
 impl Threads {
-    fn is_slow(&self, mapping: &str) -> bool {
-        self.lately.lock().get(mapping).is_some_and(|lately| *lately > SLOW)
+    fn pace(&self, mapping: &str) -> Pace {
+        match self.lately.lock().get(mapping) {
+            Some(lately) if *lately > SLOW => Pace::Slow,
+            Some(lately) if *lately > MIDDLING => Pace::Middling,
+            Some(_) | None => Pace::Quick,
+        }
     }
 
     fn took(&self, mapping: String, time: Duration) {
@@ -86,12 +103,17 @@ impl Threads {
 impl Workers for Threads {
     async fn run(&self, job: Job) -> Option<Prepared> {
         let mapping = job.mapping.clone();
-        let (prepared, time) = if self.is_slow(&mapping) {
-            // Whoever waits here is in nobody's way.
-            let _turn = self.slow.acquire().await.ok()?;
-            in_the_background(job).await?
-        } else {
-            self.in_turn(job).await?
+        // Whoever waits for a turn is in nobody's way.
+        let (prepared, time) = match self.pace(&mapping) {
+            Pace::Quick => self.in_turn(job).await?,
+            Pace::Middling => {
+                let _turn = self.middling.acquire().await.ok()?;
+                self.in_turn(job).await?
+            }
+            Pace::Slow => {
+                let _turn = self.slow.acquire().await.ok()?;
+                in_the_background(job).await?
+            }
         };
         self.took(mapping, time);
         Some(prepared)
@@ -145,12 +167,15 @@ mod tests {
     #[test]
     fn a_mapping_that_was_slow_lately_is_slow_until_it_is_quick_again() {
         let threads = Threads::default();
-        assert!(!threads.is_slow("adt"));
+        assert_eq!(threads.pace("adt"), Pace::Quick);
         threads.took("adt".into(), Duration::from_secs(2));
-        assert!(threads.is_slow("adt") && !threads.is_slow("oru"));
-        for _ in 0..10 {
+        assert_eq!((threads.pace("adt"), threads.pace("oru")), (Pace::Slow, Pace::Quick));
+        let quicker = (0..20).map(|_| {
             threads.took("adt".into(), Duration::from_millis(1));
-        }
-        assert!(!threads.is_slow("adt"));
+            threads.pace("adt")
+        });
+        let mut seen: Vec<Pace> = quicker.collect();
+        seen.dedup();
+        assert_eq!(seen, [Pace::Slow, Pace::Middling, Pace::Quick]);
     }
 }

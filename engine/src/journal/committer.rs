@@ -8,9 +8,10 @@
 //!           now and later, is told that the journal is closed.
 //! Not here: what a change means to a store (store.rs).
 
-use std::{sync::Arc, time::Instant};
+use std::{sync::Arc, thread, time::Instant};
 
 use tokio::{
+    runtime::{self, Handle, RuntimeFlavor},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch},
     time::{Instant as Moment, timeout, timeout_at},
 };
@@ -97,9 +98,8 @@ impl Committer {
         let budget = Arc::new(Semaphore::new(BUDGET_KIB as usize));
         let door = Door { closed: closed_sender, budget: budget.clone() };
         let company = Company::new();
-        tokio::spawn(
-            Task { store, requests: received, metrics, recent, tip: tip_sender, company, door }.run(),
-        );
+        let task = Task { store, requests: received, metrics, recent, tip: tip_sender, company, door };
+        run_apart(task.run());
         Self { requests, budget, closed, tip }
     }
 
@@ -180,6 +180,21 @@ impl Committer {
     fn why_closed(&self) -> JournalError {
         let reason = self.closed.borrow().clone();
         JournalError::Closed(reason.unwrap_or_else(gone).to_string())
+    }
+}
+
+/// On a thread of its own, which waits for nobody's turn and may wait for the disk; where all else shares one thread, there.
+fn run_apart(task: impl Future<Output = ()> + Send + 'static) {
+    if Handle::current().runtime_flavor() == RuntimeFlavor::CurrentThread {
+        tokio::spawn(task);
+        return;
+    }
+    let own = runtime::Builder::new_current_thread().enable_all().build();
+    let thread = thread::Builder::new().name("journal".to_owned());
+    let started = own.and_then(|own| thread.spawn(move || own.block_on(task)));
+    if let Err(error) = started {
+        // The task is gone, and with it the door: the journal is closed.
+        tracing::error!(%error, "the journal's thread could not be started");
     }
 }
 

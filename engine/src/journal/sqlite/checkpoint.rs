@@ -114,13 +114,13 @@ pub(super) async fn maintain(store: &SqliteStore) -> Result<(), StoreError> {
     let mut work = store.copier.0.lock().await;
     if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
         store.unlooked_bytes.store(0, Ordering::Release);
-        let pages = store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)")).await?;
+        let pages = store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)"))?;
         if pages >= HELD_PAGES {
             // Readers have kept the log from starting anew for too long: wait for those of this moment, but not for a
             // backup, which may read for minutes: the log grows meanwhile.
             work.end().await?;
             work.has_ended();
-            return store.writer.run(restart).await;
+            return store.writer.run(restart);
         }
         if pages >= PATIENT_PAGES {
             work.end().await?;
@@ -130,7 +130,7 @@ pub(super) async fn maintain(store: &SqliteStore) -> Result<(), StoreError> {
         }
     }
     if work.has_ended() {
-        store.writer.run(|connection| pages(connection, COPY)).await?;
+        store.writer.run(|connection| pages(connection, COPY))?;
     }
     Ok(())
 }
@@ -169,7 +169,7 @@ mod tests {
     }
 
     async fn log_pages(store: &SqliteStore) -> i64 {
-        store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)")).await.unwrap()
+        store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)")).unwrap()
     }
 
     /// A store whose log is worth a copy.

@@ -4,7 +4,7 @@
 //! Promise:  P1, P7. WAL with `synchronous=FULL`: a commit has synced the log before it returns. One connection
 //!           writes, a few only read. Checkpoints are ours, not SQLite's: its automatic ones swallow errors, and an
 //!           error of a sync must close the journal. One engine at a time: a locked file beside the database.
-//! Not here: statements (write.rs, read.rs), the thread that writes (writer.rs), when the log is copied into the database
+//! Not here: statements (write.rs, read.rs), the connection that writes (writer.rs), when the log is copied into the database
 //!           (checkpoint.rs).
 //!
 //! ```text
@@ -101,7 +101,7 @@ impl Store for SqliteStore {
         let slice = self.unwritten.lock().slice(batch.iter().map(keys::count).sum());
         let last = self.last.load(Ordering::Acquire);
         let work = move |connection: &mut _| write::commit(connection, last, batch, slice);
-        let write::Written { last, answers, moves, keys } = self.writer.run(work).await?;
+        let write::Written { last, answers, moves, keys } = self.writer.run(work)?;
         self.place.check()?;
         self.last.store(last, Ordering::Release);
         self.unwritten.lock().add_all(keys);
@@ -117,7 +117,7 @@ impl Store for SqliteStore {
     async fn prune(&self, prune: Prune) -> Result<Pruned, StoreError> {
         let last = self.last.load(Ordering::Acquire);
         let work = move |connection: &mut _| prune::prune(connection, last, &prune);
-        let prune::Done { pruned, moves, last } = self.writer.run(work).await?;
+        let prune::Done { pruned, moves, last } = self.writer.run(work)?;
         self.counters.lock().apply(moves);
         self.wrote(COMMIT_WEIGHT_BYTES);
         if let Some(removed) = last {
@@ -130,11 +130,11 @@ impl Store for SqliteStore {
     async fn reclaim(&self) -> Result<bool, StoreError> {
         let sweep = self.sweep.lock().clone();
         if let Some(sweep) = sweep {
-            *self.sweep.lock() = self.writer.run(|connection| prune::sweep(connection, sweep)).await?;
+            *self.sweep.lock() = self.writer.run(|connection| prune::sweep(connection, sweep))?;
             self.wrote(COMMIT_WEIGHT_BYTES);
             return Ok(true);
         }
-        let written = self.writer.run(prune::give_back).await?;
+        let written = self.writer.run(prune::give_back)?;
         self.wrote(written.unwrap_or_default());
         Ok(written.is_some())
     }
@@ -142,7 +142,7 @@ impl Store for SqliteStore {
     async fn close(&self) {
         self.readers.close().await;
         self.copier.close().await;
-        if let Err(error) = self.writer.close().await {
+        if let Err(error) = self.writer.close() {
             // Everything is in the log; the next start reads it from there.
             tracing::warn!(%error, "the journal's database did not close cleanly");
         }

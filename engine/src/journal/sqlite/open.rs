@@ -111,7 +111,7 @@ pub(super) async fn open(directory: &Path) -> Result<SqliteStore, OpenError> {
     let unwritten = keys::unwritten(&mut first, searched, last).await.map_err(failed)?;
     let copier = Copier::new(connect(&database, COPIER_CACHE_KIB).map_err(failed)?);
     let writer = connect(&database, WRITER_CACHE_KIB).map_err(failed)?;
-    let writer = Writer::start(writer, lock).map_err(|error| failed(StoreError::new(error.to_string())))?;
+    let writer = Writer::new(writer, lock);
     drop(first);
     // Not before there are others, or it would think that nobody needs the log.
     one.close().await;

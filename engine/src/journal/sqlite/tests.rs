@@ -155,7 +155,7 @@ async fn the_database_is_as_durable_as_promised() {
         let read = move |connection: &mut Connection| {
             Ok(connection.query_row(sql, [], |row| row.get::<_, Value>(0))?)
         };
-        match store.writer.run(read).await.unwrap() {
+        match store.writer.run(read).unwrap() {
             Value::Text(text) => text,
             Value::Integer(number) => number.to_string(),
             other => panic!("{other:?}"),
@@ -246,7 +246,7 @@ async fn p6_no_change_reads_more_than_it_changes() {
                 explain.raw_query().mapped(|row| row.get::<_, String>(3)).collect::<Result<Vec<_>, _>>();
             Ok(steps?)
         });
-        for step in plan.await.unwrap() {
+        for step in plan.unwrap() {
             let table = ["pending", "delivery", "message", " p", " d", " m"]
                 .into_iter()
                 .any(|table| step.ends_with(table) || step.contains(&format!("{table} ")));
@@ -296,7 +296,7 @@ async fn free_pages_go_back_many_at_a_time() {
         let free = |connection: &mut Connection| {
             Ok(connection.query_row("PRAGMA freelist_count", [], |row| row.get::<_, i64>(0))?)
         };
-        store.writer.run(free).await.unwrap()
+        store.writer.run(free).unwrap()
     };
     let mut before = free().await;
     assert!(before > 1000, "{before}");

@@ -1,18 +1,17 @@
-//! The thread that writes: it has the one connection that changes the database.
+//! The connection that writes: the one that changes the database.
 //!
-//! In:       work, one piece after the other; the connection and the lock of the journal, which it keeps to its end.
-//! Out:      what came of it, to whoever waits.
-//! Promise:  P1, P7. Work that was begun is finished, also when nobody waits for it any more. After a panic nothing is
-//!           written again.
-//! Not here: what is written (write.rs, decide.rs, keys.rs, prune.rs), when (the committer).
+//! In:       work, one piece after the other; the connection and the lock of the journal, which are kept to the end.
+//! Out:      what came of it.
+//! Promise:  P1, P7. After a panic nothing is written again.
+//! Not here: what is written (write.rs, decide.rs, keys.rs, prune.rs), when, and on which thread (the committer).
 //!
 //! By rusqlite, not sqlx, which takes the way to a thread of its own and back for each statement: DECISIONS.md, "A commit is
 //! one way".
 
-use std::{fs::File, io, path::Path, thread};
+use std::{fs::File, path::Path};
 
+use parking_lot::Mutex;
 use rusqlite::{Connection, Error, OpenFlags};
-use tokio::sync::{mpsc, oneshot};
 
 use super::{checkpoint::PATIENT, closed};
 use crate::journal::store::StoreError;
@@ -20,58 +19,38 @@ use crate::journal::store::StoreError;
 /// More than there are statements that write.
 const STATEMENTS: usize = 64;
 
-type Work = Box<dyn FnOnce(&mut Option<Held>) + Send>;
+/// The connection, until the store is closed. Nobody else may open the journal before it is gone.
+pub(super) struct Writer(Mutex<Option<Held>>);
 
-/// What the thread has until the store is closed. Nobody else may open the journal before the connection is gone.
 struct Held {
     connection: Connection,
     _lock: File,
 }
 
-/// The way to the thread, which ends when this is dropped.
-pub(super) struct Writer(mpsc::Sender<Work>);
-
 impl Writer {
-    pub(super) fn start(connection: Connection, lock: File) -> io::Result<Self> {
-        let (sender, mut work) = mpsc::channel::<Work>(1);
-        let mut held = Some(Held { connection, _lock: lock });
-        thread::Builder::new().name("journal".to_owned()).spawn(move || {
-            while let Some(work) = work.blocking_recv() {
-                work(&mut held);
-            }
-        })?;
-        Ok(Self(sender))
+    pub(super) fn new(connection: Connection, lock: File) -> Self {
+        Self(Mutex::new(Some(Held { connection, _lock: lock })))
     }
 
-    /// Waits for what comes of a piece of work.
-    pub(super) async fn run<T: Send + 'static>(
+    /// Does a piece of work, here and now: it waits for the disk.
+    pub(super) fn run<T>(
         &self,
-        work: impl FnOnce(&mut Connection) -> Result<T, StoreError> + Send + 'static,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        self.send(|held| held.as_mut().map_or_else(|| Err(closed()), |held| work(&mut held.connection))).await
+        let mut place = self.0.lock();
+        // Work that ends by a panic does not put it back.
+        let mut held = place.take().ok_or_else(closed)?;
+        let done = work(&mut held.connection);
+        *place = Some(held);
+        done
     }
 
-    /// Lets go of the database, after all work that was handed in before.
-    pub(super) async fn close(&self) -> Result<(), StoreError> {
-        self.send(|held| {
-            let Some(Held { connection, _lock }) = held.take() else { return Ok(()) };
-            let_go(connection)
-        })
-        .await
-    }
-
-    async fn send<T: Send + 'static>(
-        &self,
-        work: impl FnOnce(&mut Option<Held>) -> Result<T, StoreError> + Send + 'static,
-    ) -> Result<T, StoreError> {
-        let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |held| {
-            // Whoever asked may have given up: what is done is done.
-            let _ = answer.send(work(held));
-        });
-        let gone = || StoreError::new("the thread that writes has ended");
-        self.0.send(work).await.map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+    /// Lets go of the database.
+    pub(super) fn close(&self) -> Result<(), StoreError> {
+        match self.0.lock().take() {
+            Some(Held { connection, _lock }) => let_go(connection),
+            None => Ok(()),
+        }
     }
 }
 
@@ -114,32 +93,24 @@ mod tests {
     use super::*;
 
     fn writer() -> Writer {
-        Writer::start(Connection::open_in_memory().unwrap(), tempfile::tempfile().unwrap()).unwrap()
+        Writer::new(Connection::open_in_memory().unwrap(), tempfile::tempfile().unwrap())
     }
 
-    #[tokio::test]
-    async fn work_is_done_in_its_order_and_none_after_the_end() {
+    #[test]
+    fn none_is_done_after_the_end() {
         let writer = writer();
-        writer.run(|connection| Ok(connection.execute_batch("CREATE TABLE t (a)")?)).await.unwrap();
-        let add =
-            |n: i64| writer.run(move |connection| Ok(connection.execute("INSERT INTO t VALUES (?)", [n])?));
-        let (one, two) = tokio::join!(add(1), add(2));
-        assert_eq!((one.unwrap(), two.unwrap()), (1, 1));
-        let rows = writer.run(|connection| {
-            Ok(connection.query_row("SELECT group_concat(a) FROM t", [], |row| row.get::<_, String>(0))?)
-        });
-        assert_eq!(rows.await.unwrap(), "1,2");
-        writer.close().await.unwrap();
-        writer.close().await.unwrap();
-        assert_eq!(add(3).await.unwrap_err().to_string(), "the store has been closed");
+        writer.run(|connection| Ok(connection.execute_batch("CREATE TABLE t (a)")?)).unwrap();
+        writer.close().unwrap();
+        writer.close().unwrap();
+        assert_eq!(writer.run(|_| Ok(())).unwrap_err().to_string(), "the store has been closed");
     }
 
-    #[tokio::test]
-    async fn p1_after_a_panic_nothing_is_written() {
+    #[test]
+    fn p1_after_a_panic_nothing_is_written() {
         let writer = writer();
-        let panics = writer.run(|_| -> Result<(), _> { panic!("a fault of ours") });
-        assert!(panics.await.unwrap_err().to_string().contains("thread that writes has ended"));
-        assert!(writer.run(|_| Ok(())).await.is_err());
+        let panics = || writer.run(|_| -> Result<(), _> { panic!("a fault of ours") });
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(panics)).is_err());
+        assert!(writer.run(|_| Ok(())).is_err());
     }
 
     #[test]

@@ -159,7 +159,7 @@ impl Prepare for Pipeline {
                 let reason = format!("the route `{}` is no longer configured", id.route);
                 return Prepared::Held { reason, revision: revision.id.clone() };
             };
-            let key = (entry.sequence, Arc::from(id.route.as_str()), Arc::from(revision.id.as_str()));
+            let key = || (entry.sequence, Arc::from(id.route.as_str()), Arc::from(revision.id.as_str()));
             let job = Job {
                 entry: entry.clone(),
                 id: id.clone(),

@@ -129,7 +129,7 @@ impl Body {
     /// Packs what was made from a message; away from the asynchronous threads when it is long.
     pub async fn pack_output_async(output: Vec<Payload>, message: Bytes) -> Self {
         if output.iter().map(|payload| payload.bytes().len()).sum::<usize>() < LONG_BYTES {
-            return Self::pack(&write_payloads(&output));
+            return Self::pack_output(&output);
         }
         apart(move || Self::pack_beside(&write_payloads(&output), &message)).await
     }
@@ -148,6 +148,19 @@ impl Body {
         // A long one, such as a scanned document, has nothing of the dictionary.
         let codec = if bytes.len() < LONG_BYTES { Codec::Zstd1 } else { Codec::Zstd };
         Self::packed(bytes, codec, compress(codec, bytes))
+    }
+
+    /// Packs what was made from a message, here and now.
+    pub fn pack_output(output: &[Payload]) -> Self {
+        // Taken along from output to output, so that it is at hand in the processor's caches.
+        thread_local! { static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) } }
+        WRITTEN.with_borrow_mut(|written| {
+            write_payloads_to(written, output);
+            let body = Self::pack(written);
+            written.clear();
+            written.shrink_to(LONG_BYTES);
+            body
+        })
     }
 
     fn pack_beside(bytes: &[u8], message: &[u8]) -> Self {
@@ -242,27 +255,31 @@ impl Body {
 
 /// Writes payloads one after the other, each with its kind and lengths.
 pub fn write_payloads(payloads: &[Payload]) -> Bytes {
-    let mut out =
-        BytesMut::with_capacity(payloads.iter().map(|payload| BEFORE_BYTES + payload.bytes().len()).sum());
+    let length = payloads.iter().map(|payload| BEFORE_BYTES + payload.bytes().len()).sum();
+    let mut out = BytesMut::with_capacity(length);
+    write_payloads_to(&mut out, payloads);
+    out.freeze()
+}
+
+fn write_payloads_to(out: &mut impl BufMut, payloads: &[Payload]) {
     for payload in payloads {
         match payload {
             Payload::FhirBundle(bytes) => {
                 out.put_u8(1);
-                put(&mut out, bytes);
+                put(out, bytes);
             }
             Payload::FhirResource { resource_type, id, json } => {
                 out.put_u8(2);
-                put(&mut out, resource_type.as_bytes());
-                put(&mut out, id.as_bytes());
-                put(&mut out, json);
+                put(out, resource_type.as_bytes());
+                put(out, id.as_bytes());
+                put(out, json);
             }
             Payload::Hl7(bytes) => {
                 out.put_u8(3);
-                put(&mut out, bytes);
+                put(out, bytes);
             }
         }
     }
-    out.freeze()
 }
 
 /// Reads what [`write_payloads`] wrote.
@@ -287,7 +304,7 @@ pub fn read_payloads(mut bytes: Bytes) -> Result<Vec<Payload>, Flaw> {
     Ok(payloads)
 }
 
-fn put(out: &mut BytesMut, bytes: &[u8]) {
+fn put(out: &mut impl BufMut, bytes: &[u8]) {
     out.put_u64_le(bytes.len() as u64);
     out.put_slice(bytes);
 }

@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::body::{Body, write_payloads};
+use super::body::Body;
 use crate::connector::Payload;
 
 /// So many are remembered, the youngest: the destinations of a route are about as far.
@@ -31,6 +31,10 @@ impl Packed {
         if length > LONGEST_BYTES {
             return Some(Body::pack_output_async(output, message).await);
         }
+        if output.iter().all(|payload| payload.bytes().is_unique()) {
+            // Nobody else has it, so nobody will bring it again.
+            return Some(Body::pack_output(&output));
+        }
         let known = self
             .0
             .lock()
@@ -41,7 +45,7 @@ impl Packed {
         if known.is_some() {
             return known;
         }
-        let body = Body::pack(&write_payloads(&output));
+        let body = Body::pack_output(&output);
         let mut youngest = self.0.lock();
         if youngest.len() >= MOST {
             youngest.pop_front();
@@ -86,6 +90,12 @@ mod tests {
             assert_eq!(read_payloads(body.unpack().unwrap()).unwrap(), *output);
         }
         assert_eq!(packed.0.lock().len(), 5, "packed once, but for the long one");
+        let alone = || vec![Payload::Hl7(Bytes::from(b"alone".repeat(9)))];
+        assert_eq!(
+            read_payloads(packed.of(alone(), Bytes::new()).await.unwrap().unpack().unwrap()).unwrap(),
+            alone()
+        );
+        assert_eq!(packed.0.lock().len(), 5, "what nobody else has is not remembered");
     }
 
     #[tokio::test]
@@ -93,7 +103,7 @@ mod tests {
         let packed = Packed::default();
         for number in 0..3 * MOST {
             let output = vec![Payload::Hl7(Bytes::from(number.to_string()))];
-            packed.of(output, Bytes::new()).await.unwrap();
+            packed.of(output.clone(), Bytes::new()).await.unwrap();
         }
         assert_eq!(packed.0.lock().len(), MOST);
     }

@@ -42,13 +42,14 @@ impl Made {
     /// made, which the next one may.
     pub async fn of(
         &self,
-        key: Key,
+        key: impl FnOnce() -> Key,
         destinations: usize,
         make: impl Future<Output = Option<Prepared>>,
     ) -> Option<Prepared> {
         if destinations < 2 {
             return make.await;
         }
+        let key = key();
         let made = self.0.lock().slot(&key, destinations);
         let made = made.get_or_try_init(|| async { make.await.ok_or(()) }).await.ok()?.clone();
         if size(&made) > LARGEST {
@@ -111,21 +112,21 @@ mod tests {
             tokio::task::yield_now().await;
             Some(Prepared::Filtered { reason: reason.into(), revision: "r1".into() })
         };
-        let asked = (0..3).map(|_| made.of(key(1), 3, make("why")));
+        let asked = (0..3).map(|_| made.of(|| key(1), 3, make("why")));
         let got = futures::future::join_all(asked).await;
         assert!(got.iter().all(|got| matches!(got, Some(Prepared::Filtered { .. }))));
         assert_eq!(times.load(Ordering::Relaxed), 1);
         assert!(made.0.lock().slots.is_empty(), "all have it: nothing is kept");
-        made.of(key(1), 1, make("why")).await;
+        made.of(|| key(1), 1, make("why")).await;
         assert_eq!(times.load(Ordering::Relaxed), 2, "one destination alone");
     }
 
     #[tokio::test]
     async fn what_failed_is_tried_again_by_the_next() {
         let made = Made::default();
-        assert_eq!(made.of(key(1), 2, async { None }).await, None);
+        assert_eq!(made.of(|| key(1), 2, async { None }).await, None);
         let other = Prepared::Held { reason: String::new(), revision: String::new() };
-        assert_eq!(made.of(key(1), 2, async { Some(other.clone()) }).await, Some(other.clone()));
+        assert_eq!(made.of(|| key(1), 2, async { Some(other.clone()) }).await, Some(other.clone()));
     }
 
     #[tokio::test]
@@ -133,7 +134,7 @@ mod tests {
         let made = Made::default();
         for number in 0..5000 {
             let one = Prepared::Filtered { reason: String::new(), revision: String::new() };
-            made.of(key(number), 2, async { Some(one) }).await;
+            made.of(|| key(number), 2, async { Some(one) }).await;
         }
         let kept = made.0.lock();
         assert!(

@@ -36,13 +36,16 @@ const MIDDLING: Duration = Duration::from_millis(10);
 pub struct Threads {
     /// What waits for a thread: no more than all destinations have under way.
     queue: Sender<Task>,
-    /// How many that are known to be slow may run beside them.
+    /// How many that are known to be slow, or have a long message, may run beside them.
     slow: Semaphore,
     /// How many that are middling may be in the queue.
     middling: Semaphore,
     /// How long each mapping has taken lately: a mean in which the last run counts for a fifth.
     lately: Mutex<HashMap<String, Duration>>,
 }
+
+/// A message that is so long is mapped behind all others: it takes milliseconds, whatever the mapping.
+const LONG_BYTES: usize = 256 << 10;
 
 /// How long a mapping takes.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,6 +106,11 @@ impl Threads {
 impl Workers for Threads {
     async fn run(&self, job: Job) -> Option<Prepared> {
         let mapping = job.mapping.clone();
+        if job.entry.raw.len() >= LONG_BYTES {
+            let _turn = self.slow.acquire().await.ok()?;
+            // It says nothing of how long others take.
+            return in_the_background(job, Way::Behind).await.map(|(prepared, _)| prepared);
+        }
         // Whoever waits for a turn is in nobody's way.
         let (prepared, time) = match self.pace(&mapping) {
             Pace::Quick => self.in_turn(job).await?,
@@ -112,7 +120,7 @@ impl Workers for Threads {
             }
             Pace::Slow => {
                 let _turn = self.slow.acquire().await.ok()?;
-                in_the_background(job).await?
+                in_the_background(job, Way::Last).await?
             }
         };
         self.took(mapping, time);
@@ -144,7 +152,7 @@ fn timed(job: Job) -> (Prepared, Duration) {
 }
 
 /// Runs a job on a thread of its own that gives way to all others.
-async fn in_the_background(job: Job) -> Option<(Prepared, Duration)> {
+async fn in_the_background(job: Job, way: Way) -> Option<(Prepared, Duration)> {
     let (done, prepared) = oneshot::channel();
     let slot = Arc::new(Mutex::new(Some(job)));
     let own = slot.clone();
@@ -153,7 +161,7 @@ async fn in_the_background(job: Job) -> Option<(Prepared, Duration)> {
         // Nobody waits any more when the engine stops.
         drop(job.map(|job| done.send(timed(job))));
     };
-    if priority::spawn("slow-mapping", Way::Last, work).is_err() {
+    if priority::spawn("slow-mapping", way, work).is_err() {
         let job = slot.lock().take()?;
         return elsewhere(job).await;
     }

@@ -38,8 +38,13 @@ const ROUTE: &str = "from = ['lab', 'other']\nmap = 'name'\naccept = { trigger =
 const SCRIPT: &str =
     "fn map(msg) { #{ resourceType: \"Patient\", id: \"x\", name: [#{ family: msg[\"PID-5\"].text }] } }";
 
-/// A revision with a listener `lab` of these lines, a table of authorities, and a route in some order.
+/// A revision with a listener `lab` of these lines, a table of authorities, and a route in some order; where the lines have
+/// a destination `copy` besides, the route leads there too.
 fn revision(lab: &str, authorities: &str, order: &str) -> Arc<Revision> {
+    named("r1", lab, authorities, order)
+}
+
+fn named(name: &str, lab: &str, authorities: &str, order: &str) -> Arc<Revision> {
     let config = format!(
         "environment = 'test'\njournal.path = 'j'\n[listener.other]\nkind = 'nowhere'\n{lab}\n\
          [destination.record]\nkind = 'nowhere'\n"
@@ -48,7 +53,8 @@ fn revision(lab: &str, authorities: &str, order: &str) -> Arc<Revision> {
         files.iter().map(|(name, text)| (PathBuf::from(name), Arc::from(*text))).collect()
     };
     let from = if lab.is_empty() { ROUTE.replace("'lab', ", "") } else { ROUTE.to_owned() };
-    let from = format!("order = '{order}'\n{from}");
+    let copy = if lab.contains("[destination.copy]") { "[[to]]\ndestination = 'copy'\n" } else { "" };
+    let from = format!("order = '{order}'\n{from}{copy}");
     let table = format!("from,system\n{authorities}");
     let snapshot = Snapshot {
         home: PathBuf::from("."),
@@ -61,7 +67,7 @@ fn revision(lab: &str, authorities: &str, order: &str) -> Arc<Revision> {
         ]),
         folders: vec![PathBuf::from("mappings")],
         samples: BTreeMap::new(),
-        revision: "r1".to_owned(),
+        revision: name.to_owned(),
         git_commit: None,
     };
     Arc::new(Revision::build(&snapshot, PLUGINS).map_err(|problems| format!("{problems:?}")).unwrap())
@@ -113,6 +119,36 @@ async fn h5_what_a_listener_that_is_gone_has_taken_is_read_without_a_guess_or_he
     assert_eq!(told("", "8859/2", name).await.as_deref(), Ok("Łukasz"));
     assert_eq!(told("", "", "Łukasz".as_bytes()).await.as_deref(), Ok("Łukasz"));
     assert_eq!(told("", "", b"Lukasz").await.as_deref(), Ok("Lukasz"));
+}
+
+/// Never ends the first mapping; of the others it says which revision they are run with.
+#[derive(Default)]
+struct Stuck(AtomicBool);
+
+#[async_trait]
+impl Workers for Stuck {
+    async fn run(&self, job: Job) -> Option<Prepared> {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+        Some(Prepared::Filtered { reason: String::new(), revision: job.revision().to_owned() })
+    }
+}
+
+#[tokio::test]
+async fn p8_what_waited_for_another_destinations_mapping_begins_with_what_is_live_then() {
+    let twice = format!("{LAB}[destination.copy]\nkind = 'nowhere'\n");
+    let two = |name: &str| named(name, &twice, "", "patient");
+    let pipeline = Pipeline::new(two("r1"), conformance::metrics(), Arc::new(Stuck::default()));
+    let entry = entry("8859/1", b"Name");
+    let id = |to: &str| DeliveryId { sequence: Sequence(1), route: "feed".into(), destination: to.into() };
+    let (record, copy) = (id("record"), id("copy"));
+    let (mut first, mut second) = (pipeline.prepare(&entry, &record), pipeline.prepare(&entry, &copy));
+    assert!(futures::poll!(&mut first).is_pending() && futures::poll!(&mut second).is_pending());
+    pipeline.live.store(two("r2"));
+    drop(first);
+    let Prepared::Filtered { revision, .. } = second.await else { panic!("it is made") };
+    assert_eq!(revision, "r2");
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 //!
 //! In:       the live revision.
 //! Out:      for intake, the deliveries that a message owes; for delivery, what is to be sent.
-//! Promise:  P8. Both answers come from one revision, whole: the one that was live when the question was put.
+//! Promise:  P8. Both answers come from one revision, whole: one that was live between question and answer.
 //!           P4. A new revision lets no message overtake one that waits in the order of an earlier one.
 //!           Mappings run on threads of their own, so that a slow script delays no socket.
 //! Not here: when any of this happens (intake, delivery), changing the revision (supervisor).
@@ -181,6 +181,10 @@ impl Prepare for Pipeline {
                 }
             }
         }
+    }
+
+    fn is_live(&self, revision: &str) -> bool {
+        self.live.load().id == revision
     }
 
     fn policy(&self, id: &DeliveryId) -> Policy {

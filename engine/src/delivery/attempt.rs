@@ -25,7 +25,7 @@ use crate::{
     connector::{
         DeliveryError, Destination, ErrorClass, GiveUp, Limit, Outbound, Payload, Policy, Receipt, Retry,
     },
-    journal::{BEING_SENT, Journal, JournalError, Outcome, Output, Pending, State},
+    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State},
     metrics::Metrics,
 };
 
@@ -122,7 +122,7 @@ impl Verdict {
 
 impl Attempt {
     pub(super) async fn run(self: Arc<Self>, owed: Owed) -> Result<Done, JournalError> {
-        let Owed { turn, waiting: Waiting { pending, work, .. }, record } = owed;
+        let Owed { mut turn, waiting: Waiting { pending, work, .. }, record } = owed;
         let work = match work {
             Ok(work) => work,
             Err(damage) => {
@@ -138,24 +138,9 @@ impl Attempt {
             let Output { payloads, revision } = work.output.unwrap_or_default();
             return self.unsent_with(turn, subject, verdict, payloads, &revision).await;
         }
-        let prepared = match work.output {
-            // What was remarked on it was told with the attempt that made it.
-            Some(Output { payloads, revision }) => Prepared::Send { payloads, revision, remarks: Vec::new() },
-            None => {
-                let prepare = AssertUnwindSafe(self.prepare.prepare(&work.entry, &pending.id)).catch_unwind();
-                tokio::select! {
-                    biased;
-                    prepared = prepare => prepared.unwrap_or_else(|_| Prepared::Held {
-                        reason: "a fault in the engine while mapping".to_owned(),
-                        revision: String::new(),
-                    }),
-                    // It stays as it is in the journal; the courier ends.
-                    () = self.hurry.cancelled() => {
-                        return Ok(Done { turn, next: Next::Ended, asked: None, requests: 0 });
-                    }
-                    () = turn.called_back() => return Ok(turned_back(turn)),
-                }
-            }
+        let prepared = match self.ready(&mut turn, work.output, &work.entry, &pending).await {
+            Ok(prepared) => prepared,
+            Err(next) => return Ok(Done { turn, next, asked: None, requests: 0 }),
         };
         match prepared {
             Prepared::Send { payloads, revision, .. } if payloads.is_empty() => {
@@ -175,6 +160,48 @@ impl Attempt {
                 let state = given_up(self.prepare.policy(&pending.id).unmapped);
                 self.unsent(turn, subject, Verdict::new(state, reason), &revision).await
             }
+        }
+    }
+
+    /// What is to be sent, now that the destination may be asked; or what becomes of it, which stays as it is in the journal.
+    async fn ready(
+        &self,
+        turn: &mut Turn,
+        output: Option<Output>,
+        entry: &Entry,
+        pending: &Pending,
+    ) -> Result<Prepared, Next> {
+        let made_before = output.is_some();
+        let mut prepared = match output {
+            // What was remarked on it was told with the attempt that made it.
+            Some(Output { payloads, revision }) => Prepared::Send { payloads, revision, remarks: Vec::new() },
+            None => self.make(entry, pending).await?,
+        };
+        while let Prepared::Send { payloads, revision, .. } = &prepared
+            && !payloads.is_empty()
+        {
+            if !turn.come(payloads.iter().map(|payload| payload.bytes().len()).sum()).await {
+                return Err(Next::Back);
+            }
+            if made_before || self.prepare.is_live(revision) {
+                break;
+            }
+            // While it waited a person has changed what is made.
+            prepared = self.make(entry, pending).await?;
+        }
+        Ok(prepared)
+    }
+
+    async fn make(&self, entry: &Entry, pending: &Pending) -> Result<Prepared, Next> {
+        let prepare = AssertUnwindSafe(self.prepare.prepare(entry, &pending.id)).catch_unwind();
+        tokio::select! {
+            biased;
+            prepared = prepare => Ok(prepared.unwrap_or_else(|_| Prepared::Held {
+                reason: "a fault in the engine while mapping".to_owned(),
+                revision: String::new(),
+            })),
+            // The courier ends.
+            () = self.hurry.cancelled() => Err(Next::Ended),
         }
     }
 
@@ -212,9 +239,6 @@ impl Attempt {
         control_id: &str,
         made: Made,
     ) -> Result<Done, JournalError> {
-        if !turn.come().await {
-            return Ok(turned_back(turn));
-        }
         let (Made { payloads, revision, remarks, record }, pending) = (made, subject.pending);
         let first_attempt = pending.first_attempt.unwrap_or_else(|| self.clock.now());
         let attempts = pending.attempts.saturating_add(1);
@@ -455,11 +479,6 @@ fn given_up(then: GiveUp) -> State {
         GiveUp::DeadLetter => State::Dead,
         GiveUp::Park => State::Parked,
     }
-}
-
-/// It stays as it is in the journal.
-fn turned_back(turn: Turn) -> Done {
-    Done { turn, next: Next::Back, asked: None, requests: 0 }
 }
 
 fn timed_out(outbound: &Outbound, timeout: Duration) -> DeliveryError {

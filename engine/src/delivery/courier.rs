@@ -181,7 +181,7 @@ impl Courier {
     fn look(&mut self, watch: &mut watch::Receiver<Tip>) {
         let tip = *watch.borrow_and_update();
         if tip.requeued != self.tip.requeued {
-            self.turn_back();
+            self.let_go();
             self.lanes.forget(self.elapsed());
         }
         self.tip = tip;
@@ -236,6 +236,12 @@ impl Courier {
 
     /// Nothing that waits is sent for now: another may be the one to send.
     fn turn_back(&mut self) {
+        self.hand.call_back();
+        self.let_go();
+    }
+
+    /// Nothing that is only loaded is sent for now: something else may be before it.
+    fn let_go(&mut self) {
         for key in self.hand.let_go() {
             self.lanes.put_back(&key);
             self.settle(0);
@@ -273,12 +279,12 @@ impl Courier {
 
     /// Takes what is to be loaded out of the lanes: what can go at once, and ahead of its time what was never sent.
     fn pick(&mut self) -> Vec<(Key, Pending)> {
-        let free = self.free();
+        let (free, places) = (self.free(), self.free_places());
         let (wanted, waiting) = (self.hand.wanted(free, self.is_steady()), self.hand.waiting());
         let mut owed = Vec::new();
         while owed.len() < wanted {
             let Some(key) = self.next() else { break };
-            let ahead = waiting + owed.len() >= free;
+            let ahead = waiting + owed.len() >= places;
             if ahead && self.lanes.pending(&key).is_none_or(|pending| pending.state != State::Ready) {
                 break;
             }
@@ -343,7 +349,7 @@ impl Courier {
         self.hand.done(&turn);
         self.settle(requests);
         match &asked {
-            None if matches!(next, Next::Back) => {}
+            None if turn.began_early => {}
             None => self.circuit.unused(),
             Some(Ok(())) => self.circuit.answered(),
             Some(Err(failure)) => {
@@ -391,14 +397,23 @@ impl Courier {
         }
     }
 
-    /// How many more deliveries may be in flight.
+    /// How many more deliveries may be on their way.
     fn free(&self) -> usize {
+        self.free_if(self.is_steady())
+    }
+
+    /// How many may be asked for at once.
+    fn free_places(&self) -> usize {
+        self.free_if(false)
+    }
+
+    fn free_if(&self, steady: bool) -> usize {
         if self.closed_until().is_some() {
             return 0;
         }
         let allowed = self.circuit.allowance(self.elapsed());
         // A probe is sent beside what was already under way when the circuit opened.
-        if self.is_closed() { self.hand.free(allowed, self.is_steady()) } else { allowed }
+        if self.is_closed() { self.hand.free(allowed, steady) } else { allowed }
     }
 
     /// If the destination is to be left alone by configuration: how it stands, and when to look again.

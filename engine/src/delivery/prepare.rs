@@ -12,6 +12,8 @@ use crate::{
 pub trait Prepare: Send + Sync + 'static {
     /// Makes what is to be sent of a message.
     async fn prepare(&self, entry: &Entry, id: &DeliveryId) -> Prepared;
+    /// Whether what a revision made is what would be made now.
+    fn is_live(&self, revision: &str) -> bool;
     /// When to try again, when to give up and what then.
     fn policy(&self, id: &DeliveryId) -> Policy;
 }

@@ -155,9 +155,10 @@ impl Body {
         // Taken along from output to output, so that it is at hand in the processor's caches.
         thread_local! { static WRITTEN: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) } }
         WRITTEN.with_borrow_mut(|written| {
+            // Not only at the end: whatever ended early has left something.
+            written.clear();
             write_payloads_to(written, output);
             let body = Self::pack(written);
-            written.clear();
             written.shrink_to(LONG_BYTES);
             body
         })

@@ -1,4 +1,4 @@
-//! The committer: the one task that makes things durable, many at a time.
+//! The committer: the one task that makes things durable, many at a time, on a thread of its own.
 //!
 //! In:       changes, each with somebody who waits for its answer.
 //! Out:      one transaction and one sync for all that have gathered, then all the answers.
@@ -189,11 +189,12 @@ fn run_apart(task: impl Future<Output = ()> + Send + 'static) {
         tokio::spawn(task);
         return;
     }
-    let own = runtime::Builder::new_current_thread().enable_all().build();
-    let thread = thread::Builder::new().name("journal".to_owned());
-    let started = own.and_then(|own| thread.spawn(move || own.block_on(task)));
-    if let Err(error) = started {
-        // The task is gone, and with it the door: the journal is closed.
+    // Where it ends early the task is gone, and with it the door: the journal is closed.
+    let work = || match runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(own) => own.block_on(task),
+        Err(error) => tracing::error!(%error, "the journal's thread cannot begin"),
+    };
+    if let Err(error) = thread::Builder::new().name("journal".to_owned()).spawn(work) {
         tracing::error!(%error, "the journal's thread could not be started");
     }
 }
@@ -206,8 +207,8 @@ impl Task {
                 self.door.shut("nobody uses the journal any more");
                 return self.store.close().await;
             }
-            // Those just answered are about to hand in their next: let them run once, or every second
-            // transaction would hold a single change. Costs nothing when nobody else is there.
+            // Where others share this thread, those just answered are about to hand in their next: let them run once, or
+            // every second transaction would hold a single change. Costs nothing when nobody else is there.
             tokio::task::yield_now().await;
             self.take_along(&mut gathered);
             self.wait_for_company(&mut gathered).await;

@@ -161,6 +161,8 @@ impl Destination for Receiver {
 struct Mapping {
     policy: Policy,
     made: AtomicUsize,
+    /// What was made up to here was made by the revision before.
+    reloaded_at: AtomicUsize,
 }
 
 #[async_trait]
@@ -185,6 +187,11 @@ impl Prepare for Mapping {
                 Prepared::Send { payloads, revision, remarks }
             }
         }
+    }
+
+    fn is_live(&self, revision: &str) -> bool {
+        // One for each that is made: only a reload would make it another.
+        self.reloaded_at.load(Ordering::Relaxed) < revision.trim_start_matches('r').parse().unwrap()
     }
 
     fn policy(&self, _: &DeliveryId) -> Policy {
@@ -237,7 +244,11 @@ impl World {
             journal,
             clock: Arc::new(TestClock(AtomicI64::new(1_000_000))),
             metrics,
-            mapping: Arc::new(Mapping { policy: policy.into(), made: AtomicUsize::new(0) }),
+            mapping: Arc::new(Mapping {
+                policy: policy.into(),
+                made: AtomicUsize::new(0),
+                reloaded_at: AtomicUsize::new(0),
+            }),
             settings: Settings { pauses, timeout: Duration::from_secs(30), ..Settings::default() },
         }
     }

@@ -186,3 +186,27 @@ async fn a_dead_destination_is_probed_and_not_stormed() {
     receiver.taken(300).await;
     running.stop().await;
 }
+
+/// H8: a corrected mapping is in force for whatever has not been sent.
+#[tokio::test]
+async fn h8_what_was_mapped_before_a_reload_and_waits_for_its_place_is_mapped_anew() {
+    let mut world = World::new(QUICK).await;
+    (world.settings.concurrency, world.settings.timeout) = (1, Duration::from_millis(200));
+    let first = world.append("record", "first", &["p1"]).await;
+    let second = world.append("record", "second", &["p2"]).await;
+    let hangs = |id: &str, attempt| if id == "first" && attempt == 1 { Hang { left: false } } else { Take };
+    let receiver = Receiver::new(true, hangs);
+    let running = world.start("record", &receiver);
+    while world.mapping.made.load(Ordering::Relaxed) < 2 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(receiver.attempts("second"), 0, "it is mapped, and waits");
+    world.mapping.reloaded_at.store(2, Ordering::Relaxed);
+    assert_eq!(world.stands(second, State::Delivered).await.revision, "r3");
+    assert_eq!(
+        world.stands(first, State::Delivered).await.revision,
+        "r1",
+        "what was tried goes as it was made"
+    );
+    running.stop().await;
+}

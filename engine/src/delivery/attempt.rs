@@ -32,6 +32,9 @@ use crate::{
 /// So many answers that leave open if a message was taken; then a person must decide, also where repeats are safe.
 const UNCLEAR: u32 = 3;
 
+/// From here on a message, or what was made of it, is long.
+const LONG_BYTES: usize = 256 << 10;
+
 /// Bytes of a reason with remarks.
 const LONGEST_REASON: usize = 1000;
 
@@ -43,6 +46,8 @@ pub(super) struct Attempt {
     pub(super) timeout: Duration,
     /// What may have been taken is sent again.
     pub(super) repeat: bool,
+    /// Cancelled when nothing more is to be sent than what has a place.
+    pub(super) leaving: CancellationToken,
     /// Cancelled when what is in flight must end now.
     pub(super) hurry: CancellationToken,
     pub(super) journal: Journal,
@@ -172,27 +177,33 @@ impl Attempt {
         pending: &Pending,
     ) -> Result<Prepared, Next> {
         let made_before = output.is_some();
+        // What is long is not kept in memory while it waits, and not made before it may be sent.
+        if entry.raw.len() >= LONG_BYTES {
+            turn.come().await.then_some(()).ok_or(Next::Back)?;
+        }
         let mut prepared = match output {
             // What was remarked on it was told with the attempt that made it.
             Some(Output { payloads, revision }) => Prepared::Send { payloads, revision, remarks: Vec::new() },
-            None => self.make(entry, pending).await?,
+            None => self.make(turn, entry, pending).await?,
         };
-        while let Prepared::Send { payloads, revision, .. } = &prepared
+        if turn.is_early() && !made_before && prepared.bytes() >= LONG_BYTES {
+            drop(prepared);
+            turn.come().await.then_some(()).ok_or(Next::Back)?;
+            prepared = self.make(turn, entry, pending).await?;
+        }
+        if let Prepared::Send { payloads, revision, .. } = &prepared
             && !payloads.is_empty()
         {
-            if !turn.come(payloads.iter().map(|payload| payload.bytes().len()).sum()).await {
+            turn.come().await.then_some(()).ok_or(Next::Back)?;
+            // While it waited a person may have changed what is made of it.
+            if turn.began_early && !made_before && !self.prepare.is_live(revision) {
                 return Err(Next::Back);
             }
-            if made_before || self.prepare.is_live(revision) {
-                break;
-            }
-            // While it waited a person has changed what is made.
-            prepared = self.make(entry, pending).await?;
         }
         Ok(prepared)
     }
 
-    async fn make(&self, entry: &Entry, pending: &Pending) -> Result<Prepared, Next> {
+    async fn make(&self, turn: &Turn, entry: &Entry, pending: &Pending) -> Result<Prepared, Next> {
         let prepare = AssertUnwindSafe(self.prepare.prepare(entry, &pending.id)).catch_unwind();
         tokio::select! {
             biased;
@@ -201,6 +212,7 @@ impl Attempt {
                 revision: String::new(),
             })),
             // The courier ends.
+            () = self.leaving.cancelled(), if turn.is_early() => Err(Next::Back),
             () = self.hurry.cancelled() => Err(Next::Ended),
         }
     }

@@ -88,6 +88,7 @@ impl Courier {
             prepare,
             timeout: settings.timeout,
             repeat,
+            leaving: CancellationToken::new(),
             hurry: CancellationToken::new(),
             journal: journal.clone(),
             metrics: metrics.clone(),
@@ -181,7 +182,7 @@ impl Courier {
     fn look(&mut self, watch: &mut watch::Receiver<Tip>) {
         let tip = *watch.borrow_and_update();
         if tip.requeued != self.tip.requeued {
-            self.let_go();
+            self.turn_back();
             self.lanes.forget(self.elapsed());
         }
         self.tip = tip;
@@ -226,7 +227,8 @@ impl Courier {
     fn send(&mut self) {
         let steady = self.is_steady();
         for _ in 0..self.free() {
-            let Some((waiting, turn)) = self.hand.send(steady) else { return };
+            let Some((waiting, mut turn)) = self.hand.send(steady) else { return };
+            turn.probe = !self.is_closed();
             self.circuit.started();
             let record = self.circuit.record(&turn.key);
             // In a box: on the way into a task a future is copied time and again, and this one has 5 kB.
@@ -236,12 +238,6 @@ impl Courier {
 
     /// Nothing that waits is sent for now: another may be the one to send.
     fn turn_back(&mut self) {
-        self.hand.call_back();
-        self.let_go();
-    }
-
-    /// Nothing that is only loaded is sent for now: something else may be before it.
-    fn let_go(&mut self) {
         for key in self.hand.let_go() {
             self.lanes.put_back(&key);
             self.settle(0);
@@ -349,7 +345,7 @@ impl Courier {
         self.hand.done(&turn);
         self.settle(requests);
         match &asked {
-            None if turn.began_early => {}
+            None if !turn.probe => {}
             None => self.circuit.unused(),
             Some(Ok(())) => self.circuit.answered(),
             Some(Err(failure)) => {
@@ -467,6 +463,7 @@ impl Courier {
     /// Lets what is in flight finish, then cuts it off as a time-out would.
     async fn drain(mut self) -> Result<(), JournalError> {
         self.turn_back();
+        self.attempt.leaving.cancel();
         let deadline = Instant::now() + self.settings.grace;
         loop {
             tokio::select! {

@@ -1,7 +1,7 @@
 //! What a courier has in hand: deliveries that are loaded and wait for their turn, and those that are under way.
 //!
 //! Promise:  P6. However many there are and however large: beyond what the destination is asked for at once, only so many
-//!           and only so many bytes are in memory. Of what is made of them as much as the longest lately allows.
+//!           and only so many bytes are in memory.
 //!           No more than the destination's concurrency are asked for at once. A place is free again when the answer is
 //!           there: the outcome is written while the next one is asked, together with many others. Where more may be in
 //!           hand than that, some are mapped while they wait for a place, so that one mapping follows the other; all that
@@ -26,8 +26,6 @@ use crate::journal::{Damage, Pending, Work};
 const AHEAD: usize = 128;
 /// So many are mapped before there is a place for them.
 const MAPPED: usize = 48;
-/// Before anything was made, so much is expected of each.
-const UNKNOWN_BYTES: usize = 512 << 10;
 /// Deliveries in hand, or as many as the destination is asked for at once, if these are more.
 const MOST: usize = 256;
 /// Bytes of messages in hand, in round figures: one that is longer than all of it is in hand alone.
@@ -66,8 +64,10 @@ pub(super) struct Turn {
     place: Option<Place>,
     /// The place is given back before the outcome is written.
     ahead: bool,
-    /// It began before there was a place for it: it is no probe.
+    /// It began before there was a place for it.
     pub began_early: bool,
+    /// It is to show whether the destination is there again.
+    pub probe: bool,
 }
 
 /// One of the places of those that the destination is asked for at once.
@@ -82,22 +82,13 @@ struct Early {
 struct Places {
     free: Semaphore,
     early: AtomicUsize,
-    /// About the longest of what was made lately.
-    longest: AtomicUsize,
     freed: Notify,
 }
 
 impl Places {
     /// How many may be on their way without a place.
     fn early(&self) -> usize {
-        let room = MOST_BYTES / self.longest.load(Ordering::Relaxed).max(1);
-        room.min(MAPPED).max(self.free.available_permits())
-    }
-
-    /// So much was made of a message.
-    fn made(&self, bytes: usize) {
-        let longest = self.longest.load(Ordering::Relaxed);
-        self.longest.store(bytes.max(longest - longest / 32), Ordering::Relaxed);
+        MAPPED.max(self.free.available_permits())
     }
 
     /// Somebody may come: told when it is worth it, for each time all that can run is looked for.
@@ -123,10 +114,14 @@ impl Drop for Early {
 }
 
 impl Turn {
-    /// Waits, with what was made of it, until the destination may be asked for it; false if it is called back before.
-    pub async fn come(&mut self, made_bytes: usize) -> bool {
+    /// Whether there is no place for it yet.
+    pub fn is_early(&self) -> bool {
+        self.early.is_some()
+    }
+
+    /// Waits until the destination may be asked for it; false if it is called back before.
+    pub async fn come(&mut self) -> bool {
         let Some(Early { places, recall }) = &self.early else { return true };
-        places.made(made_bytes);
         tokio::select! {
             biased;
             () = recall.cancelled() => return false,
@@ -152,12 +147,8 @@ impl Turn {
 impl Hand {
     /// An empty hand; `ahead` if more may be in it than the destination is asked for at once.
     pub fn new(at_once: usize, ahead: bool) -> Self {
-        let places = Places {
-            free: Semaphore::new(at_once),
-            early: AtomicUsize::new(0),
-            longest: AtomicUsize::new(UNKNOWN_BYTES),
-            freed: Notify::new(),
-        };
+        let places =
+            Places { free: Semaphore::new(at_once), early: AtomicUsize::new(0), freed: Notify::new() };
         Self {
             at_once,
             ahead,
@@ -234,7 +225,7 @@ impl Hand {
             place = Some(Place(self.places.clone()));
         }
         let (key, bytes, began_early) = (waiting.key.clone(), waiting.bytes(), early.is_some());
-        let turn = Turn { key, bytes, early, place, ahead: self.ahead, began_early };
+        let turn = Turn { key, bytes, early, place, ahead: self.ahead, began_early, probe: false };
         Some((waiting, turn))
     }
 
@@ -244,13 +235,9 @@ impl Hand {
         self.bytes -= turn.bytes;
     }
 
-    /// Those on their way that have no place come back.
-    pub fn call_back(&mut self) {
-        std::mem::take(&mut self.recall).cancel();
-    }
-
-    /// Lets go of all that wait.
+    /// Lets go of all that wait, and calls back those on their way that have no place.
     pub fn let_go(&mut self) -> Vec<Key> {
+        std::mem::take(&mut self.recall).cancel();
         let bytes: usize = self.queue.iter().map(Waiting::bytes).sum();
         self.count -= self.queue.len();
         self.bytes -= bytes;
@@ -341,37 +328,28 @@ mod tests {
         assert_eq!(unsafe_to_repeat.free(3, false), 2, "its outcome is still to be written");
     }
 
-    /// A hand that has made many short outputs.
-    fn experienced(at_once: usize) -> Hand {
-        let hand = Hand::new(at_once, true);
-        (0..100).for_each(|_| hand.places.made(1000));
-        hand
-    }
-
     #[tokio::test]
     async fn where_all_is_well_some_are_on_their_way_before_there_is_a_place_and_can_be_called_back() {
-        let mut hand = experienced(2);
+        let mut hand = Hand::new(2, true);
         (0..100).for_each(|n| hand.take(waiting(n, 1)));
         assert_eq!((hand.free(2, true), hand.free(2, false)), (MAPPED, 2));
         let mut turns: Vec<Turn> = (0..MAPPED).map(|_| hand.send(true).unwrap().1).collect();
         assert_eq!((hand.free(2, true), hand.free(2, false)), (0, 2), "none has a place yet");
         let mut third = turns.remove(2);
-        assert!(turns[0].come(1).await && turns[1].come(1).await);
+        assert!(turns[0].come().await && turns[1].come().await);
         assert_eq!((hand.free(2, true), hand.free(2, false)), (2, 0));
-        assert!(third.come(1).now_or_never().is_none(), "there is no place");
+        assert!(third.come().now_or_never().is_none(), "there is no place");
         turns[0].make_room();
-        assert!(third.come(1).await);
+        assert!(third.come().await);
         hand.let_go();
-        assert!(turns[2].come(1).now_or_never().is_none(), "it goes on waiting");
-        hand.call_back();
-        assert!(third.come(1).await, "who has a place keeps it");
-        assert!(!turns[2].come(1).await);
+        assert!(third.come().await, "who has a place keeps it");
+        assert!(!turns[2].come().await);
         turns[3].make_room();
         assert_eq!(hand.free(2, true), 4, "what needs no place is in nobody's way");
         turns.iter().chain([&third]).for_each(|turn| hand.done(turn));
         drop((turns, third));
         hand.take(waiting(200, 1));
-        assert!(hand.send(true).unwrap().1.come(1).await, "what comes later is not called back");
+        assert!(hand.send(true).unwrap().1.come().await, "what comes later is not called back");
         let mut unsafe_to_repeat = Hand::new(3, false);
         unsafe_to_repeat.take(waiting(1, 1));
         assert_eq!(unsafe_to_repeat.free(3, true), 3);
@@ -379,24 +357,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p6_of_what_becomes_long_little_is_made_before_there_is_a_place() {
-        let mut hand = Hand::new(2, true);
-        (0..100).for_each(|n| hand.take(waiting(n, 1)));
-        assert_eq!(hand.free(2, true), MOST_BYTES / UNKNOWN_BYTES, "nothing is known yet");
-        let mut turn = hand.send(true).unwrap().1;
-        assert!(turn.come(MOST_BYTES).await);
-        assert_eq!(hand.free(2, true), 1, "as many as there are places");
-    }
-
-    #[tokio::test]
     async fn the_courier_is_told_when_it_is_worth_it() {
-        let mut hand = experienced(1);
+        let mut hand = Hand::new(1, true);
         let told = |hand: &Hand| hand.freed().now_or_never().is_some();
         (0..100).for_each(|n| hand.take(waiting(n, 1)));
         let mut turns: VecDeque<Turn> = (0..MAPPED).map(|_| hand.send(true).unwrap().1).collect();
         for left in (0..MAPPED).rev() {
             let mut turn = turns.pop_front().unwrap();
-            assert!(turn.come(1000).await);
+            assert!(turn.come().await);
             assert_eq!(told(&hand), left <= MAPPED / 2, "{left} are left");
             turn.make_room();
             told(&hand);

@@ -61,3 +61,13 @@ pub enum Prepared {
         revision: String,
     },
 }
+
+impl Prepared {
+    /// The length of what is to be sent.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Send { payloads, .. } => payloads.iter().map(|payload| payload.bytes().len()).sum(),
+            Self::Filtered { .. } | Self::Held { .. } | Self::Dead { .. } => 0,
+        }
+    }
+}

@@ -52,7 +52,7 @@ impl Made {
         let key = key();
         let made = self.0.lock().slot(&key, destinations);
         let made = made.get_or_try_init(|| async { make.await.ok_or(()) }).await.ok()?.clone();
-        if size(&made) > LARGEST {
+        if made.bytes() > LARGEST {
             self.0.lock().slots.remove(&key);
         }
         Some(made)
@@ -84,13 +84,6 @@ impl Kept {
         if self.order.len() >= 4 * MOST {
             self.order.retain(|key| self.slots.contains_key(key));
         }
-    }
-}
-
-fn size(made: &Prepared) -> usize {
-    match made {
-        Prepared::Send { payloads, .. } => payloads.iter().map(|payload| payload.bytes().len()).sum(),
-        Prepared::Filtered { .. } | Prepared::Held { .. } | Prepared::Dead { .. } => 0,
     }
 }
 

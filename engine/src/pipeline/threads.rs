@@ -58,7 +58,8 @@ impl Lately {
     fn took(&self, mapping: String, time: Duration) {
         let mut all = self.0.lock();
         let lately = all.entry(mapping).or_default();
-        *lately = (*lately * 4 + time) / 5;
+        // One message alone makes no mapping slow.
+        *lately = (*lately * 4 + time.min(SLOW * 4)) / 5;
     }
 }
 
@@ -216,6 +217,8 @@ mod tests {
     fn a_mapping_that_was_slow_lately_is_slow_until_it_is_quick_again() {
         let lately = Lately::default();
         assert_eq!(lately.pace("adt"), Pace::Quick);
+        lately.took("adt".into(), Duration::from_secs(2));
+        assert_eq!(lately.pace("adt"), Pace::Middling, "once may be the message's fault");
         lately.took("adt".into(), Duration::from_secs(2));
         assert_eq!((lately.pace("adt"), lately.pace("oru")), (Pace::Slow, Pace::Quick));
         let quicker = (0..20).map(|_| {

@@ -25,15 +25,12 @@ use crate::{
     connector::{
         DeliveryError, Destination, ErrorClass, GiveUp, Limit, Outbound, Payload, Policy, Receipt, Retry,
     },
-    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State},
+    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State, body::LONG_BYTES},
     metrics::Metrics,
 };
 
 /// So many answers that leave open if a message was taken; then a person must decide, also where repeats are safe.
 const UNCLEAR: u32 = 3;
-
-/// From here on a message, or what was made of it, is long.
-const LONG_BYTES: usize = 256 << 10;
 
 /// Bytes of a reason with remarks.
 const LONGEST_REASON: usize = 1000;

@@ -345,8 +345,8 @@ impl Courier {
         self.hand.done(&turn);
         self.settle(requests);
         match &asked {
-            None if !turn.probe => {}
-            None => self.circuit.unused(),
+            None if turn.probe => self.circuit.unused(),
+            None => {}
             Some(Ok(())) => self.circuit.answered(),
             Some(Err(failure)) => {
                 self.note(key, *failure, now);

@@ -33,8 +33,9 @@ const ZSTD_LEVEL: i32 = 1;
 const DICTIONARY: &[u8] = include_bytes!("dictionary/1.zstd");
 /// Nothing longer is ever unpacked: a damaged length must not become an allocation.
 const LONGEST_BYTES: usize = 1 << 30;
-/// From here on packing leaves the asynchronous threads: it takes more than a millisecond.
-const LONG_BYTES: usize = 256 * 1024;
+/// From here on a message, or what was made of it, is long: whatever is done with it takes more than a millisecond, and it is
+/// not packed on the asynchronous threads.
+pub(crate) const LONG_BYTES: usize = 256 * 1024;
 /// So far back, at most, is a message looked for in what was made from it: what any zstd takes when it unpacks.
 const FARTHEST_BITS: u32 = 27;
 /// Room for what stands before the bytes of a payload: kind, lengths, type and id.

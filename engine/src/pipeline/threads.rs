@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Job, Workers};
 use crate::{
     delivery::Prepared,
+    journal::body::LONG_BYTES,
     mapping::processor_time,
     priority::{self, Way},
 };
@@ -31,8 +32,6 @@ use crate::{
 const SLOW: Duration = Duration::from_millis(100);
 /// One that takes so long may be in the queue of the others only as often as leaves them a thread.
 const MIDDLING: Duration = Duration::from_millis(10);
-/// A message that is so long is mapped behind all others: it takes milliseconds, whatever the mapping.
-const LONG_BYTES: usize = 256 << 10;
 
 /// How long a mapping takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -109,13 +108,14 @@ impl Threads {
         let (done, tried) = oneshot::channel();
         match self.queue.send(Task { job, done, pace, turn }) {
             Ok(()) => tried.await.ok(),
-            Err(SendError(task)) => elsewhere(task.job, self.lately.clone()).await.map(Ok),
+            Err(SendError(task)) => elsewhere(task.job, Some(self.lately.clone())).await.map(Ok),
         }
     }
 
     /// Runs a job as befits how long its mapping takes. Whoever waits for a turn is in nobody's way.
     async fn attempt(&self, job: Job) -> Option<Tried> {
         if job.entry.raw.len() >= LONG_BYTES {
+            // Behind all others, whatever the mapping.
             let turn = self.long.clone().acquire_owned().await.ok()?;
             // It says nothing of how long others take.
             return in_the_background(job, Way::Behind, turn, None).await.map(Ok);
@@ -171,8 +171,8 @@ fn work_off(tasks: &Receiver<Task>, lately: &Lately) {
 }
 
 /// Runs a job on a thread of the runtime, where there is none of ours.
-async fn elsewhere(job: Job, lately: Arc<Lately>) -> Option<Prepared> {
-    tokio::task::spawn_blocking(move || timed(job, Some(&lately))).await.ok()
+async fn elsewhere(job: Job, lately: Option<Arc<Lately>>) -> Option<Prepared> {
+    tokio::task::spawn_blocking(move || timed(job, lately.as_deref())).await.ok()
 }
 
 /// Runs a job, and takes down what it took of the processor: by the clock, whoever has to wait would stay slow.
@@ -204,7 +204,7 @@ async fn in_the_background(
     };
     if priority::spawn("slow-mapping", way, work).is_err() {
         let job = slot.lock().take()?;
-        return elsewhere(job, lately.unwrap_or_default()).await;
+        return elsewhere(job, lately).await;
     }
     prepared.await.ok()
 }

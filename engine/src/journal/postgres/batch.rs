@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use parking_lot::Mutex;
 use sqlx::{PgConnection, Row};
 
-use super::{Session, Statement, search, spans::Spans, text};
+use super::{Session, Statement, spans::Spans, text};
 use crate::journal::{
     DeliveryId, Disposition, State,
     body::Body,
@@ -24,9 +24,8 @@ use crate::journal::{
 /// All rows of a batch, if the session is still ours. The row of `node` gets no new version: under a long snapshot, such
 /// as a backup's, each would lie in the way of the next.
 ///
-/// Search keys are sorted, so that those that lie together are written together. Outcomes are of different deliveries:
-/// those that are pending leave their state, and only they become a row. The rows given are never joined with one
-/// another, which would be done once for each of them, bytes and all.
+/// Outcomes are of different deliveries: those that are pending leave their state, and only they become a row. The rows
+/// given are never joined with one another, which would be done once for each of them, bytes and all.
 pub(super) const WRITE: &str = "WITH engine AS MATERIALIZED (
         SELECT pg_backend_pid() AS process FROM node WHERE name = 'engine' AND token = $1 FOR NO KEY UPDATE),
     ours AS MATERIALIZED (SELECT FROM engine WHERE process = $2::int),
@@ -34,24 +33,20 @@ pub(super) const WRITE: &str = "WITH engine AS MATERIALIZED (
         INSERT INTO span (began, first, last)
         SELECT v.* FROM ours CROSS JOIN unnest($3::bigint[], $4::bigint[], $5::bigint[]) AS v
         ON CONFLICT (began) DO UPDATE SET last = greatest(span.last, excluded.last)),
-    found_by AS (
-        INSERT INTO search (kind, hash, sequence)
-        SELECT DISTINCT v.* FROM ours CROSS JOIN unnest($6::bigint[], $7::bigint[], $8::bigint[]) AS v
-        ORDER BY 1, 2, 3),
     owed AS (
         INSERT INTO pending (destination, sequence, route, lanes, received, state, attempts)
         SELECT v.*, 0, 0
-        FROM ours CROSS JOIN unnest($9::text[], $10::bigint[], $11::text[], $12::text[], $13::bigint[]) AS v),
+        FROM ours CROSS JOIN unnest($6::text[], $7::bigint[], $8::text[], $9::text[], $10::bigint[]) AS v),
     messages AS (
         INSERT INTO message (sequence, received, listener, peer, control_id, trigger_event, sending_application,
             sending_facility, patient, nhs_number, local_number, visit, orders, flag, quarantine, codec, size_bytes,
             hash, body)
-        SELECT v.* FROM ours CROSS JOIN unnest($14::bigint[], $15::bigint[], $16::text[], $17::text[], $18::text[],
-            $19::text[], $20::text[], $21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::text[],
-            $27::text[], $28::text[], $29::bigint[], $30::bigint[], $31::bytea[], $32::bytea[]) AS v),
+        SELECT v.* FROM ours CROSS JOIN unnest($11::bigint[], $12::bigint[], $13::text[], $14::text[], $15::text[],
+            $16::text[], $17::text[], $18::text[], $19::text[], $20::text[], $21::text[], $22::text[], $23::text[],
+            $24::text[], $25::text[], $26::bigint[], $27::bigint[], $28::bytea[], $29::bytea[]) AS v),
     v AS (
-        SELECT v.* FROM ours CROSS JOIN unnest($33::text[], $34::bigint[], $35::text[], $36::bigint[], $37::bigint[],
-            $38::bigint[], $39::bigint[], $40::text[], $41::text[], $42::text[], $43::bytea[], $44::bytea[])
+        SELECT v.* FROM ours CROSS JOIN unnest($30::text[], $31::bigint[], $32::text[], $33::bigint[], $34::bigint[],
+            $35::bigint[], $36::bigint[], $37::text[], $38::text[], $39::text[], $40::bytea[], $41::bytea[])
         WITH ORDINALITY AS v (destination, sequence, route, state, at, attempts, first_attempt, revision, reason,
             class, output, detail, place)),
     was AS MATERIALIZED (
@@ -77,7 +72,7 @@ pub(super) const WRITE: &str = "WITH engine AS MATERIALIZED (
     SELECT process, place, destination, stood FROM engine LEFT JOIN was ON true";
 
 /// What a message, and an ended delivery, take besides their packed bytes: row, indexes, search keys.
-pub(super) const MESSAGE_BYTES: i64 = 1200;
+pub(super) const MESSAGE_BYTES: i64 = 900;
 pub(super) const DELIVERY_BYTES: i64 = 400;
 
 /// A batch in the making.
@@ -129,7 +124,6 @@ impl Batch {
             records.iter().map(|(place, record)| (*place, outcome(record))).unzip();
         let query = sqlx::query(WRITE).bind(session.token).bind(session.process);
         let query = spans.lock().bind(query, &appends);
-        let query = bind_search(query, &appends);
         let query = bind_owed(query, &appends, moves)?;
         let query = bind_records(bind_messages(query, appends), records);
         let rows = query.fetch_all(connection).await?;
@@ -156,12 +150,6 @@ impl Batch {
 fn outcome(record: &Record) -> (State, i64) {
     let length = |body: &Option<Body>| body.as_ref().map_or(0, |body| body.blob_bytes() as i64);
     (record.state, DELIVERY_BYTES + length(&record.output) + length(&record.detail))
-}
-
-fn bind_search(query: Statement, appends: &[(i64, Append)]) -> Statement {
-    let mut keys = search::Rows::default();
-    appends.iter().for_each(|(sequence, append)| keys.add(*sequence, &append.keys));
-    keys.bind(query)
 }
 
 fn bind_owed(

@@ -16,6 +16,9 @@ mod decide;
 #[cfg(test)]
 mod fencing_tests;
 mod head;
+mod keys;
+#[cfg(test)]
+mod keys_tests;
 mod open;
 mod prune;
 mod read;
@@ -37,6 +40,7 @@ use sqlx::{Connection, PgConnection};
 use tokio::{sync::Mutex, time::timeout};
 
 use head::Head;
+use keys::Unwritten;
 pub use open::OpenError;
 use readers::Readers;
 use spans::Spans;
@@ -99,6 +103,7 @@ pub struct PostgresStore {
     counters: parking_lot::Mutex<Counters>,
     head: parking_lot::Mutex<Head>,
     spans: parking_lot::Mutex<Spans>,
+    keys: parking_lot::Mutex<Unwritten>,
     /// Who we are to the database.
     session: Session,
     times: Times,
@@ -189,8 +194,8 @@ impl Store for PostgresStore {
         change!(self, self.times.commit, write::commit, batch)
     }
 
-    /// Checkpoints and vacuum are PostgreSQL's own, and search keys are written with their messages. But the session must
-    /// be known to live: who believes in a lock that the server has dropped delivers beside the engine that has it.
+    /// Checkpoints and vacuum are PostgreSQL's own, and search keys are written by commits. But the session must be known
+    /// to live: who believes in a lock that the server has dropped delivers beside the engine that has it.
     async fn maintain(&self) -> Result<(), StoreError> {
         if self.head.lock().looked().elapsed() < self.times.quiet {
             return Ok(());

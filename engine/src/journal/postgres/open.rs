@@ -8,6 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{
     Counters, PostgresStore, READERS, SEARCHERS, Session, Settings, Times, decide,
     head::{self, Head},
+    keys,
     readers::{self, Readers},
     session, spans,
 };
@@ -108,6 +109,7 @@ pub(super) async fn open(settings: &Settings, times: Times) -> Result<PostgresSt
     let session = place.step(times.step, enter(&mut writer)).await?;
     place.step(times.step, stay(&mut writer)).await?;
     let (written, now) = place.step(times.step, head::read(&mut writer)).await?;
+    let keys = place.step(times.step, keys::unwritten(&mut writer, now.last)).await?;
     let counters = place.step(times.count, seed(&mut writer)).await?;
     let (server, _) = place.step(times.step, readers::server(&mut writer)).await?;
     let readers = |sessions| Readers::new(options.clone(), sessions, server, times.read);
@@ -121,6 +123,7 @@ pub(super) async fn open(settings: &Settings, times: Times) -> Result<PostgresSt
         counters: parking_lot::Mutex::new(counters),
         head: parking_lot::Mutex::new(Head::new(now, written)),
         spans: parking_lot::Mutex::default(),
+        keys: parking_lot::Mutex::new(keys),
         session,
         times,
     })

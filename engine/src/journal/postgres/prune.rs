@@ -3,14 +3,14 @@
 //! Promise:  P2. What is unfinished at the moment of the step stays, whatever was chosen before.
 //! Not here: giving space back. PostgreSQL's vacuum does so, mostly to the tables themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection, PgConnection};
 
 use super::{
     PostgresStore, batch,
     head::{self, Numbers},
-    search, write,
+    keys, write,
 };
 use crate::journal::{
     Aged, Sequence, State,
@@ -18,6 +18,9 @@ use crate::journal::{
     rows::{Cells, instant, many, state},
     store::{Prune, Pruned, StoreError},
 };
+
+/// Blocks of search keys that one step passes.
+const BLOCKS: i64 = 2;
 
 const AGED: &str = "SELECT m.sequence, m.received, (m.quarantine IS NOT NULL)::int::bigint,
     coalesce(length(m.body), 0)::bigint FROM message m WHERE m.sequence > $1 ORDER BY m.sequence LIMIT $2";
@@ -46,10 +49,7 @@ const REMOVE_DELIVERIES: &str = "WITH gone AS (
         RETURNING d.destination, d.state, coalesce(length(d.output), 0) + coalesce(length(d.detail), 0) AS bytes)
     SELECT destination, state, count(*), sum(bytes)::bigint FROM gone GROUP BY destination, state";
 const REMOVE_MESSAGES: &str = "DELETE FROM message m USING unnest($1::bigint[]) AS v (sequence)
-    WHERE m.sequence = v.sequence RETURNING m.sequence, m.control_id, m.patient, m.nhs_number, m.local_number,
-    m.visit, m.orders, coalesce(length(m.body), 0)::bigint";
-const REMOVE_KEYS: &str = "DELETE FROM search s USING unnest($1::bigint[], $2::bigint[], $3::bigint[])
-    AS v (kind, hash, sequence) WHERE s.kind = v.kind AND s.hash = v.hash AND s.sequence = v.sequence";
+    WHERE m.sequence = v.sequence RETURNING coalesce(length(m.body), 0)::bigint";
 
 pub(super) async fn aged(
     connection: &mut PgConnection,
@@ -97,6 +97,7 @@ pub(super) async fn prune(
     prune: Prune,
 ) -> Result<Pruned, StoreError> {
     let before = store.head.lock().numbers();
+    let searched = store.keys.lock().searched();
     let mut transaction = writer.begin().await?;
     write::enter(&mut transaction, store.session).await?;
     let all: Vec<i64> = prune.bodies.iter().chain(&prune.messages).map(|sequence| sequence.0).collect();
@@ -106,9 +107,11 @@ pub(super) async fn prune(
     };
     let mut step = Step { connection: &mut transaction, moves: Moves::default(), freed: 0 };
     let bodies = step.forget(&free(prune.bodies)).await?;
-    let messages = step.remove(&free(prune.messages)).await?;
+    let gone = free(prune.messages);
+    let messages = step.remove(&gone).await?;
+    let swept = step.sweep(&gone, searched, before.swept).await?;
     let Step { moves, freed, .. } = step;
-    let after = Numbers { messages: before.messages - messages, used: before.used - freed, ..before };
+    let after = Numbers { messages: before.messages - messages, used: before.used - freed, swept, ..before };
     // With them: the newest message may be among those that go, and no number is ever given twice.
     head::write(&mut transaction, after).await?;
     transaction.commit().await?;
@@ -146,18 +149,30 @@ impl Step<'_> {
             self.freed += row.number(3)? + deliveries * batch::DELIVERY_BYTES;
         }
         let removed = sqlx::query(REMOVE_MESSAGES).bind(sequences).fetch_all(&mut *self.connection).await?;
-        let mut keys = search::Rows::default();
         for row in &removed {
-            keys.add_row(row)?;
-            self.freed += batch::MESSAGE_BYTES + row.number(7)?;
+            self.freed += batch::MESSAGE_BYTES + row.number(0)?;
         }
-        keys.bind(sqlx::query(REMOVE_KEYS)).execute(&mut *self.connection).await?;
         Ok(removed.len() as i64)
+    }
+
+    /// Takes the keys of messages that have gone out of the search table: of each block behind which retention has come,
+    /// and of those where it was before. Others still lose messages, and keys that lead nowhere do no harm. Says how
+    /// many blocks it has passed.
+    async fn sweep(&mut self, gone: &[i64], searched: i64, swept: i64) -> Result<i64, StoreError> {
+        let Some(newest) = gone.iter().max() else { return Ok(swept) };
+        let whole = ((newest + 1) / keys::BLOCK).min((searched + 1) / keys::BLOCK);
+        let passed = whole.min(swept + BLOCKS).max(swept);
+        let again: BTreeSet<i64> =
+            gone.iter().map(|one| one / keys::BLOCK).filter(|one| *one < swept).collect();
+        for block in again.into_iter().chain(swept..passed) {
+            keys::rewrite(self.connection, block, searched).await?;
+        }
+        Ok(passed)
     }
 }
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 9] = [
+pub(super) const STATEMENTS: [&str; 8] = [
     AGED,
     AGED_WITH_BODY,
     ENDED,
@@ -166,5 +181,4 @@ pub(super) const STATEMENTS: [&str; 9] = [
     FORGET_EXCHANGES,
     REMOVE_DELIVERIES,
     REMOVE_MESSAGES,
-    REMOVE_KEYS,
 ];

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Postgres, QueryBuilder};
 
-use super::{head::Numbers, search, text};
+use super::{head::Numbers, keys::BLOCK, search, text};
 use crate::journal::{
     Audit, Count, DeliveryId, DeliveryRecord, Filter, Key, Pending, Sequence, State, Stats, Summary,
     counters::Counters,
@@ -12,6 +12,9 @@ use crate::journal::{
     },
     store::{StoreError, Stored, StoredDelivery},
 };
+
+/// Messages among which those with a key are looked for together.
+const SELECTED: i64 = 64 * BLOCK;
 
 pub(super) async fn pending(
     connection: &mut PgConnection,
@@ -105,23 +108,58 @@ pub(super) async fn select(
     limit: usize,
 ) -> Result<Vec<DeliveryRecord>, StoreError> {
     let mut transaction = connection.begin().await?;
-    let page = selection(filter, "d.sequence > ", after, limit).build().fetch_all(&mut *transaction).await?;
-    let mut found = page.iter().map(rows::delivery).collect::<Result<Vec<_>, _>>()?;
-    if let Some(last) = found.last().filter(|_| found.len() == limit).map(|last| last.id.sequence) {
-        found.retain(|delivery| delivery.id.sequence != last);
-        let mut rest = selection(filter, "d.sequence = ", last, usize::MAX);
-        for row in &rest.build().fetch_all(&mut *transaction).await? {
-            found.push(rows::delivery(row)?);
+    let mut found = match &filter.control_id {
+        Some(control_id) => {
+            select_by_key(&mut transaction, filter, Key::ControlId(control_id), after, limit).await?
         }
+        None => deliveries_by(&mut transaction, selection(filter, "d.sequence > ", after.0), limit).await?,
+    };
+    if let Some(last) = found.last().filter(|_| found.len() >= limit).map(|last| last.id.sequence) {
+        found.retain(|delivery| delivery.id.sequence != last);
+        let rest = selection(filter, "d.sequence = ", last.0);
+        found.extend(deliveries_by(&mut transaction, rest, usize::MAX).await?);
     }
     Ok(found)
 }
 
+/// Of the messages with a key, some thousands after the other.
+async fn select_by_key(
+    connection: &mut PgConnection,
+    filter: &Filter,
+    key: Key<'_>,
+    after: Sequence,
+    limit: usize,
+) -> Result<Vec<DeliveryRecord>, StoreError> {
+    const LAST: &str = "SELECT coalesce(max(sequence), 0) FROM message";
+    let last: i64 = sqlx::query_scalar(LAST).fetch_one(&mut *connection).await?;
+    let (mut from, mut found) = (after.0.saturating_add(1), Vec::new());
+    while from <= last && found.len() < limit {
+        let before = from.saturating_add(SELECTED);
+        let candidates = search::candidates(connection, key, (from, before), usize::MAX).await?;
+        if !candidates.sequences.is_empty() {
+            let mut sql = selection(filter, "d.sequence > ", after.0);
+            sql.push(" AND d.sequence = ANY(").push_bind(candidates.sequences).push(")");
+            found.extend(deliveries_by(connection, sql, limit - found.len()).await?);
+        }
+        from = before;
+    }
+    Ok(found)
+}
+
+async fn deliveries_by(
+    connection: &mut PgConnection,
+    mut sql: QueryBuilder<Postgres>,
+    limit: usize,
+) -> Result<Vec<DeliveryRecord>, StoreError> {
+    sql.push(" ORDER BY d.sequence, d.route, d.destination LIMIT ").push_bind(many(limit));
+    sql.build().fetch_all(connection).await?.iter().map(rows::delivery).collect()
+}
+
 /// States are our own numbers; everything that a person gives is bound.
-fn selection(filter: &Filter, place: &str, bound: Sequence, limit: usize) -> QueryBuilder<Postgres> {
+fn selection(filter: &Filter, place: &str, bound: i64) -> QueryBuilder<Postgres> {
     let states: Vec<_> = filter.states.iter().map(|state| state_number(*state).to_string()).collect();
     let mut sql = QueryBuilder::new(format!("SELECT {DELIVERY_COLUMNS} FROM delivery d WHERE {place}"));
-    sql.push_bind(bound.0).push(format!(" AND d.state IN ({})", states.join(",")));
+    sql.push_bind(bound).push(format!(" AND d.state IN ({})", states.join(",")));
     let for_a_person =
         |state: &State| matches!(state, State::Retrying | State::Parked | State::Held | State::Dead);
     if filter.states.iter().all(for_a_person) {
@@ -138,12 +176,9 @@ fn selection(filter: &Filter, place: &str, bound: Sequence, limit: usize) -> Que
         sql.push(" AND d.sequence = ").push_bind(sequence.0);
     }
     if let Some(control_id) = &filter.control_id {
-        let key = Key::ControlId(control_id);
-        sql.push(" AND d.sequence IN (SELECT s.sequence FROM ");
-        search::push_found_by(&mut sql, key);
-        sql.push(")");
+        let has = " AND (SELECT m.control_id FROM message m WHERE m.sequence = d.sequence) = ";
+        sql.push(has).push_bind(text(control_id));
     }
-    sql.push(" ORDER BY d.sequence, d.route, d.destination LIMIT ").push_bind(many(limit));
     sql
 }
 
@@ -230,6 +265,7 @@ pub(super) async fn note(connection: &mut PgConnection, name: &str) -> Result<Op
 pub(super) async fn stats(connection: &mut PgConnection, numbers: Numbers) -> Result<Stats, StoreError> {
     const STATS: &str = "SELECT (SELECT min(sequence) FROM message),
         (SELECT count(*) FROM message WHERE quarantine IS NOT NULL),
+        (SELECT searched FROM head),
         (SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
          WHERE relnamespace = to_regnamespace('tie') AND relkind = 'r')";
     let row = sqlx::query(STATS).fetch_one(connection).await?;
@@ -238,8 +274,8 @@ pub(super) async fn stats(connection: &mut PgConnection, numbers: Numbers) -> Re
         first: row.number_if_any(0)?.map(Sequence),
         quarantined: row.number(1)?.unsigned_abs(),
         messages: numbers.messages.unsigned_abs(),
-        disk_bytes: row.number(2)?.unsigned_abs(),
+        disk_bytes: row.number(3)?.unsigned_abs(),
         used_bytes: numbers.used.max(0).unsigned_abs(),
-        search_behind: 0,
+        search_behind: (numbers.last - row.number(2)?).max(0).unsigned_abs(),
     })
 }

@@ -1,95 +1,92 @@
 //! Searching: candidates by an index, the newest first, so many at most in one call; then the other conditions.
 //!
 //! Promise:  P6. A call looks at a bounded number of messages, whatever is asked for, and says where to go on.
+//! Not here: how keys come into the table (keys.rs).
 //!
-//! The table `search` holds a hash of each value, since a sender may put any length of text into a field and an index
-//! cannot hold it, and a short one, since there are several for each message. The value itself is compared as well.
+//! The table `search` has a part of the hash of each value, since a sender may put any length of text into a field and
+//! an index cannot hold it. The value itself is compared as well.
 
-use sha2::{Digest, Sha256};
 use sqlx::{Connection, PgConnection, Postgres, QueryBuilder};
 
-use super::{Statement, spans, text};
+use super::{
+    keys::{BLOCK, Code},
+    spans, text,
+};
 use crate::journal::{
-    Key, Keys, Page, Query, Sequence, Summary,
+    Key, Page, Query, Sequence, Summary,
     rows::{self, Cells, many, state_number, summary_columns},
     store::StoreError,
 };
 
 /// Messages that one call looks at: some tenths of a second.
-const LOOKED_AT: i64 = 50_000;
+pub(super) const LOOKED_AT: usize = 50_000;
+/// Rows of keys that are read together: of a million messages, or with as many keys.
+const ROWS: i64 = 128;
 
-/// Rows of the table, as columns.
-#[derive(Default)]
-pub(super) struct Rows {
-    kinds: Vec<i64>,
-    hashes: Vec<i64>,
-    sequences: Vec<i64>,
+const ROWS_OF_KEY: &str = "SELECT block, part, keys FROM search WHERE list = $1 AND (block, part) < ($2, $3)
+    AND block >= $4 AND low <= $5 AND high >= $5 ORDER BY block DESC, part DESC LIMIT $6";
+
+/// Messages that may have a key: all of them from one sequence on.
+pub(super) struct Candidates {
+    pub from: i64,
+    pub sequences: Vec<i64>,
 }
 
-impl Rows {
-    pub(super) fn add(&mut self, sequence: i64, keys: &Keys) {
-        for (kind, value) in self::keys(keys) {
-            self.kinds.push(kind);
-            self.hashes.push(hash(value));
-            self.sequences.push(sequence);
+/// The newest messages that may have a key, from a sequence on and before another: about so many if there are more.
+/// Within a transaction: keys that are written meanwhile would be seen neither here nor there.
+pub(super) async fn candidates(
+    connection: &mut PgConnection,
+    key: Key<'_>,
+    (first, before): (i64, i64),
+    most: usize,
+) -> Result<Candidates, StoreError> {
+    let mut sequences = not_in_table(connection, key, first, before).await?;
+    let code = Code::of(key);
+    let (mut block, mut part) = ((before - 1).div_euclid(BLOCK), i64::MAX);
+    loop {
+        let rows = sqlx::query(ROWS_OF_KEY)
+            .bind(code.list())
+            .bind(block)
+            .bind(part)
+            .bind(first.div_euclid(BLOCK))
+            .bind(code.hash())
+            .bind(ROWS)
+            .fetch_all(&mut *connection)
+            .await?;
+        for row in &rows {
+            (block, part) = (row.number(0)?, row.number(1)?);
+            let found = code.found_in(block, row.bytes(2)?);
+            sequences.extend(found.filter(|sequence| (first..before).contains(sequence)));
+        }
+        if many(rows.len()) < ROWS {
+            return Ok(Candidates { from: first, sequences });
+        }
+        // The last block may have more rows.
+        let from = first.max((block + 1) * BLOCK);
+        if sequences.iter().filter(|sequence| **sequence >= from).count() >= most {
+            sequences.retain(|sequence| *sequence >= from);
+            return Ok(Candidates { from, sequences });
         }
     }
-
-    /// Of a message that is read: sequence, control id, patient, NHS number, local number, visit, orders.
-    pub(super) fn add_row(&mut self, row: &impl Cells) -> Result<(), StoreError> {
-        let keys = Keys {
-            control_id: row.text(1)?.to_owned(),
-            patient: row.text(2)?.to_owned(),
-            nhs_number: row.text(3)?.to_owned(),
-            local_number: row.text(4)?.to_owned(),
-            visit: row.text(5)?.to_owned(),
-            orders: rows::read_orders(row.text(6)?)?,
-            ..Keys::default()
-        };
-        self.add(row.number(0)?, &keys);
-        Ok(())
-    }
-
-    /// All of them, as three parameters: kinds, hashes, sequences.
-    pub(super) fn bind(self, query: Statement) -> Statement {
-        query.bind(self.kinds).bind(self.hashes).bind(self.sequences)
-    }
 }
 
-/// The kinds and values of a message's keys; it is not found by what it does not have.
-fn keys(keys: &Keys) -> impl Iterator<Item = (i64, &str)> {
-    let single = [
-        Key::ControlId(&keys.control_id),
-        Key::Patient(&keys.patient),
-        Key::NhsNumber(&keys.nhs_number),
-        Key::LocalNumber(&keys.local_number),
-        Key::Visit(&keys.visit),
-    ];
-    let all = single.into_iter().chain(keys.orders.iter().map(|order| Key::Order(order)));
-    all.map(|key| (kind(key), key.value())).filter(|(_, value)| !value.is_empty())
+/// Those that have come since the table was last written.
+async fn not_in_table(
+    connection: &mut PgConnection,
+    key: Key<'_>,
+    first: i64,
+    before: i64,
+) -> Result<Vec<i64>, StoreError> {
+    let mut sql = QueryBuilder::new(
+        "SELECT m.sequence FROM message m WHERE m.sequence > (SELECT searched FROM head) AND m.sequence >= ",
+    );
+    sql.push_bind(first).push(" AND m.sequence < ").push_bind(before);
+    push_has(&mut sql, key);
+    Ok(sql.build_query_scalar().fetch_all(connection).await?)
 }
 
-fn kind(key: Key<'_>) -> i64 {
-    match key {
-        Key::ControlId(_) => 1,
-        Key::Patient(_) => 2,
-        Key::NhsNumber(_) => 3,
-        Key::LocalNumber(_) => 4,
-        Key::Visit(_) => 5,
-        Key::Order(_) => 6,
-    }
-}
-
-/// Ours and not PostgreSQL's, whose hashes may change with its versions.
-fn hash(value: &str) -> i64 {
-    let hash: [u8; 32] = Sha256::digest(text(value)).into();
-    hash.first_chunk().map_or(0, |first| i64::from_be_bytes(*first))
-}
-
-/// `search s JOIN message m … WHERE …`: the messages with a key.
-pub(super) fn push_found_by(sql: &mut QueryBuilder<Postgres>, key: Key<'_>) {
-    sql.push("search s JOIN message m ON m.sequence = s.sequence WHERE s.kind = ").push_bind(kind(key));
-    sql.push(" AND s.hash = ").push_bind(hash(key.value()));
+/// ` AND …`: `message m` has a key.
+pub(super) fn push_has(sql: &mut QueryBuilder<Postgres>, key: Key<'_>) {
     let column = match key {
         Key::ControlId(_) => "control_id",
         Key::Patient(_) => "patient",
@@ -97,7 +94,7 @@ pub(super) fn push_found_by(sql: &mut QueryBuilder<Postgres>, key: Key<'_>) {
         Key::LocalNumber(_) => "local_number",
         Key::Visit(_) => "visit",
         Key::Order(value) => {
-            // As it stands in the list; beside the hash no more is needed.
+            // As it stands in the list.
             let word = serde_json::Value::from(value).to_string();
             sql.push(" AND strpos(m.orders, ").push_bind(word).push(") > 0");
             return;
@@ -120,9 +117,20 @@ pub(super) async fn search(
     let Some((first, before)) = bounds(&mut transaction, query, before).await? else {
         return Ok(Page::default());
     };
-    let from = look_from(&mut transaction, query, first, before).await?;
-    let mut sql = QueryBuilder::new(concat!("SELECT ", summary_columns!(), " FROM "));
-    candidates(&mut sql, query, from, before);
+    let mut sql = QueryBuilder::new(concat!("SELECT ", summary_columns!(), " FROM message m WHERE "));
+    let from = match query.key {
+        Some(key) => {
+            let found = candidates(&mut transaction, key, (first, before), LOOKED_AT).await?;
+            sql.push("m.sequence = ANY(").push_bind(found.sequences).push(")");
+            push_has(&mut sql, key);
+            found.from
+        }
+        None => {
+            let from = look_from(&mut transaction, query, first, before).await?;
+            sql.push("m.sequence >= ").push_bind(from).push(" AND m.sequence < ").push_bind(before);
+            from
+        }
+    };
     conditions(&mut sql, query);
     sql.push(" ORDER BY 1 DESC LIMIT ").push_bind(many(limit));
     let rows = sql.build().fetch_all(&mut *transaction).await?;
@@ -162,36 +170,21 @@ async fn look_from(
     first: i64,
     before: i64,
 ) -> Result<i64, StoreError> {
-    if query.key.is_none() && !query.quarantined {
+    const QUARANTINED: &str = "SELECT sequence FROM message WHERE quarantine IS NOT NULL
+        AND sequence >= $1 AND sequence < $2 ORDER BY 1 DESC LIMIT 1 OFFSET $3";
+    if !query.quarantined {
         // All that lie there, row by row.
-        return Ok(first.max(before - LOOKED_AT));
+        return Ok(first.max(before - many(LOOKED_AT)));
     }
-    let mut sql = QueryBuilder::new("SELECT m.sequence FROM ");
-    candidates(&mut sql, query, first, before);
-    sql.push(" ORDER BY 1 DESC LIMIT 1 OFFSET ").push_bind(LOOKED_AT - 1);
-    let found: Option<i64> = sql.build_query_scalar().fetch_optional(connection).await?;
-    Ok(found.unwrap_or(first))
-}
-
-/// What an index gives, between two sequences.
-fn candidates(sql: &mut QueryBuilder<Postgres>, query: &Query<'_>, from: i64, before: i64) {
-    match query.key {
-        Some(key) => {
-            push_found_by(sql, key);
-            sql.push(" AND s.sequence >= ").push_bind(from).push(" AND s.sequence < ").push_bind(before);
-        }
-        None => {
-            sql.push("message m WHERE m.sequence >= ").push_bind(from);
-            sql.push(" AND m.sequence < ").push_bind(before);
-        }
-    }
-    if query.quarantined {
-        sql.push(" AND m.quarantine IS NOT NULL");
-    }
+    let found = sqlx::query_scalar(QUARANTINED).bind(first).bind(before).bind(many(LOOKED_AT) - 1);
+    Ok(found.fetch_optional(connection).await?.unwrap_or(first))
 }
 
 /// Everything that a person gives is bound.
 fn conditions(sql: &mut QueryBuilder<Postgres>, query: &Query<'_>) {
+    if query.quarantined {
+        sql.push(" AND m.quarantine IS NOT NULL");
+    }
     if let Some(since) = query.since {
         sql.push(" AND m.received >= ").push_bind(since.as_microsecond());
     }
@@ -235,3 +228,6 @@ fn owed(sql: &mut QueryBuilder<Postgres>, query: &Query<'_>) {
     }
     sql.push(")");
 }
+
+#[cfg(test)]
+pub(super) const STATEMENTS: [&str; 1] = [ROWS_OF_KEY];

@@ -9,6 +9,7 @@ use super::{
     batch::Batch,
     decide::{self, Decided},
     head::Numbers,
+    keys::{self, Code},
 };
 use crate::journal::{
     Audit, Sequence,
@@ -27,7 +28,9 @@ pub(super) async fn commit(
     changes: Vec<Change>,
 ) -> Result<Vec<Committed>, StoreError> {
     let before = store.head.lock().numbers();
-    let Work { mut steps, answers, last } = Work::of(changes, before.last);
+    let Work { mut steps, answers, last, keys } = Work::of(changes, before.last);
+    let due = store.keys.lock().due();
+    steps.extend(due.map(|rows| Step::Keys(Box::new(rows))));
     let mut done = Done { store, answers, moves: Moves::default(), used: 0 };
     match steps.pop() {
         Some(only @ Step::Write(_)) if steps.is_empty() => done.step(writer, only).await?,
@@ -42,7 +45,8 @@ pub(super) async fn commit(
     }
     let Done { answers, moves, used, .. } = done;
     let messages = before.messages + last - before.last;
-    store.head.lock().set(Numbers { last, messages, used: before.used + used });
+    store.head.lock().set(Numbers { last, messages, used: before.used + used, ..before });
+    store.keys.lock().add(last, keys);
     store.counters.lock().apply(moves);
     Ok(answers)
 }
@@ -61,6 +65,8 @@ struct Work {
     answers: Vec<Committed>,
     /// The newest message.
     last: i64,
+    /// What the messages are found by.
+    keys: Vec<(i64, Code)>,
 }
 
 enum Step {
@@ -68,12 +74,14 @@ enum Step {
     /// With its place among the answers.
     Decide(usize, &'static Decided, Chosen),
     Note(&'static str, Option<String>, Option<Audit>),
+    /// Search keys of earlier commits.
+    Keys(Box<keys::Rows>),
 }
 
 impl Work {
     fn of(changes: Vec<Change>, last: i64) -> Self {
         let answers = Vec::with_capacity(changes.len());
-        let mut work = Self { steps: Vec::new(), answers, last };
+        let mut work = Self { steps: Vec::new(), answers, last, keys: Vec::new() };
         changes.into_iter().for_each(|change| work.take(change));
         work
     }
@@ -84,6 +92,7 @@ impl Work {
             Change::Append(append) => {
                 self.last += 1;
                 let last = self.last;
+                self.keys.extend(keys::codes(last, &append.keys));
                 self.batch(|_| true).append(last, append);
                 self.answers.push(Committed::Appended(Sequence(last)));
             }
@@ -141,6 +150,7 @@ impl Done<'_> {
                 self.answer(place, Committed::Requeued(changed.deliveries));
             }
             Step::Note(name, value, audit) => decide::note(connection, name, value, audit).await?,
+            Step::Keys(rows) => rows.complete(connection).await?,
         }
         Ok(())
     }

@@ -8,9 +8,11 @@ CREATE TABLE head (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   last     bigint  NOT NULL,
   messages bigint  NOT NULL, -- how many are kept
-  used     bigint  NOT NULL  -- what they and their ended deliveries take, in bytes, nearly
+  used     bigint  NOT NULL, -- what they and their ended deliveries take, in bytes, nearly
+  searched bigint  NOT NULL, -- up to here `search` has the keys of all messages; written with them
+  swept    bigint  NOT NULL  -- so many blocks of `search` retention has passed
 );
-INSERT INTO head (last, messages, used) VALUES (0, 0, 0);
+INSERT INTO head (last, messages, used, searched, swept) VALUES (0, 0, 0, 0, 0);
 
 -- The engines that may write. Each start takes the next token, and each transaction names its own and locks the row:
 -- an engine that has been followed by another cannot commit any more. The row is locked until the transaction has ended,
@@ -100,14 +102,18 @@ ALTER TABLE delivery ALTER COLUMN output SET STORAGE EXTERNAL, ALTER COLUMN deta
 CREATE INDEX delivery_for_a_person ON delivery (sequence, route, destination) WHERE state IN (1, 2, 3, 6);
 CREATE INDEX delivery_dead ON delivery (destination, sequence) WHERE state = 6;
 
--- What messages are found by: 1 control id, 2 patient, 3 NHS number, 4 local number, 5 visit, 6 order. By the first 64 bits of a hash of the value, which may be of any
--- length; whoever searches compares the value itself as well.
+-- What messages are found by, written block by block behind the intake. A row has many keys: of one kind and one part of
+-- all hashes of values (a list), among the messages of one block. Whoever searches compares the value itself as well.
 CREATE TABLE search (
-  kind     smallint NOT NULL,
-  hash     bigint   NOT NULL,
-  sequence bigint   NOT NULL,
-  PRIMARY KEY (kind, hash, sequence)
+  list  bigint NOT NULL, -- 128 times the kind (1 control id, 2 patient, 3 NHS number, 4 local number, 5 visit, 6 order), and the first 7 bits of the hash
+  block bigint NOT NULL, -- of the messages whose sequence, divided by 8192, is this
+  part  bigint NOT NULL, -- where the keys are too many for one row
+  low   bigint NOT NULL, -- the lowest and highest of `keys`: the next 32 bits of the hash
+  high  bigint NOT NULL,
+  keys  bytea  NOT NULL, -- sorted; 6 bytes each: 32 bits of the hash, and the sequence's remainder
+  PRIMARY KEY (list, block, part)
 );
+ALTER TABLE search ALTER COLUMN keys SET STORAGE EXTERNAL;
 
 -- What persons have decided: who, when, why.
 CREATE TABLE audit (

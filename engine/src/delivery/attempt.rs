@@ -25,7 +25,7 @@ use crate::{
     connector::{
         DeliveryError, Destination, ErrorClass, GiveUp, Limit, Outbound, Payload, Policy, Receipt, Retry,
     },
-    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State, body::LONG_BYTES},
+    journal::{BEING_SENT, Entry, Journal, JournalError, Outcome, Output, Pending, State, codec::LONG_BYTES},
     metrics::Metrics,
 };
 

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::{
     Arrival, Audit, Count, Damage, DeliveryRecord, Disposition, Entry, Filter, JournalError, Key, NewMessage,
     Outcome, Page, Pending, Predecessors, Query, Sequence, State, Stats, Summary, Tip,
+    blob::Blob,
     body::Body,
     changes::{Changes, Watched},
     committer::Committer,
@@ -125,7 +126,8 @@ impl Journal {
         });
         let body = Body::pack_async(raw).await;
         let disposition = self.identifiers.of_lanes(sound(disposition));
-        (Change::Append(Append { received, listener, peer, keys, flag, disposition, body }), arrived)
+        let append = Append { received, listener, peer, keys, flag, disposition, body };
+        (Change::Append(Box::new(append)), arrived)
     }
 
     /// Makes an outcome durable, and says whether the delivery was pending. One that is not has had its outcome, or a
@@ -150,7 +152,7 @@ impl Journal {
         let output = self.packed.of(output, message).await;
         let detail = match detail {
             None => None,
-            Some(detail) => Some(Body::pack_async(detail).await),
+            Some(detail) => Some(Blob::pack_async(detail).await),
         };
         let record =
             Record { id, state, at, attempts, first_attempt, revision, reason, class, output, detail };

@@ -10,7 +10,8 @@ use bytes::Bytes;
 use super::{
     BEING_SENT, Damage, DeliveryId, Entry, Exchange, Journal, JournalError, Output, Pending, Sequence, State,
     Summary, Work,
-    body::{self, Body, Flaw},
+    blob::{self, Blob},
+    codec::Flaw,
     store::{Stored, StoredDelivery},
 };
 use crate::connector::Payload;
@@ -132,12 +133,12 @@ impl Journal {
         let found = self.store.outputs(std::slice::from_ref(id)).await?.into_iter().next();
         let Some(mut delivery) = found else { return Ok(None) };
         let detail = match delivery.detail.take() {
-            Some(blob) => Some(unpack(packed(&blob, id.sequence)?, id.sequence, Bytes::new()).await?),
+            Some(blob) => Some(unpack(blob, id.sequence, Bytes::new()).await?),
             None => None,
         };
         let Some(blob) = delivery.output else { return Ok(Some(Exchange { output: Vec::new(), detail })) };
-        let body = packed(&blob, id.sequence)?;
-        let message = match body.needs_message() {
+        let sequence = id.sequence;
+        let message = match blob.needs_message().map_err(|flaw| Damage { sequence, flaw })? {
             false => Bytes::new(),
             true => match self.body(id.sequence).await {
                 Ok(Some(message)) => message,
@@ -149,7 +150,7 @@ impl Journal {
                 Err(error) => return Err(error),
             },
         };
-        let output = payloads(unpack(body, id.sequence, message).await?, id.sequence)?;
+        let output = payloads(unpack(blob, sequence, message).await?, sequence)?;
         Ok(Some(Exchange { output, detail }))
     }
 }
@@ -176,7 +177,7 @@ async fn of_all(
 async fn entry(stored: Stored) -> Result<Entry, Damage> {
     let Summary { sequence, received, listener, keys, .. } = stored.summary;
     let raw = match stored.body {
-        Ok(body) => unpack(body, sequence, Bytes::new()).await?,
+        Ok(body) => body.unpack_async().await.map_err(|flaw| Damage { sequence, flaw })?,
         Err(flaw) => return Err(Damage { sequence, flaw }),
     };
     Ok(Entry { sequence, received, listener, control_id: keys.control_id, raw })
@@ -189,7 +190,7 @@ async fn work(entry: Entry, delivery: Option<StoredDelivery>) -> Result<Work, Da
     let sequence = entry.sequence;
     let output = match delivery.output {
         Some(blob) => {
-            let bytes = unpack(packed(&blob, sequence)?, sequence, entry.raw.clone()).await?;
+            let bytes = unpack(blob, sequence, entry.raw.clone()).await?;
             Some(Output { payloads: payloads(bytes, sequence)?, revision: delivery.revision })
         }
         None => None,
@@ -197,14 +198,10 @@ async fn work(entry: Entry, delivery: Option<StoredDelivery>) -> Result<Work, Da
     Ok(Work { entry, output, being_sent })
 }
 
-fn packed(blob: &[u8], sequence: Sequence) -> Result<Body, Damage> {
-    Body::from_blob(blob).map_err(|flaw| Damage { sequence, flaw })
-}
-
-async fn unpack(body: Body, sequence: Sequence, message: Bytes) -> Result<Bytes, Damage> {
-    body.unpack_async(message).await.map_err(|flaw| Damage { sequence, flaw })
+async fn unpack(blob: Blob, sequence: Sequence, message: Bytes) -> Result<Bytes, Damage> {
+    blob.unpack_async(message).await.map_err(|flaw| Damage { sequence, flaw })
 }
 
 fn payloads(bytes: Bytes, sequence: Sequence) -> Result<Vec<Payload>, Damage> {
-    body::read_payloads(bytes).map_err(|flaw| Damage { sequence, flaw })
+    blob::read_payloads(bytes).map_err(|flaw| Damage { sequence, flaw })
 }

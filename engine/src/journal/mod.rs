@@ -7,8 +7,10 @@
 //!           the journal is then closed and the engine must stop.
 //! Not here: what a message means (hl7), who gets it (routing), how (delivery).
 
+pub mod blob;
 pub mod body;
 mod changes;
+pub mod codec;
 mod committer;
 mod company;
 #[cfg(test)]

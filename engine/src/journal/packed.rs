@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use super::body::Body;
+use super::blob::Blob;
 use crate::connector::Payload;
 
 /// So many are remembered, the youngest: the destinations of a route are about as far.
@@ -19,21 +19,21 @@ const LONGEST_BYTES: usize = 64 << 10;
 
 /// What is remembered.
 #[derive(Default)]
-pub(super) struct Packed(Mutex<VecDeque<(Vec<Payload>, Body)>>);
+pub(super) struct Packed(Mutex<VecDeque<(Vec<Payload>, Blob)>>);
 
 impl Packed {
     /// Packs what was made from a message; none if nothing was.
-    pub(super) async fn of(&self, output: Vec<Payload>, message: Bytes) -> Option<Body> {
+    pub(super) async fn of(&self, output: Vec<Payload>, message: Bytes) -> Option<Blob> {
         if output.is_empty() {
             return None;
         }
         let length: usize = output.iter().map(|payload| payload.bytes().len()).sum();
         if length > LONGEST_BYTES {
-            return Some(Body::pack_output_async(output, message).await);
+            return Some(Blob::pack_output_async(output, message).await);
         }
         if output.iter().all(|payload| payload.bytes().is_unique()) {
             // Nobody else has it, so nobody will bring it again.
-            return Some(Body::pack_output(&output));
+            return Some(Blob::pack_output(&output));
         }
         let known = self
             .0
@@ -41,17 +41,17 @@ impl Packed {
             .iter()
             .rev()
             .find(|(known, _)| are_one(known, &output))
-            .map(|(_, body)| body.clone());
+            .map(|(_, blob)| blob.clone());
         if known.is_some() {
             return known;
         }
-        let body = Body::pack_output(&output);
+        let blob = Blob::pack_output(&output);
         let mut youngest = self.0.lock();
         if youngest.len() >= MOST {
             youngest.pop_front();
         }
-        youngest.push_back((output, body.clone()));
-        Some(body)
+        youngest.push_back((output, blob.clone()));
+        Some(blob)
     }
 }
 
@@ -65,7 +65,7 @@ fn are_one(one: &[Payload], other: &[Payload]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::journal::body::read_payloads;
+    use crate::journal::blob::read_payloads;
 
     fn resource(id: &str, json: &Bytes) -> Payload {
         Payload::FhirResource { resource_type: "Patient".into(), id: id.into(), json: json.clone() }
@@ -86,13 +86,13 @@ mod tests {
             vec![Payload::Hl7(long)],
         ];
         for output in outputs.iter().cycle().take(20) {
-            let body = packed.of(output.clone(), Bytes::new()).await.unwrap();
-            assert_eq!(read_payloads(body.unpack().unwrap()).unwrap(), *output);
+            let blob = packed.of(output.clone(), Bytes::new()).await.unwrap();
+            assert_eq!(read_payloads(blob.unpack(&[]).unwrap()).unwrap(), *output);
         }
         assert_eq!(packed.0.lock().len(), 5, "packed once, but for the long one");
         let alone = || vec![Payload::Hl7(Bytes::from(b"alone".repeat(9)))];
         assert_eq!(
-            read_payloads(packed.of(alone(), Bytes::new()).await.unwrap().unpack().unwrap()).unwrap(),
+            read_payloads(packed.of(alone(), Bytes::new()).await.unwrap().unpack(&[]).unwrap()).unwrap(),
             alone()
         );
         assert_eq!(packed.0.lock().len(), 5, "what nobody else has is not remembered");

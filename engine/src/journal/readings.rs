@@ -7,7 +7,7 @@ use jiff::Timestamp;
 
 use super::{
     DeliveryId, Entry, Keys, Sequence, State,
-    body::{Flaw, Hash},
+    codec::{Flaw, Hash},
 };
 use crate::connector::{ErrorClass, Payload};
 

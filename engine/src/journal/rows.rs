@@ -1,13 +1,15 @@
 //! From rows of a database to the journal's own types: the same for every store that is one.
 //!
 //! Promise:  what cannot be read is an error that names the column, never the value.
-//! Not here: statements (the stores), bodies (body.rs).
+//! Not here: statements (the stores), what lies packed in them (body.rs, blob.rs).
 
 use jiff::Timestamp;
 
 use super::{
     Arrival, Audit, DeliveryId, DeliveryRecord, Keys, Pending, Sequence, State, Summary,
-    body::{Body, Codec, Flaw},
+    blob::Blob,
+    body::Body,
+    codec::{Codec, Flaw},
     store::{StoreError, Stored, StoredDelivery},
 };
 use crate::connector::ErrorClass;
@@ -208,8 +210,8 @@ pub(super) fn output(row: &impl Cells) -> Result<StoredDelivery, StoreError> {
         id: id(row)?,
         state: state(row.number(3)?)?,
         revision: row.text(4)?.to_owned(),
-        output: row.bytes_if_any(5)?.map(<[u8]>::to_vec),
-        detail: row.bytes_if_any(6)?.map(<[u8]>::to_vec),
+        output: row.bytes_if_any(5)?.map(|bytes| Blob::read(bytes.to_vec())),
+        detail: row.bytes_if_any(6)?.map(|bytes| Blob::read(bytes.to_vec())),
         reason: row.text(7)?.to_owned(),
     })
 }

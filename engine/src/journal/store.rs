@@ -2,7 +2,7 @@
 //!
 //! Promise:  a store's `commit` is one transaction: when it returns `Ok` all of the batch is on stable storage, and
 //!           when it returns `Err` the journal never calls it again. Sequences rise in the order of the batch.
-//! Not here: packing, grouping, closing (body.rs, committer.rs), which are the same for every store.
+//! Not here: packing, grouping, closing (body.rs, blob.rs, committer.rs), which are the same for every store.
 
 use std::time::Duration;
 
@@ -12,7 +12,9 @@ use jiff::Timestamp;
 use super::{
     Arrival, Count, DeliveryId, DeliveryRecord, Disposition, Keys, Page, Pending, Predecessors, Query,
     Sequence, State, Stats, Summary,
-    body::{Body, Flaw},
+    blob::Blob,
+    body::Body,
+    codec::Flaw,
     readings::{Aged, Audit, Filter},
 };
 use crate::connector::ErrorClass;
@@ -21,7 +23,7 @@ use crate::connector::ErrorClass;
 #[derive(Debug)]
 pub enum Change {
     /// A message and the deliveries it owes.
-    Append(Append),
+    Append(Box<Append>),
     /// What became of a delivery. A delivery that is not pending has its one outcome already: nothing changes.
     Record(Record),
     /// Deliveries to be done again. One that is ready or retrying is left alone.
@@ -39,7 +41,7 @@ pub enum Change {
 impl Change {
     /// Packed bytes held in memory until the commit.
     pub fn bytes(&self) -> usize {
-        let length = |body: &Option<Body>| body.as_ref().map_or(0, |body| body.packed.len());
+        let length = |blob: &Option<Blob>| blob.as_ref().map_or(0, Blob::stored_bytes);
         match self {
             Self::Append(append) => append.body.packed.len(),
             Self::Record(record) => length(&record.output) + length(&record.detail),
@@ -94,8 +96,8 @@ pub struct Record {
     pub revision: String,
     pub reason: String,
     pub class: Option<ErrorClass>,
-    pub output: Option<Body>,
-    pub detail: Option<Body>,
+    pub output: Option<Blob>,
+    pub detail: Option<Blob>,
 }
 
 /// What a commit gave to its changes, in their order.
@@ -161,10 +163,10 @@ pub struct StoredDelivery {
     pub state: State,
     /// The revision of the output.
     pub revision: String,
-    /// What was made, as a blob of [`Body`].
-    pub output: Option<Vec<u8>>,
-    /// What was answered, as a blob of [`Body`].
-    pub detail: Option<Vec<u8>>,
+    /// What was made.
+    pub output: Option<Blob>,
+    /// What was answered.
+    pub detail: Option<Blob>,
     /// What was last said of it.
     pub reason: String,
 }

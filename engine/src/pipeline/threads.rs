@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Job, Workers};
 use crate::{
     delivery::Prepared,
-    journal::body::LONG_BYTES,
+    journal::codec::LONG_BYTES,
     mapping::processor_time,
     priority::{self, Way},
 };

@@ -9,7 +9,9 @@ use jiff::Timestamp;
 use crate::journal::{
     Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Disposition, Filter, Key, NewDelivery, Page,
     Pending, Predecessors, Query, Sequence, State, Stats, Summary,
-    body::{Body, Flaw},
+    blob::Blob,
+    body::Body,
+    codec::Flaw,
     store::{Append, Change, Chosen, Committed, Prune, Pruned, Record, Stored, StoredDelivery},
 };
 
@@ -40,8 +42,8 @@ impl Message {
 
 pub struct Delivery {
     pub record: DeliveryRecord,
-    output: Option<Vec<u8>>,
-    detail: Option<Vec<u8>>,
+    output: Option<Blob>,
+    detail: Option<Blob>,
 }
 
 impl Disk {
@@ -49,7 +51,7 @@ impl Disk {
     pub fn apply(&mut self, batch: Vec<Change>, gap: i64) -> Vec<Committed> {
         self.last.0 += gap;
         let one = |change| match change {
-            Change::Append(append) => Committed::Appended(self.append(append)),
+            Change::Append(append) => Committed::Appended(self.append(*append)),
             Change::Record(record) => Committed::Recorded(self.record(record)),
             Change::Requeue(chosen) => Committed::Requeued(self.decide(chosen, requeue)),
             Change::Release(chosen) => Committed::Requeued(self.decide(chosen, release)),
@@ -90,8 +92,8 @@ impl Disk {
         let at = Some(at);
         delivery.record =
             DeliveryRecord { id, state, lanes, at, attempts, first_attempt, revision, reason, class };
-        delivery.output = output.map(Body::into_blob);
-        delivery.detail = detail.map(Body::into_blob);
+        delivery.output = output;
+        delivery.detail = detail;
         true
     }
 

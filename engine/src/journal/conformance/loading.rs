@@ -9,7 +9,7 @@ use crate::{
     connector::Payload,
     journal::{
         Ages, Damage, DeliveryId, Journal, JournalError, Outcome, Pending, Retention, Sequence, State, Work,
-        body::Flaw,
+        codec::Flaw,
     },
 };
 
@@ -94,7 +94,7 @@ pub(crate) async fn a_long_output_comes_back_and_goes_with_its_message(home: &dy
     };
     first.record(told(State::Retrying, 1)).await.unwrap();
     let stored = first.store.outputs(std::slice::from_ref(&id)).await.unwrap();
-    let bytes = stored[0].output.as_ref().unwrap().len();
+    let bytes = stored[0].output.as_ref().unwrap().stored_bytes();
     assert!(bytes < 2000, "{bytes}");
     first.close().await;
 

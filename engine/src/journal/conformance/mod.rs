@@ -107,9 +107,9 @@ pub(crate) fn message(number: i64, to: &[(&str, &str)]) -> NewMessage {
 }
 
 /// A message as a store is given it.
-pub(crate) fn append(new: NewMessage) -> Append {
+pub(crate) fn append(new: NewMessage) -> Box<Append> {
     let NewMessage { received, listener, peer, raw, keys, flag, disposition } = new;
-    Append { received, listener, peer, keys, flag, disposition, body: Body::pack(&raw) }
+    Box::new(Append { received, listener, peer, keys, flag, disposition, body: Body::pack(&raw) })
 }
 
 /// Bytes that do not compress.

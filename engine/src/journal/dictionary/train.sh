@@ -4,7 +4,7 @@
 #   engine/src/journal/dictionary/train.sh 2        # writes 2.zstd beside this file
 #
 # A dictionary that a release has used is never changed or removed: what was packed with it cannot be read without it.
-# A new one gets the next number, a codec of its own in body.rs, and is used for what is packed from then on.
+# A new one gets the next number, a codec of its own in codec.rs, and is used for what is packed from then on.
 set -euo pipefail
 number=$1
 here=$(cd "$(dirname "$0")" && pwd)

@@ -15,7 +15,7 @@ use sqlx::{PgConnection, Row};
 use super::{Session, Statement, spans::Spans, text};
 use crate::journal::{
     DeliveryId, Disposition, State,
-    body::Body,
+    blob::Blob,
     counters::Moves,
     rows::{Cells, json, state, state_number, write_orders},
     store::{Append, Record, StoreError},
@@ -148,7 +148,7 @@ impl Batch {
 
 /// Where a delivery stands by its outcome, and what is kept of it.
 fn outcome(record: &Record) -> (State, i64) {
-    let length = |body: &Option<Body>| body.as_ref().map_or(0, |body| body.blob_bytes() as i64);
+    let length = |blob: &Option<Blob>| blob.as_ref().map_or(0, |blob| blob.stored_bytes() as i64);
     (record.state, DELIVERY_BYTES + length(&record.output) + length(&record.detail))
 }
 
@@ -219,7 +219,7 @@ fn bind_records(query: Statement, records: Vec<(usize, Record)>) -> Statement {
         .bind(records.iter().map(|(_, one)| one.class.map(|class| class.word())).collect::<Vec<_>>());
     let (outputs, details): (Vec<_>, Vec<_>) = records
         .into_iter()
-        .map(|(_, one)| (one.output.map(Body::into_blob), one.detail.map(Body::into_blob)))
+        .map(|(_, one)| (one.output.map(Blob::into_bytes), one.detail.map(Blob::into_bytes)))
         .unzip();
     query.bind(outputs).bind(details)
 }

@@ -77,7 +77,7 @@ async fn p1_nothing_is_written_by_a_session_that_is_not_the_engines_any_more() {
         (store.session, "the database session has changed"),
     ] {
         let mut batch = batch::Batch::default();
-        batch.append(1, conformance::append(message(1, &[("adt", "record")])));
+        batch.append(1, *conformance::append(message(1, &[("adt", "record")])));
         let written = batch.write(&mut other, session, &store.spans, &mut Default::default()).await;
         assert!(written.is_err_and(|error| error.to_string().contains(why)));
     }

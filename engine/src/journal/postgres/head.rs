@@ -18,8 +18,8 @@ use sqlx::{Connection, PgConnection, Row};
 use super::{PostgresStore, Session, batch, session, write};
 use crate::journal::{rows::Cells, store::StoreError};
 
-const WRITE: &str = "UPDATE head SET last = $1, messages = $2, used = $3, swept = $4";
-const READ: &str = "SELECT last, messages, used, swept FROM head";
+const WRITE: &str = "UPDATE head SET last = $1, messages = $2, used = $3";
+const READ: &str = "SELECT last, messages, used FROM head";
 /// What came after the row was written: lengths are known without reading the bytes.
 const LATER: &str = "SELECT coalesce(max(sequence), $1), count(*), coalesce(sum(length(body)), 0)::bigint
     FROM message WHERE sequence > $1";
@@ -36,8 +36,6 @@ pub(super) struct Numbers {
     pub last: i64,
     pub messages: i64,
     pub used: i64,
-    /// Blocks of search keys that retention has passed.
-    pub swept: i64,
 }
 
 /// The numbers as they are and as the row has them.
@@ -73,30 +71,21 @@ impl Head {
 /// Of a journal whose token has been taken: as the row has them, and as they are.
 pub(super) async fn read(connection: &mut PgConnection) -> Result<(Numbers, Numbers), StoreError> {
     let row = sqlx::query(READ).fetch_one(&mut *connection).await?;
-    let written = Numbers {
-        last: row.number(0)?,
-        messages: row.number(1)?,
-        used: row.number(2)?,
-        swept: row.number(3)?,
-    };
+    let written = Numbers { last: row.number(0)?, messages: row.number(1)?, used: row.number(2)? };
     let later = sqlx::query(LATER).bind(written.last).fetch_one(&mut *connection).await?;
     let ended = sqlx::query(ENDED_LATER).bind(written.last).fetch_one(&mut *connection).await?;
     let (messages, deliveries) = (later.number(1)?, ended.number(0)?);
     let bytes = messages * batch::MESSAGE_BYTES + later.number(2)?;
     let bytes = bytes + deliveries * batch::DELIVERY_BYTES + ended.number(1)?;
-    let now = Numbers {
-        last: later.number(0)?,
-        messages: written.messages + messages,
-        used: written.used + bytes,
-        ..written
-    };
+    let now =
+        Numbers { last: later.number(0)?, messages: written.messages + messages, used: written.used + bytes };
     Ok((written, now))
 }
 
 /// In a transaction that has entered.
 pub(super) async fn write(connection: &mut PgConnection, numbers: Numbers) -> Result<(), StoreError> {
     let query = sqlx::query(WRITE).bind(numbers.last).bind(numbers.messages).bind(numbers.used);
-    query.bind(numbers.swept).execute(connection).await?;
+    query.execute(connection).await?;
     Ok(())
 }
 

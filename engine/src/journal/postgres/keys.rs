@@ -1,9 +1,10 @@
 //! Search keys: gathered in memory behind the intake, written to the search table block by block.
 //!
 //! In:       the keys of what has been committed.
-//! Out:      the rows of a block with a later commit, and the mark in `head` that says up to where the table is whole.
-//! Promise:  P6, P7. A block and the mark behind it come in one transaction. What is in memory only is in the messages
-//!           themselves, beyond the mark: a search reads it there, and a start reads it back. Memory is bounded.
+//! Out:      some rows of a block with each later commit, and with the last of them the mark in `head` that says up to
+//!           where the table is whole.
+//! Promise:  P6, P7. What lies beyond the mark is in the messages themselves: a search reads it there, and a start reads
+//!           it back. Keys in memory are bounded, and so is what one commit writes.
 //! Not here: looking for a key (search.rs), which messages go (prune.rs).
 //!
 //! A row for each key would be a random place of an index for each, which PostgreSQL writes to its log as a whole page
@@ -11,20 +12,21 @@
 //! *list*, which is a kind of key and a part of all hashes, among the messages of one block. The price is that a search
 //! reads one row of each block: about 120 for a million messages.
 
-use std::{collections::VecDeque, mem};
+use std::{collections::VecDeque, mem, vec};
 
+use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-use sqlx::{PgConnection, Row};
+use sqlx::PgConnection;
 
 use super::text;
 use crate::journal::{
     Key, Keys,
     rows::{self, Cells},
-    store::StoreError,
+    store::{Change, StoreError},
 };
 
-/// How many bits say which message of its block a key is of.
-const PLACE_BITS: u32 = 13;
+/// How many bits say which message of its block a key is of; tests have many blocks.
+const PLACE_BITS: u32 = if cfg!(test) { 5 } else { 13 };
 /// Messages of a block: those whose numbers, divided by this, are the block's.
 pub(super) const BLOCK: i64 = 1 << PLACE_BITS;
 /// Bits of a hash that say which list of its kind it is in.
@@ -32,21 +34,24 @@ const LIST_BITS: u32 = 7;
 /// Bits of a hash that are kept in the list.
 const HASH_BITS: u32 = 32;
 /// In a row: hash and place.
-const KEY_BYTES: usize = (HASH_BITS + PLACE_BITS).div_ceil(8) as usize;
+const KEY_BYTES: usize = (HASH_BITS + 13).div_ceil(8) as usize;
 /// Keys of a row at most: one that many messages have takes several, which are skipped unread by who looks for another.
-const ROW_KEYS: usize = 1024;
-/// Keys in memory that are written however few the messages are: 16 MB.
-const MOST: usize = 1 << 20;
+const ROW_KEYS: usize = if cfg!(test) { 4 } else { 1024 };
+/// Keys in memory that are written however few the messages are. An ordinary block has half as many.
+const MOST: usize = if cfg!(test) { 300 } else { 1 << 17 };
+/// Rows that a commit writes besides some for what it adds: a millisecond, also where each is a page of the log.
+const SLICE: usize = if cfg!(test) { 20 } else { 64 };
 const KINDS: i64 = 6;
+/// Rows of a block, unless one has too many keys.
+const LISTS: usize = (KINDS << LIST_BITS) as usize;
 
 const SEARCHED: &str = "SELECT searched FROM head";
-const WRITE: &str = "INSERT INTO search (list, block, part, low, high, keys)
-    SELECT v.list, $1, v.part, v.low, v.high, v.keys
-    FROM unnest($2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[]) AS v (list, part, low, high, keys)";
+const WRITE: &str = "INSERT INTO search (block, list, part, low, high, keys)
+    SELECT * FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[], $6::bytea[])";
 const WHOLE: &str = "UPDATE head SET searched = $1";
 const MESSAGES: &str = "SELECT sequence, control_id, patient, nhs_number, local_number, visit, orders
     FROM message WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence";
-const REMOVE: &str = "DELETE FROM search WHERE list = ANY($1::bigint[]) AND block = $2";
+const REMOVE: &str = "DELETE FROM search WHERE list = ANY($1::bigint[]) AND block = $2 AND part >= $3";
 
 /// What a value is found by: its kind and the first bits of its hash. Two values may share one: whoever searches compares
 /// the value as well.
@@ -102,20 +107,41 @@ pub(super) fn codes(sequence: i64, keys: &Keys) -> impl Iterator<Item = (i64, Co
     all.filter(|key| !key.value().is_empty()).map(move |key| (sequence, Code::of(key)))
 }
 
-/// Keys that are not in the table yet.
+/// Keys that are not in the table yet, or only some of their block.
 pub(super) struct Unwritten {
     /// The table is whole up to here.
     searched: i64,
+    /// What waits is of messages behind this one.
+    taken: i64,
     /// The newest message.
     last: i64,
     /// In the order of their messages.
     waiting: VecDeque<(i64, Code)>,
+    /// The rest of a block.
+    writing: vec::IntoIter<Row>,
+}
+
+/// Some rows of a block, and up to where the table is whole with them, if they are its last.
+pub(super) struct Slice {
+    rows: Vec<Row>,
+    whole: Option<i64>,
+}
+
+/// A row of the table.
+struct Row {
+    block: i64,
+    list: i64,
+    part: i64,
+    low: i64,
+    high: i64,
+    keys: Vec<u8>,
 }
 
 impl Unwritten {
     /// Nothing; the table is whole up to a message.
     pub(super) fn new(searched: i64) -> Self {
-        Self { searched, last: searched, waiting: VecDeque::new() }
+        let writing = Vec::new().into_iter();
+        Self { searched, taken: searched, last: searched, waiting: VecDeque::new(), writing }
     }
 
     /// Takes the keys of messages in that are durable now, the newest of which is `last`.
@@ -124,19 +150,25 @@ impl Unwritten {
         self.last = last;
     }
 
-    /// The block that is to be written with the next commit: one whose messages are all there, or a part of it if its
-    /// keys are too many to wait in memory.
-    pub(super) fn due(&mut self) -> Option<Rows> {
-        let block = (self.searched + 1) / BLOCK;
-        let end = block * BLOCK + BLOCK - 1;
-        if self.last < end && self.waiting.len() < MOST {
-            return None;
+    /// What the next commit writes, if it adds so many messages: of a block whose messages are all there, or of a part of
+    /// it if its keys are too many to wait in memory.
+    pub(super) fn slice(&mut self, added: usize) -> Option<Slice> {
+        if self.taken == self.searched {
+            let end = last_of((self.searched + 1) / BLOCK);
+            if self.last < end && self.waiting.len() < MOST {
+                return None;
+            }
+            self.taken = end.min(self.last);
+            let newer = self.waiting.partition_point(|(sequence, _)| *sequence <= self.taken);
+            let newer = self.waiting.split_off(newer);
+            self.writing = rows(self.taken, mem::replace(&mut self.waiting, newer)).into_iter();
         }
-        let upto = end.min(self.last);
-        let newer = self.waiting.split_off(self.waiting.partition_point(|(sequence, _)| *sequence <= upto));
-        let keys = mem::replace(&mut self.waiting, newer);
-        self.searched = upto;
-        Some(Rows::of(upto, keys))
+        // Twice what the messages will need, so that what waits gets less.
+        let room = SLICE + 2 * added * LISTS / BLOCK as usize;
+        let rows = self.writing.by_ref().take(room).collect();
+        let whole = (self.writing.len() == 0).then_some(self.taken);
+        self.searched = whole.unwrap_or(self.searched);
+        Some(Slice { rows, whole })
     }
 
     /// Up to where the table is whole.
@@ -145,62 +177,40 @@ impl Unwritten {
     }
 }
 
-/// Rows of one block, as columns.
-pub(super) struct Rows {
-    upto: i64,
-    lists: Vec<i64>,
-    parts: Vec<i64>,
-    lows: Vec<i64>,
-    highs: Vec<i64>,
-    keys: Vec<Vec<u8>>,
+/// The last message of a block.
+fn last_of(block: i64) -> i64 {
+    block * BLOCK + BLOCK - 1
 }
 
-impl Rows {
-    /// Keys of messages of one block, the last of which is `upto`.
-    fn of(upto: i64, keys: impl IntoIterator<Item = (i64, Code)>) -> Self {
-        let key = |(sequence, code): (i64, Code)| code.0 << PLACE_BITS | (sequence % BLOCK).cast_unsigned();
-        let mut all: Vec<u64> = keys.into_iter().map(key).collect();
-        all.sort_unstable();
-        // Of one message, a value counts once.
-        all.dedup();
-        let (lists, parts, lows, highs, keys) = Default::default();
-        let mut rows = Self { upto, lists, parts, lows, highs, keys };
-        let code = |key: u64| Code(key >> PLACE_BITS);
-        for list in all.chunk_by(|one, other| code(*one).list() == code(*other).list()) {
-            for (number, row) in (0..).zip(list.chunks(ROW_KEYS)) {
-                let ([low, ..], [.., high]) = (row, row) else { continue };
-                rows.lists.push(code(*low).list());
-                // A block may be written in parts; each ends with another message.
-                rows.parts.push((upto % BLOCK) << 32 | number);
-                rows.lows.push(code(*low).hash());
-                rows.highs.push(code(*high).hash());
-                rows.keys.push(row.iter().flat_map(|key| kept(*key)).collect());
-            }
+/// Where the rows of a block begin whose last message is this one: it may be written in parts.
+fn part_of(upto: i64) -> i64 {
+    (upto % BLOCK) << 32
+}
+
+/// The rows of keys of one block, the last message of which is `upto`.
+fn rows(upto: i64, keys: impl IntoIterator<Item = (i64, Code)>) -> Vec<Row> {
+    let key = |(sequence, code): (i64, Code)| code.0 << PLACE_BITS | (sequence % BLOCK).cast_unsigned();
+    let mut all: Vec<u64> = keys.into_iter().map(key).collect();
+    all.sort_unstable();
+    // Of one message, a value counts once.
+    all.dedup();
+    let code = |key: u64| Code(key >> PLACE_BITS);
+    let mut rows = Vec::new();
+    for list in all.chunk_by(|one, other| code(*one).list() == code(*other).list()) {
+        for (number, keys) in (0..).zip(list.chunks(ROW_KEYS)) {
+            let ([low, ..], [.., high]) = (keys, keys) else { continue };
+            let (low, high) = (code(*low), code(*high));
+            rows.push(Row {
+                block: upto / BLOCK,
+                list: low.list(),
+                part: part_of(upto) + number,
+                low: low.hash(),
+                high: high.hash(),
+                keys: keys.iter().flat_map(|key| kept(*key)).collect(),
+            });
         }
-        rows
     }
-
-    /// Writes them within a transaction that has entered.
-    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        sqlx::query(WRITE)
-            .bind(self.upto / BLOCK)
-            .bind(self.lists)
-            .bind(self.parts)
-            .bind(self.lows)
-            .bind(self.highs)
-            .bind(self.keys)
-            .execute(connection)
-            .await?;
-        Ok(())
-    }
-
-    /// The same, and that the table is whole up to their last message.
-    pub(super) async fn complete(self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        let upto = self.upto;
-        self.write(connection).await?;
-        sqlx::query(WHOLE).bind(upto).execute(connection).await?;
-        Ok(())
-    }
+    rows
 }
 
 /// Hash and place, without the list.
@@ -209,22 +219,62 @@ fn kept(key: u64) -> impl Iterator<Item = u8> {
     (key & KEPT).to_be_bytes().into_iter().skip(size_of::<u64>() - KEY_BYTES)
 }
 
-/// What a start finds: the keys of the messages beyond the mark.
+/// Writes rows within a transaction that has entered.
+async fn write(connection: &mut PgConnection, rows: Vec<Row>) -> Result<(), StoreError> {
+    let column = |of: fn(&Row) -> i64| rows.iter().map(of).collect::<Vec<_>>();
+    let query = sqlx::query(WRITE)
+        .bind(column(|row| row.block))
+        .bind(column(|row| row.list))
+        .bind(column(|row| row.part))
+        .bind(column(|row| row.low))
+        .bind(column(|row| row.high));
+    query.bind(rows.into_iter().map(|row| row.keys).collect::<Vec<_>>()).execute(connection).await?;
+    Ok(())
+}
+
+impl Slice {
+    /// Writes them, and how far the table is whole, within a transaction that has entered.
+    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        write(connection, self.rows).await?;
+        if let Some(whole) = self.whole {
+            sqlx::query(WHOLE).bind(whole).execute(connection).await?;
+        }
+        Ok(())
+    }
+}
+
+/// How many messages changes add.
+pub(super) fn added(changes: &[Change]) -> usize {
+    changes.iter().filter(|change| matches!(change, Change::Append(_))).count()
+}
+
+/// What a start finds: rows of a block that was not finished are taken out again, and the keys of the messages beyond the
+/// mark are read back.
 pub(super) async fn unwritten(connection: &mut PgConnection, last: i64) -> Result<Unwritten, StoreError> {
-    let searched: i64 = sqlx::query(SEARCHED).fetch_one(&mut *connection).await?.try_get(0)?;
+    let searched: i64 = sqlx::query_scalar(SEARCHED).fetch_one(&mut *connection).await?;
+    remove(connection, (searched + 1) / BLOCK, part_of(searched + 1)).await?;
     let mut unwritten = Unwritten::new(searched);
     unwritten.add(last, of_messages(connection, searched, last).await?);
     Ok(unwritten)
 }
 
-/// Keys of the messages behind one and up to another.
+/// Removes the rows of a block from a part on.
+async fn remove(connection: &mut PgConnection, block: i64, from: i64) -> Result<(), StoreError> {
+    let lists: Vec<i64> = (1 << LIST_BITS..(KINDS + 1) << LIST_BITS).collect();
+    sqlx::query(REMOVE).bind(lists).bind(block).bind(from).execute(connection).await?;
+    Ok(())
+}
+
+/// Keys of the messages behind one and up to another. A sender may put any length of text into a field: one message's is
+/// in memory at a time.
 async fn of_messages(
     connection: &mut PgConnection,
     after: i64,
     upto: i64,
 ) -> Result<Vec<(i64, Code)>, StoreError> {
     let mut found = Vec::new();
-    for row in sqlx::query(MESSAGES).bind(after).bind(upto).fetch_all(connection).await? {
+    let mut messages = sqlx::query(MESSAGES).bind(after).bind(upto).fetch(connection);
+    while let Some(row) = messages.try_next().await? {
         let keys = Keys {
             control_id: row.text(1)?.to_owned(),
             patient: row.text(2)?.to_owned(),
@@ -239,18 +289,68 @@ async fn of_messages(
     Ok(found)
 }
 
-/// Writes a block anew, of what is left of its messages up to `searched`, within a transaction that has entered.
-pub(super) async fn rewrite(
-    connection: &mut PgConnection,
-    block: i64,
-    searched: i64,
-) -> Result<(), StoreError> {
-    let lists: Vec<i64> = (1 << LIST_BITS..(KINDS + 1) << LIST_BITS).collect();
-    sqlx::query(REMOVE).bind(lists).bind(block).execute(&mut *connection).await?;
-    let upto = searched.min(block * BLOCK + BLOCK - 1);
-    let left = of_messages(connection, block * BLOCK - 1, upto).await?;
-    Rows::of(upto, left).write(connection).await
+/// Whether all of a block is in the table, if that is whole up to a message.
+pub(super) fn is_written(block: i64, searched: i64) -> bool {
+    last_of(block) <= searched
+}
+
+/// Writes a block that is in the table anew, of what is left of its messages, within a transaction that has entered.
+pub(super) async fn rewrite(connection: &mut PgConnection, block: i64) -> Result<(), StoreError> {
+    remove(connection, block, 0).await?;
+    let left = of_messages(connection, block * BLOCK - 1, last_of(block)).await?;
+    write(connection, rows(last_of(block), left)).await
 }
 
 #[cfg(test)]
 pub(super) const STATEMENTS: [&str; 5] = [SEARCHED, WRITE, WHOLE, MESSAGES, REMOVE];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A journal that was written is read by these for ever.
+    #[test]
+    fn a_value_has_the_same_code_for_ever() {
+        let list_and_hash = |key| (Code::of(key).list(), Code::of(key).hash());
+        // SHA-256 of `7001` begins with 93 1a 4d dc bb.
+        assert_eq!(list_and_hash(Key::Visit("7001")), (5 * 128 + 73, 0x8d26ee5d));
+        assert_eq!(list_and_hash(Key::Order("7001")), (6 * 128 + 73, 0x8d26ee5d));
+        assert_eq!(list_and_hash(Key::ControlId("a\0b")), list_and_hash(Key::ControlId("a\u{2400}b")));
+    }
+
+    #[test]
+    fn p6_many_keys_of_few_messages_do_not_wait_in_memory() {
+        let mut unwritten = Unwritten::new(0);
+        let keys = Keys { orders: (0..50).map(|number| number.to_string()).collect(), ..Keys::default() };
+        let (mut most, mut parts) = (0, 0);
+        for sequence in 1..BLOCK {
+            while let Some(slice) = unwritten.slice(1) {
+                parts += u32::from(slice.whole.is_some());
+            }
+            unwritten.add(sequence, codes(sequence, &keys));
+            most = most.max(unwritten.waiting.len());
+        }
+        assert!(most < MOST + 50, "{most}");
+        assert!(parts > 3 && unwritten.searched() > BLOCK / 2, "a block comes in parts: {parts}");
+    }
+
+    #[test]
+    fn p6_what_waits_gets_less_however_fast_messages_come() {
+        let mut unwritten = Unwritten::new(0);
+        let keys = |number: i64| {
+            let control_id = number.to_string();
+            codes(number, &Keys { control_id, ..Keys::default() }).collect::<Vec<_>>()
+        };
+        let (mut last, mut behind) = (0, 0);
+        for added in (1..=24).cycle().take(500) {
+            if let Some(slice) = unwritten.slice(added as usize) {
+                assert!(slice.rows.len() <= SLICE + 2 * added as usize * LISTS / BLOCK as usize);
+            }
+            let next = last + added;
+            unwritten.add(next, (last + 1..=next).flat_map(keys));
+            last = next;
+            behind = behind.max(last - unwritten.searched());
+        }
+        assert!(behind < 3 * BLOCK, "{behind}");
+    }
+}

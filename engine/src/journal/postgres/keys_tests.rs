@@ -2,14 +2,11 @@
 
 use std::ops::Range;
 
-use super::{
-    keys::{BLOCK, Code, Unwritten},
-    search::candidates,
-    tests::Database,
-    *,
-};
+use sqlx::Row;
+
+use super::{keys::BLOCK, search::candidates, tests::Database, *};
 use crate::journal::{
-    Key, Keys,
+    Key,
     conformance::{append, message},
 };
 
@@ -26,8 +23,7 @@ async fn fill(store: &PostgresStore, numbers: Range<i64>) {
 async fn found(store: &PostgresStore, key: Key<'_>, between: (i64, i64), most: usize) -> (i64, Vec<i64>) {
     let mut session = store.persons.session().await.unwrap();
     let mut transaction = session.begin().await.unwrap();
-    let mut found = candidates(&mut transaction, key, between, most).await.unwrap();
-    found.sequences.sort_unstable_by_key(|sequence| -sequence);
+    let found = candidates(&mut transaction, key, between, most).await.unwrap();
     (found.from, found.sequences)
 }
 
@@ -35,82 +31,170 @@ async fn number(database: &Database, sql: &'static str) -> i64 {
     sqlx::query_scalar(sql).fetch_one(&mut database.connect().await).await.unwrap()
 }
 
+/// One commit after the other, each of which writes what is due.
+async fn idle(store: &PostgresStore, commits: i64) {
+    for _ in 0..commits {
+        store.commit(vec![Change::Note("n", None, None)]).await.unwrap();
+    }
+}
+
 #[tokio::test]
 async fn p6_messages_of_many_blocks_are_found_by_their_keys_and_by_no_others() {
     let database = Database::new();
     let store = PostgresStore::open(&database.settings()).await.unwrap();
-    let all = 2 * BLOCK + 1500;
+    let all = 12 * BLOCK + BLOCK / 2;
     fill(&store, 1..all).await;
-    assert_eq!(number(&database, "SELECT searched FROM head").await, 2 * BLOCK - 1, "two blocks are whole");
+    // In the table, and half of a block on its way there.
+    const BEGUN: &str = "SELECT ((SELECT max(block) FROM search) - (searched + 1) / 32)::bigint FROM head";
+    idle(&store, 40).await;
+    while number(&database, BEGUN).await < 0 {
+        idle(&store, 1).await;
+    }
+    let searched = number(&database, "SELECT searched FROM head").await;
+    assert!(searched > 2 * BLOCK && searched < 11 * BLOCK, "{searched}");
     let behind = store.stats().await.unwrap().search_behind;
-    assert_eq!(behind, (all - 2 * BLOCK).unsigned_abs());
+    assert_eq!(behind, (all - 1 - searched).unsigned_abs());
     let having = |has: fn(i64) -> bool| (1..all).rev().filter(|number| has(*number)).collect::<Vec<_>>();
     for (key, expected) in [
         (Key::ControlId("7"), vec![7]),
-        (Key::ControlId("8191"), vec![8191]),
-        (Key::ControlId("8192"), vec![8192]),
-        (Key::Visit("V17000"), vec![17000]),
-        (Key::Order("P9000"), vec![9000]),
+        (Key::ControlId("31"), vec![31]),
+        (Key::ControlId("32"), vec![32]),
+        (Key::Visit("V300"), vec![300]),
+        (Key::Order("P90"), vec![90]),
         (Key::Patient("x|1"), having(|number| number % 3 == 1)),
         (Key::LocalNumber("x1"), having(|number| number % 3 == 1)),
         (Key::NhsNumber("9990000004"), having(|number| number % 5 == 4)),
         (Key::Order("\"F5'\\"), having(|number| number % 7 == 5)),
         (Key::ControlId("unheard-of"), vec![]),
         (Key::Visit("7"), vec![]),
+        (Key::Order("F5'"), vec![]),
+        (Key::Order(","), vec![]),
+        (Key::Order(""), vec![]),
+        (Key::ControlId(""), vec![]),
     ] {
-        let (from, sequences) = found(&store, key, (1, all), usize::MAX).await;
-        assert_eq!((from, &sequences), (1, &expected), "{key:?}");
-        // A part of them: the newest, and all from some sequence on.
-        let (first, before) = (BLOCK / 2, 2 * BLOCK + 700);
-        let (from, sequences) = found(&store, key, (first, before), 10).await;
-        let part = expected.iter().filter(|one| (from..before).contains(one)).copied().collect::<Vec<_>>();
-        assert!(from >= first && (from == first || part.len() >= 10), "{key:?}: {from}");
-        assert_eq!(sequences, part, "{key:?}");
+        for (first, end) in [(1, all), (1, i64::MAX), (16, 9 * BLOCK + 7), (BLOCK, 2 * BLOCK), (5, 6)] {
+            let between: Vec<i64> =
+                expected.iter().copied().filter(|one| (first..end).contains(one)).collect();
+            for most in [usize::MAX, 4] {
+                // Part after part, the newest first: each is whole from where it says.
+                let (mut before, mut sequences) = (end, Vec::new());
+                while first < before {
+                    let (from, part) = found(&store, key, (first, before), most).await;
+                    assert!(from < before && from >= first && part.len() <= most, "{key:?}: {from}");
+                    sequences.extend(part);
+                    before = from;
+                }
+                assert_eq!(sequences, between, "{key:?} from {first} before {end}, {most} at a time");
+            }
+        }
     }
-    // Killed: what was in memory only is read back, and the block that it belongs to is written once.
-    std::mem::forget(store);
-    let kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
-        WHERE application_name = 'tie' AND datname = current_database()";
-    database.execute(kill).await;
-    let store = PostgresStore::open(&database.settings()).await.unwrap();
-    fill(&store, all..3 * BLOCK).await;
-    fill(&store, 3 * BLOCK..3 * BLOCK + 10).await;
-    assert_eq!(number(&database, "SELECT searched FROM head").await, 3 * BLOCK - 1);
-    let keys = "SELECT sum(length(keys))::bigint / 6 FROM search";
-    assert_eq!(number(&database, keys).await, 7 * (3 * BLOCK - 1));
-    let twos = (1..3 * BLOCK + 10).rev().filter(|number| number % 3 == 2).collect();
-    assert_eq!(found(&store, Key::Patient("x|2"), (1, i64::MAX), usize::MAX).await, (1, twos));
 }
 
 #[tokio::test]
-async fn search_keys_go_with_their_messages() {
+async fn p2_what_was_killed_while_a_block_was_written_is_read_back_and_written_once() {
+    let database = Database::new();
+    let mut last = 0;
+    for _ in 0..6 {
+        let store = PostgresStore::open(&database.settings()).await.unwrap();
+        fill(&store, last + 1..last + 3 * BLOCK).await;
+        last += 3 * BLOCK - 1;
+        idle(&store, 5).await;
+        let (_, all) = found(&store, Key::ControlId(&last.to_string()), (1, i64::MAX), usize::MAX).await;
+        assert_eq!(all, [last]);
+        std::mem::forget(store);
+        let kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
+            WHERE application_name = 'tie' AND datname = current_database()";
+        database.execute(kill).await;
+    }
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    idle(&store, 200).await;
+    let searched = number(&database, "SELECT searched FROM head").await;
+    assert!(last - searched < BLOCK, "{searched} of {last}");
+    assert_eq!(number(&database, KEYS).await, 7 * searched, "each key once");
+}
+
+/// How many keys are in the table.
+const KEYS: &str = "SELECT coalesce(sum(length(keys)), 0)::bigint / 6 FROM search";
+
+#[tokio::test]
+async fn p6_many_orders_make_parts_of_a_block() {
     let database = Database::new();
     let store = PostgresStore::open(&database.settings()).await.unwrap();
-    fill(&store, 1..3 * BLOCK).await;
-    // The second block is written with the next.
-    fill(&store, 3 * BLOCK..3 * BLOCK + 1).await;
-    let keys = "SELECT coalesce(sum(length(keys)), 0)::bigint / 6 FROM search";
-    let all = 3 * BLOCK - 1;
-    assert_eq!(number(&database, keys).await, 7 * all);
+    for number in 1..2 * BLOCK {
+        let mut one = append(message(number, &[]));
+        one.keys.orders = (0..40).map(|order| format!("{}", (number + order) % 50)).collect();
+        store.commit(vec![Change::Append(one)]).await.unwrap();
+    }
+    idle(&store, 100).await;
+    let parts = "SELECT count(DISTINCT part >> 32) FROM search WHERE block = 0";
+    assert!(number(&database, parts).await > 2, "the first block was written in parts");
+    let expected: Vec<i64> = (1..2 * BLOCK).rev().filter(|number| (7 - number).rem_euclid(50) < 40).collect();
+    assert_eq!(found(&store, Key::Order("7"), (1, i64::MAX), usize::MAX).await, (1, expected));
+}
+
+#[tokio::test]
+async fn what_is_not_in_the_table_yet_is_compared_by_its_value() {
+    let database = Database::new();
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    for (number, order) in [(1, "F5"), (2, "x\"F5"), (3, "F5\"x"), (4, "F")] {
+        let mut one = append(message(number, &[]));
+        one.keys.orders = vec![order.to_owned(), "b".to_owned()];
+        store.commit(vec![Change::Append(one)]).await.unwrap();
+    }
+    assert_eq!(found(&store, Key::Order("F5"), (1, i64::MAX), 10).await.1, [1]);
+    assert_eq!(found(&store, Key::Order("b"), (1, i64::MAX), 10).await.1, [4, 3, 2, 1]);
+}
+
+#[tokio::test]
+async fn search_keys_go_after_their_messages() {
+    let database = Database::new();
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    fill(&store, 1..4 * BLOCK + 3).await;
+    idle(&store, 60).await;
+    let all = 4 * BLOCK - 1;
+    assert_eq!(number(&database, KEYS).await, 7 * all);
     let remove = async |sequences: Vec<i64>| {
-        for some in sequences.chunks(256) {
-            let messages = some.iter().copied().map(Sequence).collect();
-            store.prune(Prune { bodies: Vec::new(), messages }).await.unwrap();
-        }
+        let messages = sequences.into_iter().map(Sequence).collect();
+        store.prune(Prune { bodies: Vec::new(), messages }).await.unwrap();
     };
-    // All of the first block but a hundredth, and half of the second, which retention has not passed.
-    remove((1..BLOCK + BLOCK / 2).filter(|number| *number >= BLOCK || number % 100 != 0).collect()).await;
-    let left = BLOCK / 100;
-    assert_eq!(number(&database, keys).await, 7 * (left + 2 * BLOCK), "the first block is written anew");
-    let (_, sequences) = found(&store, Key::ControlId("200"), (1, i64::MAX), 10).await;
-    assert_eq!(sequences, [200], "what stays is found");
-    // The rest of the second, and some that had stayed in the first.
-    remove((BLOCK + BLOCK / 2..2 * BLOCK).chain([100, 200, 2 * BLOCK]).collect()).await;
-    assert_eq!(number(&database, keys).await, 7 * (left - 2 + BLOCK));
-    assert_eq!(found(&store, Key::ControlId("200"), (1, i64::MAX), 10).await.1, Vec::<i64>::new());
-    assert_eq!(found(&store, Key::ControlId("300"), (1, i64::MAX), 10).await.1, [300]);
-    store.close().await;
-    assert_eq!(number(&database, "SELECT swept FROM head").await, 2);
+    // All of the first block but two, half of the second, one of the third, one whose keys are not in the table.
+    let mut gone: Vec<i64> = (1..BLOCK + BLOCK / 2).filter(|number| *number != 4 && *number != 9).collect();
+    gone.extend([2 * BLOCK, 4 * BLOCK]);
+    let left = all - gone.len() as i64 + 1;
+    remove(gone).await;
+    assert_eq!(number(&database, KEYS).await, 7 * all, "a step of retention writes none of them anew");
+    assert_eq!(found(&store, Key::Visit("V4"), (1, i64::MAX), 10).await.1, [4], "what stays is found");
+    let mut steps = 1;
+    while store.reclaim().await.unwrap() {
+        steps += 1;
+    }
+    assert_eq!((steps, number(&database, KEYS).await), (3, 7 * left), "one block a step");
+    assert_eq!(number(&database, "SELECT block FROM stale").await, 4, "that one comes when it is whole");
+    assert!(!store.reclaim().await.unwrap());
+    for (visit, expected) in [("V4", vec![4]), ("V5", vec![]), ("V64", vec![]), ("V65", vec![65])] {
+        assert_eq!(found(&store, Key::Visit(visit), (1, i64::MAX), 10).await.1, expected);
+    }
+    fill(&store, 4 * BLOCK + 3..5 * BLOCK).await;
+    idle(&store, 60).await;
+    while store.reclaim().await.unwrap() {}
+    assert_eq!(number(&database, KEYS).await, 7 * (left + BLOCK - 1));
+    assert_eq!(number(&database, "SELECT count(*) FROM stale").await, 0);
+}
+
+#[tokio::test]
+async fn p6_a_row_of_keys_is_found_by_its_place_and_not_by_looking() {
+    let database = Database::new();
+    let store = PostgresStore::open(&database.settings()).await.unwrap();
+    let mut session = store.persons.session().await.unwrap();
+    let sql = format!("PREPARE one AS {}", search::STATEMENTS[0]);
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql)).execute(&mut *session).await.unwrap();
+    sqlx::raw_sql("SET plan_cache_mode = force_generic_plan").execute(&mut *session).await.unwrap();
+    let explained = sqlx::raw_sql("EXPLAIN EXECUTE one (1, 2, 3, 4, 5, 6)").fetch_all(&mut *session).await;
+    let plan: Vec<String> = explained.unwrap().iter().map(|row| row.get(0)).collect();
+    let plan = plan.join("\n");
+    assert!(plan.contains("Index Scan Backward using search_pkey") && !plan.contains("Sort"), "{plan}");
+    let place = "Index Cond: ((list = $1) AND (ROW(block, part) < ROW($2, $3)) AND (block >= $4))";
+    assert!(plan.contains(place), "{plan}");
 }
 
 #[tokio::test]
@@ -118,7 +202,7 @@ async fn deliveries_are_chosen_by_a_control_id_however_far_apart_they_lie() {
     let database = Database::new();
     let open = async || PostgresStore::open(&database.settings()).await.unwrap();
     let mut expected = Vec::new();
-    for begin in [0, 600_000, 2_000_000] {
+    for begin in [0, 3_000, 9_000] {
         let sql = format!("UPDATE tie.head SET last = {begin}");
         let store = open().await;
         store.close().await;
@@ -150,10 +234,7 @@ async fn deliveries_are_chosen_by_a_control_id_however_far_apart_they_lie() {
     }
     let store = open().await;
     // Each commit writes a block that is whole.
-    for _ in 0..2_000_000 / BLOCK {
-        store.commit(vec![Change::Note("n", None, None)]).await.unwrap();
-    }
-    assert_eq!(number(&database, "SELECT count(DISTINCT block) FROM search").await, 2);
+    idle(&store, 9_000 / BLOCK).await;
     let chosen = async |after, limit| {
         let filter = Filter {
             control_id: Some("5".to_owned()),
@@ -167,24 +248,4 @@ async fn deliveries_are_chosen_by_a_control_id_however_far_apart_they_lie() {
     assert_eq!(chosen(0, 2).await, expected[..2]);
     assert_eq!(chosen(expected[0], 1).await, expected[1..2]);
     assert!(chosen(expected[2], 10).await.is_empty());
-}
-
-#[test]
-fn p6_many_keys_of_few_messages_do_not_wait_in_memory() {
-    let mut unwritten = Unwritten::new(0);
-    let orders = (0..10_000).map(|number| number.to_string()).collect();
-    let keys = Keys { orders, ..Keys::default() };
-    let codes: Vec<Code> = keys::codes(0, &keys).map(|(_, code)| code).collect();
-    let (mut waiting, mut written) = (0, 0);
-    for sequence in 1..=300 {
-        if unwritten.due().is_some() {
-            written = sequence - 1;
-            waiting = 0;
-        }
-        assert_eq!(unwritten.searched(), written);
-        unwritten.add(sequence, codes.iter().map(|code| (sequence, *code)));
-        waiting += codes.len();
-        assert!(waiting <= (1 << 20) + codes.len(), "{waiting}");
-    }
-    assert!(written > 200, "a block comes in parts: {written}");
 }

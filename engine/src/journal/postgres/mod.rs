@@ -211,9 +211,9 @@ impl Store for PostgresStore {
         change!(self, self.times.commit, prune::prune, prune)
     }
 
-    /// Nothing: PostgreSQL's vacuum makes room in the tables for what comes.
+    /// Search keys that lead nowhere any more. PostgreSQL's vacuum makes room in the tables for what comes.
     async fn reclaim(&self) -> Result<bool, StoreError> {
-        Ok(false)
+        change!(self, self.times.commit, prune::sweep)
     }
 
     /// The session that writes first: with it goes the lock, for which another engine may be waiting.

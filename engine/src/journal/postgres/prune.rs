@@ -1,4 +1,4 @@
-//! Removing what retention has chosen, in steps of some milliseconds.
+//! Removing what retention has chosen, in steps of some milliseconds: messages first, then their search keys.
 //!
 //! Promise:  P2. What is unfinished at the moment of the step stays, whatever was chosen before.
 //! Not here: giving space back. PostgreSQL's vacuum does so, mostly to the tables themselves.
@@ -18,9 +18,6 @@ use crate::journal::{
     rows::{Cells, instant, many, state},
     store::{Prune, Pruned, StoreError},
 };
-
-/// Blocks of search keys that one step passes.
-const BLOCKS: i64 = 2;
 
 const AGED: &str = "SELECT m.sequence, m.received, (m.quarantine IS NOT NULL)::int::bigint,
     coalesce(length(m.body), 0)::bigint FROM message m WHERE m.sequence > $1 ORDER BY m.sequence LIMIT $2";
@@ -50,6 +47,11 @@ const REMOVE_DELIVERIES: &str = "WITH gone AS (
     SELECT destination, state, count(*), sum(bytes)::bigint FROM gone GROUP BY destination, state";
 const REMOVE_MESSAGES: &str = "DELETE FROM message m USING unnest($1::bigint[]) AS v (sequence)
     WHERE m.sequence = v.sequence RETURNING coalesce(length(m.body), 0)::bigint";
+
+const BECOME_STALE: &str = "INSERT INTO stale SELECT * FROM unnest($1::bigint[]) ON CONFLICT DO NOTHING";
+/// The oldest two: whether there are more.
+const STALE: &str = "SELECT block FROM stale ORDER BY block LIMIT 2";
+const SWEPT: &str = "DELETE FROM stale WHERE block = $1";
 
 pub(super) async fn aged(
     connection: &mut PgConnection,
@@ -97,7 +99,6 @@ pub(super) async fn prune(
     prune: Prune,
 ) -> Result<Pruned, StoreError> {
     let before = store.head.lock().numbers();
-    let searched = store.keys.lock().searched();
     let mut transaction = writer.begin().await?;
     write::enter(&mut transaction, store.session).await?;
     let all: Vec<i64> = prune.bodies.iter().chain(&prune.messages).map(|sequence| sequence.0).collect();
@@ -107,11 +108,9 @@ pub(super) async fn prune(
     };
     let mut step = Step { connection: &mut transaction, moves: Moves::default(), freed: 0 };
     let bodies = step.forget(&free(prune.bodies)).await?;
-    let gone = free(prune.messages);
-    let messages = step.remove(&gone).await?;
-    let swept = step.sweep(&gone, searched, before.swept).await?;
+    let messages = step.remove(&free(prune.messages)).await?;
     let Step { moves, freed, .. } = step;
-    let after = Numbers { messages: before.messages - messages, used: before.used - freed, swept, ..before };
+    let after = Numbers { messages: before.messages - messages, used: before.used - freed, ..before };
     // With them: the newest message may be among those that go, and no number is ever given twice.
     head::write(&mut transaction, after).await?;
     transaction.commit().await?;
@@ -152,27 +151,30 @@ impl Step<'_> {
         for row in &removed {
             self.freed += batch::MESSAGE_BYTES + row.number(0)?;
         }
+        let blocks: BTreeSet<i64> = sequences.iter().map(|sequence| sequence / keys::BLOCK).collect();
+        let blocks: Vec<i64> = blocks.into_iter().collect();
+        sqlx::query(BECOME_STALE).bind(blocks).execute(&mut *self.connection).await?;
         Ok(removed.len() as i64)
-    }
-
-    /// Takes the keys of messages that have gone out of the search table: of each block behind which retention has come,
-    /// and of those where it was before. Others still lose messages, and keys that lead nowhere do no harm. Says how
-    /// many blocks it has passed.
-    async fn sweep(&mut self, gone: &[i64], searched: i64, swept: i64) -> Result<i64, StoreError> {
-        let Some(newest) = gone.iter().max() else { return Ok(swept) };
-        let whole = ((newest + 1) / keys::BLOCK).min((searched + 1) / keys::BLOCK);
-        let passed = whole.min(swept + BLOCKS).max(swept);
-        let again: BTreeSet<i64> =
-            gone.iter().map(|one| one / keys::BLOCK).filter(|one| *one < swept).collect();
-        for block in again.into_iter().chain(swept..passed) {
-            keys::rewrite(self.connection, block, searched).await?;
-        }
-        Ok(passed)
     }
 }
 
+/// Takes the keys of messages that have gone out of the search table, one block at a time; whether there are more. Until
+/// then they lead nowhere.
+pub(super) async fn sweep(store: &PostgresStore, writer: &mut PgConnection) -> Result<bool, StoreError> {
+    let searched = store.keys.lock().searched();
+    let mut transaction = writer.begin().await?;
+    write::enter(&mut transaction, store.session).await?;
+    let stale: Vec<i64> = sqlx::query_scalar(STALE).fetch_all(&mut *transaction).await?;
+    let mut written = stale.into_iter().filter(|block| keys::is_written(*block, searched));
+    let Some(block) = written.next() else { return Ok(false) };
+    keys::rewrite(&mut transaction, block).await?;
+    sqlx::query(SWEPT).bind(block).execute(&mut *transaction).await?;
+    transaction.commit().await?;
+    Ok(written.next().is_some())
+}
+
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 8] = [
+pub(super) const STATEMENTS: [&str; 11] = [
     AGED,
     AGED_WITH_BODY,
     ENDED,
@@ -181,4 +183,7 @@ pub(super) const STATEMENTS: [&str; 8] = [
     FORGET_EXCHANGES,
     REMOVE_DELIVERIES,
     REMOVE_MESSAGES,
+    BECOME_STALE,
+    STALE,
+    SWEPT,
 ];

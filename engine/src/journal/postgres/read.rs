@@ -13,7 +13,7 @@ use crate::journal::{
     store::{StoreError, Stored, StoredDelivery},
 };
 
-/// Messages among which those with a key are looked for together.
+/// Messages among which those with a key are looked for together: half a million.
 const SELECTED: i64 = 64 * BLOCK;
 
 pub(super) async fn pending(
@@ -122,7 +122,7 @@ pub(super) async fn select(
     Ok(found)
 }
 
-/// Of the messages with a key, some thousands after the other.
+/// Of the messages with a key, those of one window after the other.
 async fn select_by_key(
     connection: &mut PgConnection,
     filter: &Filter,
@@ -130,18 +130,28 @@ async fn select_by_key(
     after: Sequence,
     limit: usize,
 ) -> Result<Vec<DeliveryRecord>, StoreError> {
-    const LAST: &str = "SELECT coalesce(max(sequence), 0) FROM message";
-    let last: i64 = sqlx::query_scalar(LAST).fetch_one(&mut *connection).await?;
-    let (mut from, mut found) = (after.0.saturating_add(1), Vec::new());
+    const KEPT: &str = "SELECT coalesce(min(sequence), 1), coalesce(max(sequence), 0) FROM message";
+    let kept = sqlx::query(KEPT).fetch_one(&mut *connection).await?;
+    let (mut from, mut last) = (kept.number(0)?.max(after.0.saturating_add(1)), kept.number(1)?);
+    if let Some(only) = filter.sequence {
+        (from, last) = (from.max(only.0), last.min(only.0));
+    }
+    let mut found = Vec::new();
     while from <= last && found.len() < limit {
-        let before = from.saturating_add(SELECTED);
-        let candidates = search::candidates(connection, key, (from, before), usize::MAX).await?;
-        if !candidates.sequences.is_empty() {
+        let end = from.saturating_add(SELECTED);
+        let mut sequences = Vec::new();
+        let mut before = end;
+        while from < before {
+            let candidates = search::candidates(connection, key, (from, before), usize::MAX).await?;
+            sequences.extend(candidates.sequences);
+            before = candidates.from;
+        }
+        if !sequences.is_empty() {
             let mut sql = selection(filter, "d.sequence > ", after.0);
-            sql.push(" AND d.sequence = ANY(").push_bind(candidates.sequences).push(")");
+            sql.push(" AND d.sequence = ANY(").push_bind(sequences).push(")");
             found.extend(deliveries_by(connection, sql, limit - found.len()).await?);
         }
-        from = before;
+        from = end;
     }
     Ok(found)
 }

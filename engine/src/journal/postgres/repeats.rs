@@ -40,7 +40,7 @@ pub(super) async fn earlier(
         return Ok(predecessors);
     };
     let mut before = before.0.min(last + 1);
-    while first < before {
+    while first < before && (predecessors.copy.is_none() || predecessors.other.is_none()) {
         let found = candidates(&mut transaction, key, (first, before), LOOKED_AT).await?;
         let among = among(&mut transaction, arrival, since, found.sequences).await?;
         predecessors.copy = predecessors.copy.or(among.copy);

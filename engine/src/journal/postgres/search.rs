@@ -20,30 +20,37 @@ use crate::journal::{
 
 /// Messages that one call looks at: some tenths of a second.
 pub(super) const LOOKED_AT: usize = 50_000;
-/// Rows of keys that are read together: of a million messages, or with as many keys.
-const ROWS: i64 = 128;
+/// Rows of keys that are read together.
+const ROWS: i64 = if cfg!(test) { 2 } else { 128 };
+/// How often that is done in one call: for 16 million messages, each row some page of the disk.
+const TIMES: usize = 16;
 
 const ROWS_OF_KEY: &str = "SELECT block, part, keys FROM search WHERE list = $1 AND (block, part) < ($2, $3)
     AND block >= $4 AND low <= $5 AND high >= $5 ORDER BY block DESC, part DESC LIMIT $6";
 
-/// Messages that may have a key: all of them from one sequence on.
+/// Messages that may have a key: all of them from one sequence on, the newest first.
 pub(super) struct Candidates {
     pub from: i64,
     pub sequences: Vec<i64>,
 }
 
-/// The newest messages that may have a key, from a sequence on and before another: about so many if there are more.
-/// Within a transaction: keys that are written meanwhile would be seen neither here nor there.
+/// The newest messages that may have a key, from a sequence on and before another: at most so many, and as many as can be
+/// found in bounded time. Within a transaction: keys that are written meanwhile would be seen neither here nor there.
 pub(super) async fn candidates(
     connection: &mut PgConnection,
     key: Key<'_>,
     (first, before): (i64, i64),
     most: usize,
 ) -> Result<Candidates, StoreError> {
-    let mut sequences = not_in_table(connection, key, first, before).await?;
+    if key.value().is_empty() {
+        // No message is found by a key that it does not have.
+        return Ok(Candidates { from: first, sequences: Vec::new() });
+    }
+    let mut sequences = beyond_the_mark(connection, key, first, before).await?;
     let code = Code::of(key);
     let (mut block, mut part) = ((before - 1).div_euclid(BLOCK), i64::MAX);
-    loop {
+    let mut from = before;
+    for time in 1.. {
         let rows = sqlx::query(ROWS_OF_KEY)
             .bind(code.list())
             .bind(block)
@@ -58,31 +65,45 @@ pub(super) async fn candidates(
             let found = code.found_in(block, row.bytes(2)?);
             sequences.extend(found.filter(|sequence| (first..before).contains(sequence)));
         }
-        if many(rows.len()) < ROWS {
-            return Ok(Candidates { from: first, sequences });
-        }
+        let is_last = many(rows.len()) < ROWS;
         // The last block may have more rows.
-        let from = first.max((block + 1) * BLOCK);
-        if sequences.iter().filter(|sequence| **sequence >= from).count() >= most {
-            sequences.retain(|sequence| *sequence >= from);
-            return Ok(Candidates { from, sequences });
+        from = if is_last { first } else { first.max((block + 1) * BLOCK) };
+        if is_last || from < before && (sequences.len() > most || time >= TIMES) {
+            break;
         }
     }
+    sequences.retain(|sequence| *sequence >= from);
+    sequences.sort_unstable_by(|one, other| other.cmp(one));
+    // Those of a block that is not whole are there, too.
+    sequences.dedup();
+    if sequences.len() > most {
+        sequences.truncate(most);
+        from = sequences.last().map_or(from, |last| *last);
+    }
+    Ok(Candidates { from, sequences })
 }
 
-/// Those that have come since the table was last written.
-async fn not_in_table(
+/// Those whose keys are not in the table, or in a block that is not whole.
+async fn beyond_the_mark(
     connection: &mut PgConnection,
     key: Key<'_>,
     first: i64,
     before: i64,
 ) -> Result<Vec<i64>, StoreError> {
     let mut sql = QueryBuilder::new(
-        "SELECT m.sequence FROM message m WHERE m.sequence > (SELECT searched FROM head) AND m.sequence >= ",
+        "SELECT m.sequence, m.orders FROM message m WHERE m.sequence > (SELECT searched FROM head) AND m.sequence >= ",
     );
     sql.push_bind(first).push(" AND m.sequence < ").push_bind(before);
     push_has(&mut sql, key);
-    Ok(sql.build_query_scalar().fetch_all(connection).await?)
+    let mut found = Vec::new();
+    for row in sql.build().fetch_all(connection).await? {
+        let has = match key {
+            Key::Order(value) => rows::read_orders(row.text(1)?)?.iter().any(|order| order == value),
+            _ => true,
+        };
+        found.extend(has.then(|| row.number(0)).transpose()?);
+    }
+    Ok(found)
 }
 
 /// ` AND …`: `message m` has a key.
@@ -94,7 +115,7 @@ pub(super) fn push_has(sql: &mut QueryBuilder<Postgres>, key: Key<'_>) {
         Key::LocalNumber(_) => "local_number",
         Key::Visit(_) => "visit",
         Key::Order(value) => {
-            // As it stands in the list.
+            // As it stands in the list: enough where the hash has said so too.
             let word = serde_json::Value::from(value).to_string();
             sql.push(" AND strpos(m.orders, ").push_bind(word).push(") > 0");
             return;

@@ -28,9 +28,9 @@ pub(super) async fn commit(
     changes: Vec<Change>,
 ) -> Result<Vec<Committed>, StoreError> {
     let before = store.head.lock().numbers();
+    let slice = store.keys.lock().slice(keys::added(&changes));
     let Work { mut steps, answers, last, keys } = Work::of(changes, before.last);
-    let due = store.keys.lock().due();
-    steps.extend(due.map(|rows| Step::Keys(Box::new(rows))));
+    steps.extend(slice.map(Step::Keys));
     let mut done = Done { store, answers, moves: Moves::default(), used: 0 };
     match steps.pop() {
         Some(only @ Step::Write(_)) if steps.is_empty() => done.step(writer, only).await?,
@@ -45,7 +45,7 @@ pub(super) async fn commit(
     }
     let Done { answers, moves, used, .. } = done;
     let messages = before.messages + last - before.last;
-    store.head.lock().set(Numbers { last, messages, used: before.used + used, ..before });
+    store.head.lock().set(Numbers { last, messages, used: before.used + used });
     store.keys.lock().add(last, keys);
     store.counters.lock().apply(moves);
     Ok(answers)
@@ -75,7 +75,7 @@ enum Step {
     Decide(usize, &'static Decided, Chosen),
     Note(&'static str, Option<String>, Option<Audit>),
     /// Search keys of earlier commits.
-    Keys(Box<keys::Rows>),
+    Keys(keys::Slice),
 }
 
 impl Work {
@@ -93,7 +93,7 @@ impl Work {
                 self.last += 1;
                 let last = self.last;
                 self.keys.extend(keys::codes(last, &append.keys));
-                self.batch(|_| true).append(last, append);
+                self.batch(|_| true).append(last, *append);
                 self.answers.push(Committed::Appended(Sequence(last)));
             }
             Change::Record(record) => {
@@ -150,7 +150,7 @@ impl Done<'_> {
                 self.answer(place, Committed::Requeued(changed.deliveries));
             }
             Step::Note(name, value, audit) => decide::note(connection, name, value, audit).await?,
-            Step::Keys(rows) => rows.complete(connection).await?,
+            Step::Keys(slice) => slice.write(connection).await?,
         }
         Ok(())
     }

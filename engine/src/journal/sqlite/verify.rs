@@ -12,11 +12,7 @@ use serde::Serialize;
 use sqlx::SqlitePool;
 
 use super::{OpenError, column, open, read};
-use crate::journal::{
-    Sequence,
-    body::{Body, Flaw},
-    store::StoreError,
-};
+use crate::journal::{Sequence, blob::Blob, codec::Flaw, store::StoreError};
 
 /// Messages looked at together.
 const STEP: i64 = 256;
@@ -160,7 +156,7 @@ async fn look_at_deliveries(readers: &SqlitePool, sequences: &[Sequence], report
         report.deliveries += 1;
         for (blob, name) in [(one.output, "what was sent"), (one.detail, "what was answered")] {
             let Some(blob) = blob else { continue };
-            if let Err(flaw) = look_at_blob(readers, one.id.sequence, &blob).await {
+            if let Err(flaw) = look_at_blob(readers, one.id.sequence, blob).await {
                 report.damaged.push(Damaged {
                     sequence: one.id.sequence.0,
                     route: Some(one.id.route.clone()),
@@ -172,16 +168,15 @@ async fn look_at_deliveries(readers: &SqlitePool, sequences: &[Sequence], report
     }
 }
 
-async fn look_at_blob(readers: &SqlitePool, sequence: Sequence, blob: &[u8]) -> Result<(), Flaw> {
-    let body = Body::from_blob(blob)?;
-    if !body.needs_message() {
-        return body.unpack().map(drop);
+async fn look_at_blob(readers: &SqlitePool, sequence: Sequence, blob: Blob) -> Result<(), Flaw> {
+    if !blob.needs_message()? {
+        return blob.unpack(&[]).map(drop);
     }
     let found = read::messages(readers, &[sequence], usize::MAX).await.map_err(|_| Flaw::Unreadable)?;
     match found.into_iter().next().map(|message| message.body) {
         // Retention has removed both since the output was read.
         None | Some(Err(Flaw::Removed)) => Ok(()),
-        Some(message) => body.unpack_with(&message?.unpack()?).map(drop),
+        Some(message) => blob.unpack(&message?.unpack()?).map(drop),
     }
 }
 

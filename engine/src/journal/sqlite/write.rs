@@ -5,6 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, 
 use super::{counters::Moves, decide, keys, number, state};
 use crate::journal::{
     DeliveryId, Disposition, Keys, NewDelivery, Sequence, State,
+    blob::Blob,
     rows::{json, write_orders},
     store::{Append, Change, Committed, Record, StoreError},
 };
@@ -64,7 +65,7 @@ impl Written {
         Ok(match change {
             Change::Append(append) => {
                 self.last += 1;
-                self.append(to, append)?;
+                self.append(to, *append)?;
                 Committed::Appended(Sequence(self.last))
             }
             Change::Record(record) => Committed::Recorded(self.record(to, record)?),
@@ -140,8 +141,8 @@ impl Written {
             record.reason,
             record.class.map(|class| class.word()),
             lanes,
-            record.output.map(|body| body.into_blob()),
-            record.detail.map(|body| body.into_blob()),
+            record.output.map(Blob::into_bytes),
+            record.detail.map(Blob::into_bytes),
         ])?;
         self.moves.add(destination, before, -1);
         self.moves.add(destination, record.state, 1);

@@ -9,10 +9,9 @@ CREATE TABLE head (
   last     bigint  NOT NULL,
   messages bigint  NOT NULL, -- how many are kept
   used     bigint  NOT NULL, -- what they and their ended deliveries take, in bytes, nearly
-  searched bigint  NOT NULL, -- up to here `search` has the keys of all messages; written with them
-  swept    bigint  NOT NULL  -- so many blocks of `search` retention has passed
+  searched bigint  NOT NULL  -- up to here `search` has the keys of all messages; written with the last of them
 );
-INSERT INTO head (last, messages, used, searched, swept) VALUES (0, 0, 0, 0, 0);
+INSERT INTO head (last, messages, used, searched) VALUES (0, 0, 0, 0);
 
 -- The engines that may write. Each start takes the next token, and each transaction names its own and locks the row:
 -- an engine that has been followed by another cannot commit any more. The row is locked until the transaction has ended,
@@ -107,13 +106,18 @@ CREATE INDEX delivery_dead ON delivery (destination, sequence) WHERE state = 6;
 CREATE TABLE search (
   list  bigint NOT NULL, -- 128 times the kind (1 control id, 2 patient, 3 NHS number, 4 local number, 5 visit, 6 order), and the first 7 bits of the hash
   block bigint NOT NULL, -- of the messages whose sequence, divided by 8192, is this
-  part  bigint NOT NULL, -- where the keys are too many for one row
+  part  bigint NOT NULL, -- 2^32 times the remainder of the last sequence that was there when it was written, and which of several rows
   low   bigint NOT NULL, -- the lowest and highest of `keys`: the next 32 bits of the hash
   high  bigint NOT NULL,
   keys  bytea  NOT NULL, -- sorted; 6 bytes each: 32 bits of the hash, and the sequence's remainder
   PRIMARY KEY (list, block, part)
 );
 ALTER TABLE search ALTER COLUMN keys SET STORAGE EXTERNAL;
+
+-- Blocks of `search` with keys of messages that retention has removed: they lead nowhere, and go when it has time.
+CREATE TABLE stale (
+  block bigint PRIMARY KEY
+);
 
 -- What persons have decided: who, when, why.
 CREATE TABLE audit (

@@ -2,7 +2,7 @@
 //!
 //! Promise:  what comes out has the length that was told, or a [`Flaw`] says why it does not. The codec names the
 //!           dictionary: one that a release has used stays for ever. Memory taken by a damaged length is bounded.
-//! Not here: what proves that bytes are the same (body.rs, blob.rs); how a dictionary is made (dictionary/train.sh).
+//! Not here: of what a hash is kept (body.rs, blob.rs); how a dictionary is made (dictionary/train.sh).
 
 use std::{
     cell::RefCell,
@@ -57,7 +57,7 @@ pub enum Flaw {
     /// The compression or the layout around it is broken.
     #[error("the stored bytes cannot be unpacked")]
     Unreadable,
-    /// They unpack to something else.
+    /// They are not what was written.
     #[error("the stored bytes do not match their hash")]
     Altered,
     /// They are not there any more, on purpose.

@@ -5,20 +5,20 @@
 //!           where the table is whole.
 //! Promise:  P6, P7. What lies beyond the mark is in the messages themselves: a search reads it there, and a start reads
 //!           it back. Keys in memory are bounded, and so is what one commit writes.
-//! Not here: looking for a key (search.rs), which messages go (prune.rs).
+//! Not here: looking for a key (search.rs), which go (prune.rs, sweep.rs).
 //!
 //! A row for each key would be a random place of an index for each, which PostgreSQL writes to its log as a whole page
 //! after every checkpoint: at a million messages more than all the rest of a message. So a row holds many: those of one
 //! *list*, which is a kind of key and a part of all hashes, among the messages of one block. The price is that a search
 //! reads one row of each block: about 120 for a million messages.
 
-use std::{collections::VecDeque, mem, vec};
+use std::{collections::VecDeque, mem, ops::Range, vec};
 
 use futures::TryStreamExt;
 use sha2::{Digest, Sha256};
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
-use super::text;
+use super::{Session, text, write};
 use crate::journal::{
     Key, Keys,
     rows::{self, Cells},
@@ -37,7 +37,8 @@ const HASH_BITS: u32 = 32;
 const KEY_BYTES: usize = (HASH_BITS + 13).div_ceil(8) as usize;
 /// Keys of a row at most: one that many messages have takes several, which are skipped unread by who looks for another.
 const ROW_KEYS: usize = if cfg!(test) { 4 } else { 1024 };
-/// Keys in memory that are written however few the messages are. An ordinary block has half as many.
+/// Keys in memory that are written however few the messages are. An ordinary block has half as many; a message has some
+/// seventy at most (intake/keys.rs), so that many more do not come while these are written.
 const MOST: usize = if cfg!(test) { 300 } else { 1 << 17 };
 /// Rows that a commit writes besides some for what it adds: a millisecond, also where each is a page of the log.
 const SLICE: usize = if cfg!(test) { 20 } else { 64 };
@@ -51,6 +52,8 @@ const WRITE: &str = "INSERT INTO search (block, list, part, low, high, keys)
 const WHOLE: &str = "UPDATE head SET searched = $1";
 const MESSAGES: &str = "SELECT sequence, control_id, patient, nhs_number, local_number, visit, orders
     FROM message WHERE sequence > $1 AND sequence <= $2 ORDER BY sequence";
+const READ: &str = "SELECT list, part, keys FROM search WHERE list = ANY($1::bigint[]) AND block = $2
+    ORDER BY list, part";
 const REMOVE: &str = "DELETE FROM search WHERE list = ANY($1::bigint[]) AND block = $2 AND part >= $3";
 
 /// What a value is found by: its kind and the first bits of its hash. Two values may share one: whoever searches compares
@@ -88,10 +91,15 @@ impl Code {
     pub(super) fn found_in(self, block: i64, keys: &[u8]) -> impl Iterator<Item = i64> {
         let hash = self.hash();
         keys.chunks_exact(KEY_BYTES).filter_map(move |key| {
-            let key = key.iter().fold(0_i64, |number, byte| number << 8 | i64::from(*byte));
+            let key = number(key);
             (key >> PLACE_BITS == hash).then_some(block * BLOCK + key % BLOCK)
         })
     }
+}
+
+/// A key of a row: hash and place.
+fn number(key: &[u8]) -> i64 {
+    key.iter().fold(0, |number, byte| number << 8 | i64::from(*byte))
 }
 
 /// The codes of a message's keys, each with the message; it is not found by what it does not have.
@@ -200,13 +208,15 @@ fn rows(upto: i64, keys: impl IntoIterator<Item = (i64, Code)>) -> Vec<Row> {
         for (number, keys) in (0..).zip(list.chunks(ROW_KEYS)) {
             let ([low, ..], [.., high]) = (keys, keys) else { continue };
             let (low, high) = (code(*low), code(*high));
+            let mut bytes = Vec::with_capacity(keys.len() * KEY_BYTES);
+            bytes.extend(keys.iter().flat_map(|key| kept(*key)));
             rows.push(Row {
                 block: upto / BLOCK,
                 list: low.list(),
                 part: part_of(upto) + number,
                 low: low.hash(),
                 high: high.hash(),
-                keys: keys.iter().flat_map(|key| kept(*key)).collect(),
+                keys: bytes,
             });
         }
     }
@@ -220,7 +230,7 @@ fn kept(key: u64) -> impl Iterator<Item = u8> {
 }
 
 /// Writes rows within a transaction that has entered.
-async fn write(connection: &mut PgConnection, rows: Vec<Row>) -> Result<(), StoreError> {
+async fn insert(connection: &mut PgConnection, rows: Vec<Row>) -> Result<(), StoreError> {
     let column = |of: fn(&Row) -> i64| rows.iter().map(of).collect::<Vec<_>>();
     let query = sqlx::query(WRITE)
         .bind(column(|row| row.block))
@@ -235,7 +245,7 @@ async fn write(connection: &mut PgConnection, rows: Vec<Row>) -> Result<(), Stor
 impl Slice {
     /// Writes them, and how far the table is whole, within a transaction that has entered.
     pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        write(connection, self.rows).await?;
+        insert(connection, self.rows).await?;
         if let Some(whole) = self.whole {
             sqlx::query(WHOLE).bind(whole).execute(connection).await?;
         }
@@ -248,19 +258,48 @@ pub(super) fn added(changes: &[Change]) -> usize {
     changes.iter().filter(|change| matches!(change, Change::Append(_))).count()
 }
 
+/// All lists that there can be.
+pub(super) fn lists() -> Range<i64> {
+    1 << LIST_BITS..(KINDS + 1) << LIST_BITS
+}
+
 /// What a start finds: rows of a block that was not finished are taken out again, and the keys of the messages beyond the
-/// mark are read back.
-pub(super) async fn unwritten(connection: &mut PgConnection, last: i64) -> Result<Unwritten, StoreError> {
-    let searched: i64 = sqlx::query_scalar(SEARCHED).fetch_one(&mut *connection).await?;
-    remove(connection, (searched + 1) / BLOCK, part_of(searched + 1)).await?;
+/// mark are read back. One that cannot be read is left out: it is damaged, and holds up nobody.
+pub(super) async fn unwritten(
+    connection: &mut PgConnection,
+    session: Session,
+    last: i64,
+) -> Result<Unwritten, StoreError> {
+    let mut transaction = connection.begin().await?;
+    write::enter(&mut transaction, session).await?;
+    let searched: i64 = sqlx::query_scalar(SEARCHED).fetch_one(&mut *transaction).await?;
+    remove(&mut transaction, lists().collect(), (searched + 1) / BLOCK, part_of(searched + 1)).await?;
+    transaction.commit().await?;
     let mut unwritten = Unwritten::new(searched);
-    unwritten.add(last, of_messages(connection, searched, last).await?);
+    match of_messages(connection, searched, last).await {
+        Ok(keys) => unwritten.add(last, keys),
+        Err(error) if error.is_of_the_data() => {
+            for sequence in searched + 1..=last {
+                match of_messages(connection, sequence - 1, sequence).await {
+                    Ok(keys) => unwritten.add(sequence, keys),
+                    Err(error) if error.is_of_the_data() => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            unwritten.add(last, []);
+        }
+        Err(error) => return Err(error),
+    }
     Ok(unwritten)
 }
 
-/// Removes the rows of a block from a part on.
-async fn remove(connection: &mut PgConnection, block: i64, from: i64) -> Result<(), StoreError> {
-    let lists: Vec<i64> = (1 << LIST_BITS..(KINDS + 1) << LIST_BITS).collect();
+/// Removes the rows of some lists of a block from a part on.
+async fn remove(
+    connection: &mut PgConnection,
+    lists: Vec<i64>,
+    block: i64,
+    from: i64,
+) -> Result<(), StoreError> {
     sqlx::query(REMOVE).bind(lists).bind(block).bind(from).execute(connection).await?;
     Ok(())
 }
@@ -289,20 +328,50 @@ async fn of_messages(
     Ok(found)
 }
 
-/// Whether all of a block is in the table, if that is whole up to a message.
-pub(super) fn is_written(block: i64, searched: i64) -> bool {
-    last_of(block) <= searched
+/// Rows of some lists of a block, as they are in the table.
+pub(super) struct Kept {
+    block: i64,
+    lists: Vec<i64>,
+    rows: Vec<Row>,
 }
 
-/// Writes a block that is in the table anew, of what is left of its messages, within a transaction that has entered.
-pub(super) async fn rewrite(connection: &mut PgConnection, block: i64) -> Result<(), StoreError> {
-    remove(connection, block, 0).await?;
-    let left = of_messages(connection, block * BLOCK - 1, last_of(block)).await?;
-    write(connection, rows(last_of(block), left)).await
+impl Kept {
+    pub(super) async fn read(
+        connection: &mut PgConnection,
+        block: i64,
+        lists: &[i64],
+    ) -> Result<Self, StoreError> {
+        let mut rows = Vec::new();
+        for row in sqlx::query(READ).bind(lists.to_vec()).bind(block).fetch_all(connection).await? {
+            let (list, part) = (row.number(0)?, row.number(1)?);
+            let keys = row.bytes(2)?.to_vec();
+            rows.push(Row { block, list, part, low: 0, high: 0, keys });
+        }
+        Ok(Self { block, lists: lists.to_vec(), rows })
+    }
+
+    /// Leaves out the keys of other messages.
+    pub(super) fn retain(mut self, is_there: impl Fn(i64) -> bool) -> Self {
+        for row in &mut self.rows {
+            let stays = |key: &&[u8]| is_there(row.block * BLOCK + number(key) % BLOCK);
+            row.keys = row.keys.chunks_exact(KEY_BYTES).filter(stays).flatten().copied().collect();
+            let hash = |key: Option<&[u8]>| key.map_or(0, |key| number(key) >> PLACE_BITS);
+            row.low = hash(row.keys.chunks_exact(KEY_BYTES).next());
+            row.high = hash(row.keys.chunks_exact(KEY_BYTES).next_back());
+        }
+        self.rows.retain(|row| !row.keys.is_empty());
+        self
+    }
+
+    /// Puts them in the place of what the table has, within a transaction that has entered.
+    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), StoreError> {
+        remove(connection, self.lists, self.block, 0).await?;
+        insert(connection, self.rows).await
+    }
 }
 
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 5] = [SEARCHED, WRITE, WHOLE, MESSAGES, REMOVE];
+pub(super) const STATEMENTS: [&str; 6] = [SEARCHED, WRITE, WHOLE, MESSAGES, READ, REMOVE];
 
 #[cfg(test)]
 mod tests {
@@ -324,13 +393,13 @@ mod tests {
         let keys = Keys { orders: (0..50).map(|number| number.to_string()).collect(), ..Keys::default() };
         let (mut most, mut parts) = (0, 0);
         for sequence in 1..BLOCK {
-            while let Some(slice) = unwritten.slice(1) {
+            if let Some(slice) = unwritten.slice(1) {
                 parts += u32::from(slice.whole.is_some());
             }
             unwritten.add(sequence, codes(sequence, &keys));
             most = most.max(unwritten.waiting.len());
         }
-        assert!(most < MOST + 50, "{most}");
+        assert!(most < 2 * MOST, "{most}");
         assert!(parts > 3 && unwritten.searched() > BLOCK / 2, "a block comes in parts: {parts}");
     }
 

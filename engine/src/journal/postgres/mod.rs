@@ -29,6 +29,7 @@ mod session;
 #[cfg(test)]
 mod silence_tests;
 mod spans;
+mod sweep;
 #[cfg(test)]
 mod tests;
 mod write;
@@ -213,7 +214,7 @@ impl Store for PostgresStore {
 
     /// Search keys that lead nowhere any more. PostgreSQL's vacuum makes room in the tables for what comes.
     async fn reclaim(&self) -> Result<bool, StoreError> {
-        change!(self, self.times.commit, prune::sweep)
+        change!(self, self.times.commit, sweep::sweep)
     }
 
     /// The session that writes first: with it goes the lock, for which another engine may be waiting.

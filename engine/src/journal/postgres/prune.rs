@@ -1,16 +1,16 @@
-//! Removing what retention has chosen, in steps of some milliseconds: messages first, then their search keys.
+//! Removing what retention has chosen, in steps of some milliseconds.
 //!
 //! Promise:  P2. What is unfinished at the moment of the step stays, whatever was chosen before.
-//! Not here: giving space back. PostgreSQL's vacuum does so, mostly to the tables themselves.
+//! Not here: search keys of what has gone (sweep.rs); giving space back. PostgreSQL's vacuum does so, mostly to the tables themselves.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use sqlx::{Connection, PgConnection};
 
 use super::{
     PostgresStore, batch,
     head::{self, Numbers},
-    keys, write,
+    sweep, write,
 };
 use crate::journal::{
     Aged, Sequence, State,
@@ -47,11 +47,6 @@ const REMOVE_DELIVERIES: &str = "WITH gone AS (
     SELECT destination, state, count(*), sum(bytes)::bigint FROM gone GROUP BY destination, state";
 const REMOVE_MESSAGES: &str = "DELETE FROM message m USING unnest($1::bigint[]) AS v (sequence)
     WHERE m.sequence = v.sequence RETURNING coalesce(length(m.body), 0)::bigint";
-
-const BECOME_STALE: &str = "INSERT INTO stale SELECT * FROM unnest($1::bigint[]) ON CONFLICT DO NOTHING";
-/// The oldest two: whether there are more.
-const STALE: &str = "SELECT block FROM stale ORDER BY block LIMIT 2";
-const SWEPT: &str = "DELETE FROM stale WHERE block = $1";
 
 pub(super) async fn aged(
     connection: &mut PgConnection,
@@ -151,30 +146,13 @@ impl Step<'_> {
         for row in &removed {
             self.freed += batch::MESSAGE_BYTES + row.number(0)?;
         }
-        let blocks: BTreeSet<i64> = sequences.iter().map(|sequence| sequence / keys::BLOCK).collect();
-        let blocks: Vec<i64> = blocks.into_iter().collect();
-        sqlx::query(BECOME_STALE).bind(blocks).execute(&mut *self.connection).await?;
+        sweep::note(self.connection, sequences).await?;
         Ok(removed.len() as i64)
     }
 }
 
-/// Takes the keys of messages that have gone out of the search table, one block at a time; whether there are more. Until
-/// then they lead nowhere.
-pub(super) async fn sweep(store: &PostgresStore, writer: &mut PgConnection) -> Result<bool, StoreError> {
-    let searched = store.keys.lock().searched();
-    let mut transaction = writer.begin().await?;
-    write::enter(&mut transaction, store.session).await?;
-    let stale: Vec<i64> = sqlx::query_scalar(STALE).fetch_all(&mut *transaction).await?;
-    let mut written = stale.into_iter().filter(|block| keys::is_written(*block, searched));
-    let Some(block) = written.next() else { return Ok(false) };
-    keys::rewrite(&mut transaction, block).await?;
-    sqlx::query(SWEPT).bind(block).execute(&mut *transaction).await?;
-    transaction.commit().await?;
-    Ok(written.next().is_some())
-}
-
 #[cfg(test)]
-pub(super) const STATEMENTS: [&str; 11] = [
+pub(super) const STATEMENTS: [&str; 8] = [
     AGED,
     AGED_WITH_BODY,
     ENDED,
@@ -183,7 +161,4 @@ pub(super) const STATEMENTS: [&str; 11] = [
     FORGET_EXCHANGES,
     REMOVE_DELIVERIES,
     REMOVE_MESSAGES,
-    BECOME_STALE,
-    STALE,
-    SWEPT,
 ];

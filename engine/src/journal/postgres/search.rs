@@ -22,8 +22,8 @@ use crate::journal::{
 pub(super) const LOOKED_AT: usize = 50_000;
 /// Rows of keys that are read together.
 const ROWS: i64 = if cfg!(test) { 2 } else { 128 };
-/// How often that is done in one call: for 16 million messages, each row some page of the disk.
-const TIMES: usize = 16;
+/// Blocks that one call looks at, each row some page of the disk: of 16 million messages.
+const BLOCKS: i64 = if cfg!(test) { 5 } else { 2048 };
 
 const ROWS_OF_KEY: &str = "SELECT block, part, keys FROM search WHERE list = $1 AND (block, part) < ($2, $3)
     AND block >= $4 AND low <= $5 AND high >= $5 ORDER BY block DESC, part DESC LIMIT $6";
@@ -49,13 +49,14 @@ pub(super) async fn candidates(
     let mut sequences = beyond_the_mark(connection, key, first, before).await?;
     let code = Code::of(key);
     let (mut block, mut part) = ((before - 1).div_euclid(BLOCK), i64::MAX);
-    let mut from = before;
-    for time in 1.. {
+    let last_block = first.div_euclid(BLOCK).max(block.min(newest(connection).await?) - BLOCKS + 1);
+    let mut from;
+    loop {
         let rows = sqlx::query(ROWS_OF_KEY)
             .bind(code.list())
             .bind(block)
             .bind(part)
-            .bind(first.div_euclid(BLOCK))
+            .bind(last_block)
             .bind(code.hash())
             .bind(ROWS)
             .fetch_all(&mut *connection)
@@ -67,8 +68,8 @@ pub(super) async fn candidates(
         }
         let is_last = many(rows.len()) < ROWS;
         // The last block may have more rows.
-        from = if is_last { first } else { first.max((block + 1) * BLOCK) };
-        if is_last || from < before && (sequences.len() > most || time >= TIMES) {
+        from = first.max(if is_last { last_block } else { block + 1 } * BLOCK);
+        if is_last || from < before && sequences.len() > most {
             break;
         }
     }
@@ -81,6 +82,13 @@ pub(super) async fn candidates(
         from = sequences.last().map_or(from, |last| *last);
     }
     Ok(Candidates { from, sequences })
+}
+
+/// The block up to which the table is written.
+async fn newest(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    const NEWEST: &str = "SELECT searched FROM head";
+    let searched: i64 = sqlx::query_scalar(NEWEST).fetch_one(connection).await?;
+    Ok(searched / BLOCK)
 }
 
 /// Those whose keys are not in the table, or in a block that is not whole.
@@ -97,11 +105,15 @@ async fn beyond_the_mark(
     push_has(&mut sql, key);
     let mut found = Vec::new();
     for row in sql.build().fetch_all(connection).await? {
-        let has = match key {
-            Key::Order(value) => rows::read_orders(row.text(1)?)?.iter().any(|order| order == value),
-            _ => true,
+        let has_not = match key {
+            // A list that cannot be read is damaged, and has the word somewhere.
+            Key::Order(value) => row
+                .text(1)
+                .and_then(rows::read_orders)
+                .is_ok_and(|all| !all.iter().any(|order| order == value)),
+            _ => false,
         };
-        found.extend(has.then(|| row.number(0)).transpose()?);
+        found.extend((!has_not).then(|| row.number(0)).transpose()?);
     }
     Ok(found)
 }

@@ -355,7 +355,8 @@ async fn p6_no_statement_reads_more_than_it_needs() {
     let writer = writer.as_mut().unwrap();
     let statements = write::STATEMENTS.into_iter().chain(decide::STATEMENTS).chain(prune::STATEMENTS);
     let statements = statements.chain(head::STATEMENTS).chain(spans::STATEMENTS);
-    for sql in statements.chain(keys::STATEMENTS).chain(search::STATEMENTS) {
+    let statements = statements.chain(sweep::STATEMENTS).chain(search::STATEMENTS);
+    for sql in statements.chain(keys::STATEMENTS) {
         let prepare = sqlx::AssertSqlSafe(format!("PREPARE one AS {sql}"));
         sqlx::raw_sql(prepare).execute(&mut *writer).await.unwrap();
         let nulls = vec!["NULL"; parameters(sql)].join(",");

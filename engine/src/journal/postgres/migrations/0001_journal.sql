@@ -114,10 +114,14 @@ CREATE TABLE search (
 );
 ALTER TABLE search ALTER COLUMN keys SET STORAGE EXTERNAL;
 
--- Blocks of `search` with keys of messages that retention has removed: they lead nowhere, and go when it has time.
+-- Blocks of `search` with keys of messages that retention has removed: they lead nowhere, and go when a quarter has gone.
 CREATE TABLE stale (
-  block bigint PRIMARY KEY
+  block bigint PRIMARY KEY,
+  kept  bigint NOT NULL, -- messages that were there when it was last gone through
+  gone  bigint NOT NULL, -- of these
+  list  bigint NOT NULL  -- from here on it is still to be gone through
 );
+CREATE INDEX stale_due ON stale (block) WHERE gone * 4 >= kept;
 
 -- What persons have decided: who, when, why.
 CREATE TABLE audit (

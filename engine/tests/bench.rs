@@ -46,16 +46,24 @@ fn number(figures: &Value, place: &str) -> f64 {
     found.unwrap_or_else(|| panic!("no number {place} in {figures}"))
 }
 
-const ALWAYS: [&str; 15] = [
+const ALWAYS: [&str; 23] = [
     "acknowledged",
     "acknowledged_per_second",
     "acknowledgement_ms.p50",
     "acknowledgement_ms.p99",
     "acknowledgement_ms.p999",
+    "acknowledged_over_bare",
+    "acknowledgement_over_bare",
     "acknowledgement_over_sync",
     "bytes_kept_per_message",
     "bytes_written_per_message",
+    "cpu_over_bare",
     "engine_cpu_ms_per_message",
+    "floor_bare.acknowledged",
+    "floor_bare.acknowledged_per_second",
+    "floor_bare.acknowledgement_ms.p50",
+    "floor_bare.acknowledgement_ms.p99",
+    "floor_bare.cpu_ms_per_message",
     "floor_disk.messages_per_second",
     "floor_disk.sync_ms.p50",
     "commits_per_second",
@@ -63,12 +71,14 @@ const ALWAYS: [&str; 15] = [
     "ready_after_ms",
     "resident_peak_bytes",
 ];
-const DELIVERED: [&str; 6] = [
+const DELIVERED: [&str; 8] = [
     "bundle_bytes",
     "delivered_per_second",
     "end_to_end_ms.p50",
     "end_to_end_ms.p99",
+    "floor_bare.road_per_second",
     "floor_posts_per_second",
+    "road_over_bare",
     "road_per_second",
 ];
 
@@ -81,6 +91,7 @@ fn what_is_acknowledged_is_delivered_and_every_figure_is_there() {
             assert!(number(one, place) > 0.0, "{place} in {one}");
         }
         assert_eq!(one["acknowledged"], one["delivered"]);
+        assert_eq!(one["floor_bare"]["acknowledged"], one["floor_bare"]["delivered"]);
         assert_eq!(one["destinations"], 2);
         assert!(one["configuration"].as_str().unwrap().contains("[destination.record-2]"));
     }
@@ -93,6 +104,8 @@ fn scenarios_without_deliveries_say_so() {
         ALWAYS.iter().for_each(|place| assert!(number(&one, place) > 0.0, "{place} in {one}"));
         assert_eq!((one["delivered"].as_u64(), one["delivered_per_second"].as_f64()), (Some(0), None));
         assert!(number(&one, "waiting") >= number(&one, "acknowledged"));
+        assert_eq!((number(&one, "floor_bare.delivered"), one["road_over_bare"].as_f64()), (0.0, None));
+        assert!(number(&one, "cpu_over_bare") > 1.0, "what only stores costs less: {one}");
     }
 }
 
@@ -108,6 +121,7 @@ fn a_backlog_and_documents_are_told_of() {
         assert!(number(&all[1], place) > 0.0, "{place}");
     }
     assert!(number(&all[1], "document_bytes") > 5e6);
+    assert!(all.iter().all(|one| one["floor_bare"].is_null() && one["cpu_over_bare"].is_null()));
 }
 
 #[test]
@@ -120,6 +134,9 @@ fn growth_has_a_journal_of_each_size_and_routes_share_the_load() {
             assert!(number(one, place) > 0.0, "{place} in {one}");
         }
         assert_eq!((&one["acknowledged"], number(one, "repeated")), (&one["delivered"], 0.0));
+        let trials = one["trials"].as_array().unwrap();
+        let [low, high] = [0, 1].map(|run| number(&trials[run], "floor_bare.acknowledged"));
+        assert!((low.min(high)..=low.max(high)).contains(&number(one, "floor_bare.acknowledged")));
     }
     assert_eq!([0, 2].map(|first| number(&all[first], "road_over_first")), [1.0; 2]);
     for (size, filled) in [(0, 300.0), (1, 3000.0)] {

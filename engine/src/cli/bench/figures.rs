@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde_json::Value;
 
-use super::{floor::Disk, histogram::Latency};
+use super::{bare::Bare, floor::Disk, histogram::Latency};
 
 /// What one trial has measured. What the system does not tell, or a scenario does not have, is null.
 #[derive(Debug, Clone, Default, Serialize)]
@@ -66,6 +66,16 @@ pub(super) struct Figures {
     pub acknowledged_over_floor: Option<f64>,
     /// The median acknowledgement, over the median append and sync.
     pub acknowledgement_over_sync: Option<f64>,
+    /// The bare road, where messages come as fast as they are acknowledged and from no backlog.
+    pub floor_bare: Option<Bare>,
+    /// Acknowledged a second, over what the bare road does.
+    pub acknowledged_over_bare: Option<f64>,
+    /// The median acknowledgement, over that of the bare road.
+    pub acknowledgement_over_bare: Option<f64>,
+    /// The engine's user and system time of a message, over that of the bare road.
+    pub cpu_over_bare: Option<f64>,
+    /// Messages a second until everything had arrived, over those of the bare road.
+    pub road_over_bare: Option<f64>,
     /// What only this scenario measures.
     #[serde(flatten)]
     pub more: serde_json::Map<String, Value>,

@@ -74,7 +74,7 @@ impl Ground {
         complain(format_args!("the journal is filled with {messages} messages …"));
         self.scratch.configure(&Instance::new(Scenario::Growth, 1, self.journal())?)?;
         let plan = Plan { messages, patients: options.patients * PHASES };
-        let filling = Client::fill(&self.scratch.home, &self.environment(), &plan).await?;
+        let filling = Client::at_home("fill", &self.scratch.home, &self.environment(), &plan).await?;
         let Filled { seconds } = filling.ended().await?;
         self.filled = messages;
         complain(format_args!("it took {seconds:.0} s"));

@@ -13,6 +13,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    Failure,
     histogram::{Histogram, Latency},
     messages::{Form, Kind, Patient, patients},
     sign::{Sign, now},
@@ -60,6 +61,17 @@ pub(super) struct Loaded {
     pub acknowledgement: Latency,
     /// Why connections ended early.
     pub faults: Vec<String>,
+}
+
+impl Loaded {
+    /// Itself, if all that was sent was acknowledged.
+    pub(super) fn sound(self) -> Result<Self, Failure> {
+        match self.faults.first() {
+            None if self.acknowledged == 0 => Err(Failure::Broken("no message was acknowledged".to_owned())),
+            None => Ok(self),
+            Some(fault) => Err(Failure::Broken(format!("a connection of the load client ended: {fault}"))),
+        }
+    }
 }
 
 /// Sends what the plan says, until it is told to stop.

@@ -72,6 +72,15 @@ impl Kind {
         [Self::Adt, Self::Oru, Self::Document].into_iter().find(|kind| kind.letter() == letter)
     }
 
+    /// The mapping that it is given to.
+    pub(super) fn mapping(self) -> &'static str {
+        match self {
+            Self::Adt => "adt",
+            Self::Oru => "oru",
+            Self::Document => "documents",
+        }
+    }
+
     fn text(self) -> String {
         match self {
             Self::Adt => ADT.to_owned(),

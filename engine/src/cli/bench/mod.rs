@@ -5,6 +5,7 @@
 //! Left to others: benches of single parts (`engine/benches`), proof under faults (`engine/tests`).
 
 mod arrivals;
+mod bare;
 mod database;
 mod direct;
 mod figures;

@@ -1,9 +1,10 @@
-//! The processes of the bench: the engine, the receiver and the clients, each of them this binary.
+//! The processes of the bench: the engine, the receiver, the clients and the bare road, each of them this binary.
 //!
 //! Promise: none outlives the bench. Each asks the system to end it when the bench ends, however that happens (Linux;
 //! elsewhere they are ended when the bench stops by itself or is asked to).
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::BufRead,
     net::{SocketAddr, TcpListener},
@@ -17,11 +18,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
     process::{Child, ChildStdin, Command},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, direct, fill, load, receiver};
+use super::{Failure, arrivals::Arrived, bare, direct, fill, load, receiver};
 use crate::{
     cli::{Exit, Place, client, complain, say},
     connector::Plugin,
@@ -49,16 +51,17 @@ enum Part {
     Direct,
     /// Fills the journal of the home directory by a plan on stdin.
     Fill,
+    /// Becomes the bare road by a plan on stdin, until that ends.
+    Bare,
 }
 
 /// Runs a part.
 pub(in crate::cli) fn run(arguments: &Arguments, place: &Place, plugins: &'static [Plugin]) -> Exit {
     #[cfg(target_os = "linux")]
     let _ = rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
-    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let (Part::Receiver | Part::Load | Part::Direct | Part::Fill, Ok(runtime)) = (&arguments.part, built)
-    else {
-        return become_engine(&place.home);
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(error),
     };
     let done = match arguments.part {
         Part::Engine => return become_engine(&place.home),
@@ -68,6 +71,7 @@ pub(in crate::cli) fn run(arguments: &Arguments, place: &Place, plugins: &'stati
         Part::Fill => plan()
             .and_then(|plan| runtime.block_on(fill::fill(plan, place, plugins)))
             .map(|filled| answer(&filled)),
+        Part::Bare => plan().and_then(|plan| bare::run(plan, place, plugins, lines())),
     };
     runtime.shutdown_background();
     done.map_or_else(failed, |()| Exit::Well)
@@ -107,6 +111,16 @@ fn end_of_input() -> CancellationToken {
     stop
 }
 
+/// Tells of each further line of stdin, and of its end.
+fn lines() -> mpsc::UnboundedReceiver<()> {
+    let (told, lines) = mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        let whole = std::io::stdin().lines().map_while(Result::ok);
+        whole.take_while(|_| told.send(()).is_ok()).for_each(drop);
+    });
+    lines
+}
+
 fn command(part: &str) -> Result<Command, Failure> {
     let program = std::env::current_exe().map_err(|error| Failure::unable("this program", &error))?;
     let mut command = Command::new(program);
@@ -127,13 +141,14 @@ impl Client {
         Self::of(command(part)?, plan).await
     }
 
-    /// Starts what fills the journal of a home directory.
-    pub(super) async fn fill(
+    /// Starts what works in a home directory, `fill` or `bare`.
+    pub(super) async fn at_home(
+        part: &str,
         home: &Path,
         environment: &[(&str, String)],
         plan: &impl Serialize,
     ) -> Result<Self, Failure> {
-        let mut command = command("fill")?;
+        let mut command = command(part)?;
         command.arg("--home").arg(home).envs(environment.iter().map(|(name, value)| (name, value)));
         Self::of(command, plan).await
     }
@@ -146,6 +161,31 @@ impl Client {
         line.push(b'\n');
         stdin.write_all(&line).await.map_err(wrong)?;
         Ok(Self { child, stdin })
+    }
+
+    /// Its process.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id().unwrap_or_default()
+    }
+
+    /// The next line that it says; it says no more than that until it is asked.
+    pub(super) async fn says(&mut self) -> Result<String, Failure> {
+        let mut line = String::new();
+        if let Some(stdout) = &mut self.child.stdout {
+            let read = timeout(PATIENCE, BufReader::new(stdout).read_line(&mut line)).await;
+            drop(read);
+        }
+        match line.is_empty() {
+            false => Ok(line),
+            true => Err(Failure::Unable("a process of the bench says nothing any more".to_owned())),
+        }
+    }
+
+    /// Asks by an empty line for a line.
+    pub(super) async fn ask(&mut self) -> Result<String, Failure> {
+        let asked = self.stdin.write_all(b"\n").await;
+        asked.map_err(|error| Failure::unable("a process of the bench", &error))?;
+        self.says().await
     }
 
     /// Waits for what it says in the end.
@@ -193,6 +233,19 @@ impl Receiver {
         let address = line.trim().parse();
         let address = address.map_err(|_| Failure::Unable("the receiver does not start".to_owned()))?;
         Ok(Self { _child: child, address })
+    }
+
+    /// One of its pages.
+    pub(super) fn page(&self, method: &str, path: &str) -> Result<String, Failure> {
+        let told = client::fetch(self.address, method, path, "");
+        told.map(|(_, text)| text).map_err(|error| Failure::unable("the receiver", &error))
+    }
+
+    /// What each of so many destinations has.
+    pub(super) fn arrived(&self, destinations: u8) -> Result<Vec<Arrived>, Failure> {
+        let mut told: BTreeMap<u8, Arrived> =
+            serde_json::from_str(&self.page("GET", "/$report")?).unwrap_or_default();
+        Ok((1..=destinations).map(|number| told.remove(&number).unwrap_or_default()).collect())
     }
 }
 

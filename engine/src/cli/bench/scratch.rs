@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     Failure,
-    messages::APPLICATIONS,
+    messages::{APPLICATIONS, Kind},
     parts::free_addresses,
     scenario::{Scenario, Standing},
 };
@@ -71,11 +71,11 @@ impl Scratch {
     pub(super) fn configure(&self, instance: &Instance) -> Result<String, Failure> {
         let text = instance.text();
         self.write("tie.toml", &text)?;
-        self.write("routes/results.toml", &instance.route("trigger = \"ORU\"", "oru"))?;
-        self.write("routes/documents.toml", &instance.route("trigger = \"MDM\"", "documents"))?;
+        self.write("routes/results.toml", &instance.route("trigger = \"ORU\"", Kind::Oru))?;
+        self.write("routes/documents.toml", &instance.route("trigger = \"MDM\"", Kind::Document))?;
         for number in 1..=instance.routes {
             let accept = instance.admissions(number);
-            self.write(&format!("routes/admissions-{number}.toml"), &instance.route(&accept, "adt"))?;
+            self.write(&format!("routes/admissions-{number}.toml"), &instance.route(&accept, Kind::Adt))?;
         }
         Ok(text)
     }
@@ -149,7 +149,8 @@ impl Instance {
         }
     }
 
-    fn route(&self, accept: &str, mapping: &str) -> String {
+    fn route(&self, accept: &str, kind: Kind) -> String {
+        let mapping = kind.mapping();
         let to =
             (1..=self.destinations).map(|number| format!("\n[[to]]\ndestination = \"record-{number}\"\n"));
         format!(

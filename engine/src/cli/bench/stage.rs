@@ -3,11 +3,7 @@
 //! Promise: when a trial says that everything was delivered, every message that was acknowledged, warm-up included, has
 //! come to every destination, in the order of its patient; or it says that it has not, and fails.
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tokio::time::sleep;
 
@@ -23,7 +19,6 @@ use super::{
     scenario::{Scenario, Standing, Step},
     scratch::Instance,
 };
-use crate::cli::client;
 
 /// Nothing has arrived for so long: it never will.
 const STALLED: Duration = Duration::from_secs(60);
@@ -114,21 +109,16 @@ impl<'a> Stage<'a> {
     /// Takes what a client has done into the account.
     pub(super) fn account(&mut self, loaded: Loaded) -> Result<Loaded, Failure> {
         self.acknowledged += loaded.acknowledged;
-        match loaded.faults.first() {
-            None if loaded.acknowledged == 0 => {
-                Err(Failure::Broken("no message was acknowledged".to_owned()))
-            }
-            None => Ok(loaded),
-            Some(fault) => Err(Failure::Broken(format!("a connection of the load client ended: {fault}"))),
-        }
+        loaded.sound()
     }
 
     /// What each destination has.
     pub(super) fn arrived(&self) -> Result<Vec<Arrived>, Failure> {
-        let mut told: BTreeMap<u8, Arrived> =
-            serde_json::from_str(&self.ask("GET", "/$report")?).unwrap_or_default();
-        let numbers = 1..=self.instance.destinations;
-        Ok(numbers.map(|number| told.remove(&number).unwrap_or_default()).collect())
+        let destinations = self.instance.destinations;
+        match &self.receiver {
+            Some(receiver) => receiver.arrived(destinations),
+            None => Ok(vec![Arrived::default(); destinations.into()]),
+        }
     }
 
     /// Messages that have come to every destination.
@@ -147,14 +137,7 @@ impl<'a> Stage<'a> {
     }
 
     fn ask(&self, method: &str, path: &str) -> Result<String, Failure> {
-        let Some(address) = self.receiver_address() else { return Ok(String::new()) };
-        let told = client::fetch(address, method, path, "");
-        told.map(|(_, text)| text).map_err(|error| Failure::unable("the receiver", &error))
-    }
-
-    /// Where the receiver is, if there is one.
-    pub(super) fn receiver_address(&self) -> Option<SocketAddr> {
-        self.receiver.as_ref().map(|receiver| receiver.address)
+        self.receiver.as_ref().map_or_else(|| Ok(String::new()), |receiver| receiver.page(method, path))
     }
 
     /// Waits until all that was acknowledged has come to every destination.

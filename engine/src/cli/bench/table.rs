@@ -5,7 +5,7 @@ use serde_json::Value;
 /// Head, width, decimals, where the figure is, what it is divided by.
 type Column = (&'static str, usize, usize, &'static [&'static str], f64);
 
-const COLUMNS: [Column; 18] = [
+const COLUMNS: [Column; 19] = [
     ("ack/s", 8, 0, &["acknowledged_per_second"], 1.0),
     ("deliv/s", 8, 0, &["delivered_per_second"], 1.0),
     ("road/s", 8, 0, &["road_per_second"], 1.0),
@@ -24,6 +24,7 @@ const COLUMNS: [Column; 18] = [
     ("disk/s", 8, 0, &["floor_disk", "messages_per_second"], 1.0),
     ("sync ms", 8, 2, &["floor_disk", "sync_ms", "p50"], 1.0),
     ("post/s", 7, 0, &["floor_posts_per_second"], 1.0),
+    ("bare ms", 8, 3, &["floor_bare", "cpu_ms_per_message"], 1.0),
 ];
 
 /// What the columns mean.
@@ -31,7 +32,8 @@ pub(super) const LEGEND: &str = "\
 ack/s: messages acknowledged a second. deliv/s: arrived at every destination while sending. road/s: until all had arrived.\n\
 p50, p99, p99.9: message to acknowledgement. e2e: message to arrival. cpu ms: of the engine, a message, until it rests.\n\
 kB wr., kB kept: written and kept on disk, a message. batch: messages a commit. Floors, of the same run: disk/s, sync ms:\n\
-append and fdatasync of as many messages; post/s: the client drives the receiver with the same bundle.\n";
+append and fdatasync of as many messages; post/s: the client drives the receiver with the same bundle; bare ms: the CPU\n\
+of a program that does the same outward work and keeps no promise but durability.\n";
 
 /// The head of the table.
 pub(super) fn head() -> String {

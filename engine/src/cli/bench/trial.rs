@@ -9,6 +9,7 @@ use serde_json::json;
 
 use super::{
     Failure, Options,
+    bare::Bare,
     direct::{Posted, Posts},
     figures::{Figures, over},
     floor::{self, Disk},
@@ -22,6 +23,8 @@ use super::{
 
 /// How long each floor is measured.
 const FLOOR: Duration = Duration::from_secs(2);
+/// How long the bare road is measured.
+const BARE: Duration = Duration::from_secs(3);
 
 /// Runs one.
 pub(super) async fn run(
@@ -44,7 +47,7 @@ pub(super) async fn run(
     };
     figures.more.extend(stepped.map(|(name, number)| (name.to_owned(), json!(number))));
     let sent = stage.acknowledged;
-    close(options, stage, ground, &mut figures).await?;
+    close(options, scenario, stage, ground, &mut figures).await?;
     ground.sent(sent);
     Ok(figures)
 }
@@ -117,12 +120,13 @@ fn syncs(from: &Moment, to: &Moment) -> Option<f64> {
 /// Stops the engine, measures what is left of it, then the floors.
 async fn close(
     options: &Options,
-    stage: Stage<'_>,
+    scenario: Scenario,
+    mut stage: Stage<'_>,
     ground: &Ground,
     figures: &mut Figures,
 ) -> Result<(), Failure> {
     let (all, connections) = (ground.stored() + stage.acknowledged, figures.connections);
-    let (sample, address) = (stage.sample()?, stage.receiver_address());
+    let (sample, plans) = (stage.sample()?, [stage.plan(), stage.plan()]);
     let receiver = stage.stop().await?;
     let kept = match &ground.database {
         Some(database) => database.size().await?,
@@ -140,13 +144,28 @@ async fn close(
     figures.acknowledged_over_floor = over(figures.acknowledged_per_second, disk.messages_per_second);
     figures.acknowledgement_over_sync = over(figures.acknowledgement_ms.p50, disk.sync_ms.p50);
     figures.floor_disk = Some(disk);
-    if let (Some(address), false) = (address, sample.is_empty()) {
+    if let (Some(receiver), false) = (&receiver, sample.is_empty()) {
         figures.bundle_bytes = Some(sample.len() as u64);
         let seconds = length.as_secs_f64();
-        let posts = Posts { address: address.to_string(), connections, seconds, body: sample };
+        let posts = Posts { address: receiver.address.to_string(), connections, seconds, body: sample };
         let posted: Posted = Client::start("direct", &posts).await?.ended().await?;
         figures.floor_posts_per_second = Some(posted.posts as f64 / posted.seconds);
     }
-    drop(receiver);
+    // At a rate nothing is told of how fast it could be.
+    if scenario.rate().is_none() {
+        let receiver = receiver.as_ref().filter(|_| scenario.standing() == Standing::Up);
+        let seconds = BARE.min(Duration::from_secs_f64(options.seconds)).as_secs_f64();
+        beside(figures, Bare::measure(ground, receiver, figures, plans, seconds).await?);
+    }
     Ok(())
+}
+
+/// Sets the engine beside the bare road.
+fn beside(figures: &mut Figures, bare: Bare) {
+    let ratio = |figure: Option<f64>, floor: Option<f64>| over(figure?, floor?);
+    figures.acknowledged_over_bare = over(figures.acknowledged_per_second, bare.acknowledged_per_second);
+    figures.acknowledgement_over_bare = over(figures.acknowledgement_ms.p50, bare.acknowledgement_ms.p50);
+    figures.cpu_over_bare = ratio(figures.engine_cpu_ms_per_message, bare.cpu_ms_per_message);
+    figures.road_over_bare = ratio(figures.road_per_second, bare.road_per_second);
+    figures.floor_bare = Some(bare);
 }

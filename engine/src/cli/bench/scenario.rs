@@ -142,6 +142,12 @@ impl Scenario {
         }
     }
 
+    /// Whether the bare road is measured. At a rate nothing is told of how fast it could be, and it has neither journal nor
+    /// routes that could grow.
+    pub(super) fn has_bare_road(self) -> bool {
+        self.rate().is_none() && !matches!(self, Self::Growth | Self::Routes)
+    }
+
     /// Messages a second where they come at a rate, unless told.
     pub(super) fn rate(self) -> Option<f64> {
         match self {

@@ -151,8 +151,7 @@ async fn close(
         let posted: Posted = Client::start("direct", &posts).await?.ended().await?;
         figures.floor_posts_per_second = Some(posted.posts as f64 / posted.seconds);
     }
-    // At a rate nothing is told of how fast it could be.
-    if scenario.rate().is_none() {
+    if scenario.has_bare_road() {
         let receiver = receiver.as_ref().filter(|_| scenario.standing() == Standing::Up);
         let seconds = BARE.min(Duration::from_secs_f64(options.seconds)).as_secs_f64();
         beside(figures, Bare::measure(ground, receiver, figures, plans, seconds).await?);

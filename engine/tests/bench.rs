@@ -130,13 +130,12 @@ fn growth_has_a_journal_of_each_size_and_routes_share_the_load() {
     let all = bench(&[&["--scenario", "growth,routes", "--runs", "2"], &sizes[..]].concat());
     assert_eq!(all.len(), 4);
     for one in &all {
-        for place in ALWAYS.iter().chain(&DELIVERED).chain(&["road_over_first"]) {
+        let places = ALWAYS.iter().chain(&DELIVERED).chain(&["road_over_first"]);
+        for place in places.filter(|place| !place.contains("bare")) {
             assert!(number(one, place) > 0.0, "{place} in {one}");
         }
+        assert!(one["floor_bare"].is_null(), "that has no journal");
         assert_eq!((&one["acknowledged"], number(one, "repeated")), (&one["delivered"], 0.0));
-        let trials = one["trials"].as_array().unwrap();
-        let [low, high] = [0, 1].map(|run| number(&trials[run], "floor_bare.acknowledged"));
-        assert!((low.min(high)..=low.max(high)).contains(&number(one, "floor_bare.acknowledged")));
     }
     assert_eq!([0, 2].map(|first| number(&all[first], "road_over_first")), [1.0; 2]);
     for (size, filled) in [(0, 300.0), (1, 3000.0)] {

@@ -109,7 +109,7 @@ pub(super) async fn open(settings: &Settings, times: Times) -> Result<PostgresSt
     let session = place.step(times.step, enter(&mut writer)).await?;
     place.step(times.step, stay(&mut writer)).await?;
     let (written, now) = place.step(times.step, head::read(&mut writer)).await?;
-    let keys = place.step(times.step, keys::unwritten(&mut writer, session, now.last)).await?;
+    let keys = place.step(times.count, keys::unwritten(&mut writer, session, now.last)).await?;
     let counters = place.step(times.count, seed(&mut writer)).await?;
     let (server, _) = place.step(times.step, readers::server(&mut writer)).await?;
     let readers = |sessions| Readers::new(options.clone(), sessions, server, times.read);

@@ -2,15 +2,15 @@
 //!
 //! In:       how many messages of a block have gone, told by each step of retention (prune.rs).
 //! Promise:  P6. A step looks at some lists of one block: milliseconds, while commits wait. A block is gone through when a
-//!           quarter of what it had has gone, so a few times in all, however retention goes about it. What is sent in
-//!           meanwhile and what is damaged are not touched: no message is read.
+//!           quarter of what it had has gone, so a few times in all, however retention goes about it. No message
+//!           is read, and what is damaged holds up nobody.
 
 use std::collections::HashSet;
 
 use sqlx::{Connection, PgConnection};
 
 use super::{
-    PostgresStore,
+    PostgresStore, Session,
     keys::{self, BLOCK, Kept},
     write,
 };
@@ -40,7 +40,7 @@ pub(super) async fn note(connection: &mut PgConnection, sequences: &[i64]) -> Re
     Ok(())
 }
 
-/// Goes through some lists of a block; whether there is more to do.
+/// Goes through some lists of a block; whether there is more to do. A block that is damaged is left as it is.
 pub(super) async fn sweep(store: &PostgresStore, writer: &mut PgConnection) -> Result<bool, StoreError> {
     // Of a block whose keys are partly in memory nothing is known yet.
     let whole = (store.keys.lock().searched() + 1) / BLOCK;
@@ -49,20 +49,34 @@ pub(super) async fn sweep(store: &PostgresStore, writer: &mut PgConnection) -> R
     let (block, from) = (first.number(0)?, first.number(1)?);
     let lists: Vec<i64> = keys::lists().filter(|list| *list >= from).take(STEP).collect();
     let next = lists.last().map(|last| last + 1).filter(|next| keys::lists().contains(next));
+    match step(writer, store.session, block, &lists, next).await {
+        Ok(()) => Ok(next.is_some() || due.len() > 1),
+        Err(error) if error.is_of_the_data() => {
+            tracing::warn!(block, %error, "search keys of messages that have gone stay: they cannot be read");
+            let mut transaction = writer.begin().await?;
+            write::enter(&mut transaction, store.session).await?;
+            sqlx::query(NOTHING_LEFT).bind(block).execute(&mut *transaction).await?;
+            transaction.commit().await?;
+            Ok(due.len() > 1)
+        }
+        Err(error) => Err(error),
+    }
+}
 
+/// Takes out of some lists what has gone, and notes where to go on.
+async fn step(
+    writer: &mut PgConnection,
+    session: Session,
+    block: i64,
+    lists: &[i64],
+    next: Option<i64>,
+) -> Result<(), StoreError> {
     let mut transaction = writer.begin().await?;
-    write::enter(&mut transaction, store.session).await?;
-    let there: Vec<i64> = sqlx::query_scalar(THERE)
-        .bind(block * BLOCK)
-        .bind((block + 1) * BLOCK)
-        .fetch_all(&mut *transaction)
-        .await?;
-    let there: HashSet<i64> = there.into_iter().collect();
-    Kept::read(&mut transaction, block, &lists)
-        .await?
-        .retain(|sequence| there.contains(&sequence))
-        .write(&mut transaction)
-        .await?;
+    write::enter(&mut transaction, session).await?;
+    let there = sqlx::query_scalar(THERE).bind(block * BLOCK).bind((block + 1) * BLOCK);
+    let there: HashSet<i64> = there.fetch_all(&mut *transaction).await?.into_iter().collect();
+    let kept = Kept::read(&mut transaction, block, lists).await?;
+    kept.retain(|sequence| there.contains(&sequence)).write(&mut transaction).await?;
     match next {
         Some(next) => sqlx::query(NEXT).bind(block).bind(next),
         None if there.is_empty() => sqlx::query(NOTHING_LEFT).bind(block),
@@ -70,8 +84,7 @@ pub(super) async fn sweep(store: &PostgresStore, writer: &mut PgConnection) -> R
     }
     .execute(&mut *transaction)
     .await?;
-    transaction.commit().await?;
-    Ok(next.is_some() || due.len() > 1)
+    Ok(transaction.commit().await?)
 }
 
 #[cfg(test)]

@@ -3,8 +3,8 @@
 //!
 //! Promise:  what comes out is what went in, or a [`Flaw`] says that it is not. The hash is that of the packed bytes: a
 //!           tenth of the work, and nobody compares what was sent by its hash. What is long is packed beside the
-//!           message it was made from, most of which it holds again: it comes out as long as the message does, which is proven by its
-//!           own hash; zstd's checksum says that it was that message.
+//!           message it was made from, most of which it holds again: it comes out as long as the message does, which is
+//!           proven by its own hash; zstd's checksum says that it was that message.
 //! Not here: packing itself (codec.rs); the message (body.rs); where it lies (the stores).
 
 use std::cell::RefCell;

@@ -38,7 +38,7 @@ pub(super) const HASH_BYTES: usize = 32;
 /// SHA-256.
 pub type Hash = [u8; HASH_BYTES];
 
-/// How a body is stored.
+/// How bytes are packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Codec {
     /// As it was: compression would not have helped.

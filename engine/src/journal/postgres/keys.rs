@@ -5,7 +5,7 @@
 //!           where the table is whole.
 //! Promise:  P6, P7. What lies beyond the mark is in the messages themselves: a search reads it there, and a start reads
 //!           it back. Keys in memory are bounded, and so is what one commit writes.
-//! Not here: looking for a key (search.rs), which go (prune.rs, sweep.rs).
+//! Not here: looking for a key (search.rs), which of them go (sweep.rs).
 //!
 //! A row for each key would be a random place of an index for each, which PostgreSQL writes to its log as a whole page
 //! after every checkpoint: at a million messages more than all the rest of a message. So a row holds many: those of one
@@ -34,7 +34,7 @@ const LIST_BITS: u32 = 7;
 /// Bits of a hash that are kept in the list.
 const HASH_BITS: u32 = 32;
 /// In a row: hash and place.
-const KEY_BYTES: usize = (HASH_BITS + 13).div_ceil(8) as usize;
+const KEY_BYTES: usize = (HASH_BITS + PLACE_BITS).div_ceil(8) as usize;
 /// Keys of a row at most: one that many messages have takes several, which are skipped unread by who looks for another.
 const ROW_KEYS: usize = if cfg!(test) { 4 } else { 1024 };
 /// Keys in memory that are written however few the messages are. An ordinary block has half as many; a message has some
@@ -145,6 +145,17 @@ struct Row {
     keys: Vec<u8>,
 }
 
+impl Row {
+    /// None if there are no keys.
+    fn of(block: i64, list: i64, part: i64, keys: Vec<u8>) -> Option<Self> {
+        let hash = |key: &[u8]| number(key) >> PLACE_BITS;
+        let mut each = keys.chunks_exact(KEY_BYTES).map(hash);
+        let low = each.next()?;
+        let high = each.next_back().unwrap_or(low);
+        Some(Self { block, list, part, low, high, keys })
+    }
+}
+
 impl Unwritten {
     /// Nothing; the table is whole up to a message.
     pub(super) fn new(searched: i64) -> Self {
@@ -205,19 +216,11 @@ fn rows(upto: i64, keys: impl IntoIterator<Item = (i64, Code)>) -> Vec<Row> {
     let code = |key: u64| Code(key >> PLACE_BITS);
     let mut rows = Vec::new();
     for list in all.chunk_by(|one, other| code(*one).list() == code(*other).list()) {
+        let Some(first) = list.first() else { continue };
         for (number, keys) in (0..).zip(list.chunks(ROW_KEYS)) {
-            let ([low, ..], [.., high]) = (keys, keys) else { continue };
-            let (low, high) = (code(*low), code(*high));
             let mut bytes = Vec::with_capacity(keys.len() * KEY_BYTES);
             bytes.extend(keys.iter().flat_map(|key| kept(*key)));
-            rows.push(Row {
-                block: upto / BLOCK,
-                list: low.list(),
-                part: part_of(upto) + number,
-                low: low.hash(),
-                high: high.hash(),
-                keys: bytes,
-            });
+            rows.extend(Row::of(upto / BLOCK, code(*first).list(), part_of(upto) + number, bytes));
         }
     }
     rows
@@ -258,6 +261,11 @@ pub(super) fn added(changes: &[Change]) -> usize {
     changes.iter().filter(|change| matches!(change, Change::Append(_))).count()
 }
 
+/// Up to where the table is whole.
+pub(super) async fn searched(connection: &mut PgConnection) -> Result<i64, StoreError> {
+    Ok(sqlx::query_scalar(SEARCHED).fetch_one(connection).await?)
+}
+
 /// All lists that there can be.
 pub(super) fn lists() -> Range<i64> {
     1 << LIST_BITS..(KINDS + 1) << LIST_BITS
@@ -272,7 +280,7 @@ pub(super) async fn unwritten(
 ) -> Result<Unwritten, StoreError> {
     let mut transaction = connection.begin().await?;
     write::enter(&mut transaction, session).await?;
-    let searched: i64 = sqlx::query_scalar(SEARCHED).fetch_one(&mut *transaction).await?;
+    let searched = searched(&mut transaction).await?;
     remove(&mut transaction, lists().collect(), (searched + 1) / BLOCK, part_of(searched + 1)).await?;
     transaction.commit().await?;
     let mut unwritten = Unwritten::new(searched);
@@ -329,46 +337,21 @@ async fn of_messages(
     Ok(found)
 }
 
-/// Rows of some lists of a block, as they are in the table.
-pub(super) struct Kept {
+/// Leaves the keys of other messages out of some lists of a block, within a transaction that has entered.
+pub(super) async fn retain(
+    connection: &mut PgConnection,
     block: i64,
-    lists: Vec<i64>,
-    rows: Vec<Row>,
-}
-
-impl Kept {
-    pub(super) async fn read(
-        connection: &mut PgConnection,
-        block: i64,
-        lists: &[i64],
-    ) -> Result<Self, StoreError> {
-        let mut rows = Vec::new();
-        for row in sqlx::query(READ).bind(lists.to_vec()).bind(block).fetch_all(connection).await? {
-            let (list, part) = (row.number(0)?, row.number(1)?);
-            let keys = row.bytes(2)?.to_vec();
-            rows.push(Row { block, list, part, low: 0, high: 0, keys });
-        }
-        Ok(Self { block, lists: lists.to_vec(), rows })
+    lists: &[i64],
+    is_there: impl Fn(i64) -> bool,
+) -> Result<(), StoreError> {
+    let mut rows = Vec::new();
+    for row in sqlx::query(READ).bind(lists.to_vec()).bind(block).fetch_all(&mut *connection).await? {
+        let stays = |key: &&[u8]| is_there(block * BLOCK + number(key) % BLOCK);
+        let keys = row.bytes(2)?.chunks_exact(KEY_BYTES).filter(stays).flatten().copied().collect();
+        rows.extend(Row::of(block, row.number(0)?, row.number(1)?, keys));
     }
-
-    /// Leaves out the keys of other messages.
-    pub(super) fn retain(mut self, is_there: impl Fn(i64) -> bool) -> Self {
-        for row in &mut self.rows {
-            let stays = |key: &&[u8]| is_there(row.block * BLOCK + number(key) % BLOCK);
-            row.keys = row.keys.chunks_exact(KEY_BYTES).filter(stays).flatten().copied().collect();
-            let hash = |key: Option<&[u8]>| key.map_or(0, |key| number(key) >> PLACE_BITS);
-            row.low = hash(row.keys.chunks_exact(KEY_BYTES).next());
-            row.high = hash(row.keys.chunks_exact(KEY_BYTES).next_back());
-        }
-        self.rows.retain(|row| !row.keys.is_empty());
-        self
-    }
-
-    /// Puts them in the place of what the table has, within a transaction that has entered.
-    pub(super) async fn write(self, connection: &mut PgConnection) -> Result<(), StoreError> {
-        remove(connection, self.lists, self.block, 0).await?;
-        insert(connection, self.rows).await
-    }
+    remove(connection, lists.to_vec(), block, 0).await?;
+    insert(connection, rows).await
 }
 
 #[cfg(test)]

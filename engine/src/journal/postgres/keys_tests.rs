@@ -114,7 +114,7 @@ async fn p2_what_was_killed_while_a_block_was_written_is_read_back_and_written_o
 }
 
 /// How many keys are in the table.
-const KEYS: &str = "SELECT coalesce(sum(length(keys)), 0)::bigint / 6 FROM search";
+const KEYS: &str = "SELECT coalesce(sum(length(keys)), 0)::bigint / 5 FROM search";
 
 #[tokio::test]
 async fn p6_many_orders_make_parts_of_a_block() {

@@ -9,7 +9,7 @@
 use sqlx::{Connection, PgConnection, Postgres, QueryBuilder};
 
 use super::{
-    keys::{BLOCK, Code},
+    keys::{self, BLOCK, Code},
     spans, text,
 };
 use crate::journal::{
@@ -46,10 +46,14 @@ pub(super) async fn candidates(
         // No message is found by a key that it does not have.
         return Ok(Candidates { from: first, sequences: Vec::new() });
     }
-    let mut sequences = beyond_the_mark(connection, key, first, before).await?;
+    let searched = keys::searched(connection).await?;
+    let mut sequences = match first.max(searched + 1) {
+        beyond if beyond < before => beyond_the_mark(connection, key, beyond, before).await?,
+        _ => Vec::new(),
+    };
     let code = Code::of(key);
     let (mut block, mut part) = ((before - 1).div_euclid(BLOCK), i64::MAX);
-    let last_block = first.div_euclid(BLOCK).max(block.min(newest(connection).await?) - BLOCKS + 1);
+    let last_block = first.div_euclid(BLOCK).max(block.min(searched / BLOCK) - BLOCKS + 1);
     let mut from;
     loop {
         let rows = sqlx::query(ROWS_OF_KEY)
@@ -84,13 +88,6 @@ pub(super) async fn candidates(
     Ok(Candidates { from, sequences })
 }
 
-/// The block up to which the table is written.
-async fn newest(connection: &mut PgConnection) -> Result<i64, StoreError> {
-    const NEWEST: &str = "SELECT searched FROM head";
-    let searched: i64 = sqlx::query_scalar(NEWEST).fetch_one(connection).await?;
-    Ok(searched / BLOCK)
-}
-
 /// Those whose keys are not in the table, or in a block that is not whole.
 async fn beyond_the_mark(
     connection: &mut PgConnection,
@@ -98,22 +95,22 @@ async fn beyond_the_mark(
     first: i64,
     before: i64,
 ) -> Result<Vec<i64>, StoreError> {
-    let mut sql = QueryBuilder::new(
-        "SELECT m.sequence, m.orders FROM message m WHERE m.sequence > (SELECT searched FROM head) AND m.sequence >= ",
-    );
+    let mut sql = QueryBuilder::new("SELECT m.sequence, m.orders FROM message m WHERE m.sequence >= ");
     sql.push_bind(first).push(" AND m.sequence < ").push_bind(before);
     push_has(&mut sql, key);
     let mut found = Vec::new();
     for row in sql.build().fetch_all(connection).await? {
-        let has_not = match key {
+        let has = match key {
             // A list that cannot be read is damaged, and has the word somewhere.
-            Key::Order(value) => row
-                .text(1)
-                .and_then(rows::read_orders)
-                .is_ok_and(|all| !all.iter().any(|order| order == value)),
-            _ => false,
+            Key::Order(value) => match row.text(1).and_then(rows::read_orders) {
+                Ok(orders) => orders.iter().any(|order| order == value),
+                Err(_) => true,
+            },
+            _ => true,
         };
-        found.extend((!has_not).then(|| row.number(0)).transpose()?);
+        if has {
+            found.push(row.number(0)?);
+        }
     }
     Ok(found)
 }
@@ -142,8 +139,7 @@ pub(super) async fn search(
     before: Sequence,
     limit: usize,
 ) -> Result<Page, StoreError> {
-    // No message is found by a key that it does not have.
-    if query.key.is_some_and(|key| key.value().is_empty()) || limit == 0 {
+    if limit == 0 {
         return Ok(Page::default());
     }
     let mut transaction = connection.begin().await?;

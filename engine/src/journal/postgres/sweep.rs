@@ -11,7 +11,7 @@ use sqlx::{Connection, PgConnection};
 
 use super::{
     PostgresStore, Session,
-    keys::{self, BLOCK, Kept},
+    keys::{self, BLOCK},
     write,
 };
 use crate::journal::{rows::Cells, store::StoreError};
@@ -75,8 +75,7 @@ async fn step(
     write::enter(&mut transaction, session).await?;
     let there = sqlx::query_scalar(THERE).bind(block * BLOCK).bind((block + 1) * BLOCK);
     let there: HashSet<i64> = there.fetch_all(&mut *transaction).await?.into_iter().collect();
-    let kept = Kept::read(&mut transaction, block, lists).await?;
-    kept.retain(|sequence| there.contains(&sequence)).write(&mut transaction).await?;
+    keys::retain(&mut transaction, block, lists, |sequence| there.contains(&sequence)).await?;
     match next {
         Some(next) => sqlx::query(NEXT).bind(block).bind(next),
         None if there.is_empty() => sqlx::query(NOTHING_LEFT).bind(block),

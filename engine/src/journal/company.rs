@@ -10,7 +10,7 @@
 
 use std::time::Duration;
 
-/// No outcome waits longer for company.
+/// No outcome waits longer for company; twice that, where it came just after somebody took others along.
 pub(super) const LONGEST: Duration = Duration::from_millis(2);
 /// After so many times that enough came in time, one more is hoped for.
 const HOPE: u32 = 32;

@@ -16,6 +16,7 @@ use super::{
     body::Body,
     changes::{Changes, Watched},
     committer::Committer,
+    demand::Demand,
     identifiers::{Identifiers, StartError},
     packed::Packed,
     recent::Recent,
@@ -68,7 +69,8 @@ impl Journal {
         let paused = Arc::new(watch::Sender::new(paused));
         let (watched, packed) = Default::default();
         let recent = Arc::new(Recent::default());
-        let committer = Committer::start(store.clone(), tip, recent.clone(), metrics.clone());
+        let demand = Demand::default();
+        let committer = Committer::start(store.clone(), tip, recent.clone(), metrics.clone(), demand);
         Ok(Self { store, committer, watched, metrics, recent, identifiers, packed, paused })
     }
 
@@ -88,7 +90,7 @@ impl Journal {
     pub async fn append(&self, message: NewMessage) -> Result<Sequence, JournalError> {
         let began = Instant::now();
         let (append, arrived) = self.to_append(message).await;
-        let answered = self.committer.submit(append, arrived).await?;
+        let answered = self.committer.submit_alone(append, arrived).await?;
         let sequence = sequence(self.committer.answer(answered).await?)?;
         self.metrics.append_seconds(began.elapsed().as_secs_f64());
         Ok(sequence)
@@ -98,7 +100,12 @@ impl Journal {
     ///
     /// # Errors
     /// `Closed`: none of them may be acknowledged, though some may have been stored.
-    pub async fn append_all(&self, messages: Vec<NewMessage>) -> Result<Vec<Sequence>, JournalError> {
+    pub async fn append_all(&self, mut messages: Vec<NewMessage>) -> Result<Vec<Sequence>, JournalError> {
+        if messages.len() == 1
+            && let Some(message) = messages.pop()
+        {
+            return Ok(vec![self.append(message).await?]);
+        }
         let began = Instant::now();
         let mut answers = Vec::with_capacity(messages.len());
         for message in messages {
@@ -365,6 +372,11 @@ impl Journal {
     /// `Read`.
     pub async fn stats(&self) -> Result<Stats, JournalError> {
         Ok(self.store.stats().await?)
+    }
+
+    /// What the journal leaves the processors to: where much of it waits, it commits less often.
+    pub fn demand(&self) -> Demand {
+        self.committer.demand().clone()
     }
 
     /// How far the journal is, changing with every commit that adds work.

@@ -3,7 +3,7 @@
 //! In:       accepted bytes and the outcomes of deliveries.
 //! Out:      what is unfinished, in order; everything else by search.
 //! Promise:  P1, P7. A call that changes something returns after its transaction is committed and synced.
-//!           One committer gathers what has come meanwhile into one transaction. A failed sync is never retried:
+//!           What has come meanwhile is gathered into one transaction, by a committer or by whoever finds nobody at it. A failed sync is never retried:
 //!           the journal is then closed and the engine must stop.
 //! Not here: what a message means (hl7), who gets it (routing), how (delivery).
 
@@ -18,12 +18,15 @@ pub(crate) mod conformance;
 mod counters;
 mod debug;
 mod decisions;
+mod demand;
 mod handle;
+mod here;
 mod identifiers;
 mod loading;
 mod location;
 mod packed;
 pub mod postgres;
+mod queue;
 mod readings;
 mod recent;
 mod retention;
@@ -32,11 +35,13 @@ pub mod sqlite;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod tests;
+mod turn;
 
 use bytes::Bytes;
 use jiff::Timestamp;
 
 pub use changes::Changes;
+pub use demand::Demand;
 pub use handle::{BEING_SENT, Journal, NEWEST, PAUSED};
 pub use identifiers::{Identifiers, StartError};
 pub use location::{Location, OpenError};

@@ -199,8 +199,19 @@ impl StoreError {
 /// Where the journal lies. Every method but `commit` and `maintain` only reads, and may run beside them.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Makes the whole batch durable, or nothing of it. Called by one task, never twice at a time.
+    /// Makes the whole batch durable, or nothing of it. Never called twice at a time.
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError>;
+
+    /// Whether `commit_here` may be called now: a commit waits for nobody but a disk of this machine, and there is nothing to
+    /// be maintained after the last. Asked by nobody while another changes something.
+    fn is_at_hand(&self) -> bool {
+        false
+    }
+
+    /// The same as `commit`, on the thread that asks. Nothing is maintained after it.
+    fn commit_here(&self, _batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
+        Err(StoreError::new("the store is not at hand"))
+    }
 
     /// Called after every commit has been answered, for what need not be in it, such as checkpoints. An error
     /// closes the journal, as one of `commit` does.

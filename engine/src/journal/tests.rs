@@ -1,21 +1,34 @@
 //! The committer over stores that fail, wait or panic on purpose.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    time::Duration,
 };
 
 use async_trait::async_trait;
-use futures::future::join_all;
+use futures::{FutureExt, future::join_all};
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use parking_lot::Mutex;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::{Semaphore, oneshot, watch},
+};
 
 use super::{
     Aged, Arrival, Audit, Count, DeliveryId, DeliveryRecord, Filter, Journal, JournalError, Page, Pending,
-    Predecessors, Query, Sequence, State, Stats, Summary,
-    conformance::{id, message, noise, outcome, over},
+    Predecessors, Query, Sequence, State, Stats, Summary, Tip,
+    conformance::{self, append, id, message, noise, outcome, over},
+    queue::{Queue, Request, Waiting},
     sqlite::SqliteStore,
     store::{Change, Committed, Prune, Pruned, Store, StoreError, Stored, StoredDelivery},
+    turn::Turn,
 };
 
 /// A SQLite store with something in the way of its commits.
@@ -23,6 +36,9 @@ pub(crate) struct Hindered {
     inner: SqliteStore,
     hindrance: Hindrance,
     commits: AtomicUsize,
+    /// Of these, on the thread that asked.
+    here: AtomicUsize,
+    closed: AtomicUsize,
     maintained: AtomicUsize,
 }
 
@@ -38,6 +54,10 @@ pub(crate) enum Hindrance {
     CommitPanics(usize),
     /// No reading of what is owed ever ends; tells that one has begun. The second commit fails.
     Silent(Arc<tokio::sync::Notify>),
+    /// None at all.
+    Nothing,
+    /// Each commit holds its thread until it is told to go on.
+    Held(Mutex<mpsc::Receiver<()>>),
     /// Each commit waits for a permit.
     Gate(Arc<Semaphore>),
 }
@@ -60,12 +80,29 @@ impl Store for Hindered {
             }
             Hindrance::CommitPanics(n) if *n == number => panic!("on purpose"),
             Hindrance::Silent(_) if number == 2 => Err(StoreError::new("disk I/O error")),
+            Hindrance::Held(go_on) => {
+                go_on.lock().recv().unwrap();
+                self.inner.commit(batch).await
+            }
             Hindrance::Gate(gate) => {
                 gate.acquire().await.unwrap().forget();
                 self.inner.commit(batch).await
             }
             _ => self.inner.commit(batch).await,
         }
+    }
+
+    fn is_at_hand(&self) -> bool {
+        match self.hindrance {
+            // Wants to be maintained after each, or waits for others.
+            Hindrance::MaintainFails(_) | Hindrance::LostWhileQuiet(_) | Hindrance::Gate(_) => false,
+            _ => self.inner.is_at_hand(),
+        }
+    }
+
+    fn commit_here(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
+        self.here.fetch_add(1, Ordering::SeqCst);
+        self.commit(batch).now_or_never().expect("nothing here waits")
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {
@@ -92,6 +129,7 @@ impl Store for Hindered {
     }
 
     async fn close(&self) {
+        self.closed.fetch_add(1, Ordering::SeqCst);
         self.inner.close().await;
     }
 
@@ -178,8 +216,8 @@ pub(crate) async fn hindered(
     hindrance: Hindrance,
 ) -> (Journal, Arc<Hindered>) {
     let inner = SqliteStore::open(directory.path()).await.unwrap();
-    let (commits, maintained) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    let store = Arc::new(Hindered { inner, hindrance, commits, maintained });
+    let (commits, here, closed, maintained) = Default::default();
+    let store = Arc::new(Hindered { inner, hindrance, commits, here, closed, maintained });
     (over(store.clone()).await, store)
 }
 
@@ -314,4 +352,150 @@ async fn p6_bytes_in_hand_are_bounded_and_a_message_beyond_the_bound_still_goes_
         }
     }
     assert_eq!(journal.body(Sequence(3)).await.unwrap().unwrap(), long);
+}
+
+/// A store that closes syncs once more, and says then that all is well.
+#[tokio::test]
+async fn p7_after_an_error_or_a_fault_the_store_is_not_touched_any_more() {
+    for (hindrance, here) in [
+        (Hindrance::CommitFails(1), true),
+        (Hindrance::CommitFails(1), false),
+        (Hindrance::CommitPanics(1), true),
+        (Hindrance::CommitPanics(1), false),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let (_journal, store) = hindered(&directory, hindrance).await;
+        let (queue, tip) = (Queue::new(), watch::Sender::new(Tip { last: Sequence(0), requeued: 0 }));
+        let mut turn = Turn::new(store.clone(), conformance::metrics(), Arc::default(), tip);
+        let (answer, answered) = oneshot::channel();
+        let append = Change::Append(append(message(1, &[("adt", "record")])));
+        let waiting = Waiting::new(answer, None, queue.room(1).await.unwrap());
+        let requests = vec![Request::Change(Box::new(append), waiting)];
+        match here {
+            true => turn.commit_here(requests, &queue),
+            false => turn.work_off(requests, &queue).await,
+        }
+        assert!(!matches!(answered.await, Ok(Ok(_))) && queue.is_closed());
+        turn.work_off(Vec::new(), &queue).await;
+        turn.commit_here(Vec::new(), &queue);
+        turn.end(&queue).await;
+        let touched = [&store.commits, &store.maintained, &store.closed].map(|n| n.load(Ordering::SeqCst));
+        assert_eq!(touched, [1, 0, 0]);
+    }
+}
+
+#[tokio::test]
+async fn where_mappings_wait_for_processors_commits_are_fewer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _store) = hindered(&directory, Hindrance::Nothing).await;
+    tokio::time::pause();
+    let for_ten = async || {
+        let began = tokio::time::Instant::now();
+        for number in 0..10 {
+            journal.append(message(number, &[("adt", "record")])).await.unwrap();
+        }
+        began.elapsed()
+    };
+    assert_eq!(for_ten().await, Duration::ZERO);
+    let demand = journal.demand();
+    (0..20).for_each(|_| demand.waits());
+    let waited = for_ten().await;
+    assert!((27..60).contains(&waited.as_millis()), "{waited:?}");
+    (0..20).for_each(|_| demand.served());
+    assert_eq!(for_ten().await, Duration::ZERO);
+}
+
+#[tokio::test]
+async fn an_outcome_waits_two_milliseconds_for_a_message_that_takes_it_along() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, store) = hindered(&directory, Hindrance::Nothing).await;
+    tokio::time::pause();
+    let first = journal.append(message(1, &[("adt", "record")])).await.unwrap();
+    let second = journal.append(message(2, &[("adt", "record")])).await.unwrap();
+    let delivered = async |sequence| {
+        let began = tokio::time::Instant::now();
+        journal.record(outcome(&id(sequence, "adt", "record"), State::Delivered, 1)).await.unwrap();
+        began.elapsed()
+    };
+    let waited = delivered(first).await;
+    assert!((2..=3).contains(&waited.as_millis()), "{waited:?}");
+    assert_eq!(store.commits(), 3);
+    // The one that waited in vain lets the next go at once; the one after it waits again.
+    let third = journal.append(message(3, &[("adt", "record")])).await.unwrap();
+    assert_eq!(delivered(second).await, Duration::ZERO);
+    let a_message = async {
+        // The outcome is there first, and the committer waits.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(store.commits(), 5);
+        journal.append(message(4, &[("adt", "record")])).await.unwrap();
+    };
+    let (waited, ()) = tokio::join!(delivered(third), a_message);
+    assert_eq!((waited, store.commits()), (Duration::ZERO, 6));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_alone_commits_where_it_is_and_everybody_is_answered() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, store) = hindered(&directory, Hindrance::Nothing).await;
+    journal.append(message(0, &[("adt", "record")])).await.unwrap();
+    assert_eq!(store.here.load(Ordering::SeqCst), 1);
+    let lives = (1..=4).map(|one: i64| {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            for number in 0..100 {
+                let sequence = journal.append(message(one * 1000 + number, &[("adt", "record")])).await;
+                let id = id(sequence.unwrap(), "adt", "record");
+                assert!(journal.record(outcome(&id, State::Delivered, 1)).await.unwrap());
+            }
+        })
+    });
+    for life in join_all(lives.collect::<Vec<_>>()).await {
+        life.unwrap();
+    }
+    let counts = journal.counts().await.unwrap();
+    assert_eq!(counts.iter().map(|count| count.deliveries).sum::<u64>(), 1, "the first is owed: {counts:?}");
+    let here = store.here.load(Ordering::SeqCst);
+    assert!(here < store.commits(), "outcomes alone are the committer's");
+}
+
+/// The thread that is held up may be the one that waits for the sockets of all.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn p5_a_disk_that_holds_a_commit_up_holds_up_no_other_socket() {
+    let directory = tempfile::tempdir().unwrap();
+    let (go_on, held) = mpsc::channel();
+    let (journal, store) = hindered(&directory, Hindrance::Held(Mutex::new(held))).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            let journal = journal.clone();
+            tokio::spawn(async move {
+                let asked = socket.read_u8().await.unwrap();
+                if asked == b'm' {
+                    journal.append(message(1, &[("adt", "record")])).await.unwrap();
+                }
+                socket.write_u8(asked).await.unwrap();
+            });
+        }
+    });
+    let ask = |word: &[u8; 1]| {
+        let mut socket = TcpStream::connect(address).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        socket.write_all(word).unwrap();
+        socket
+    };
+    let answer = |mut socket: TcpStream| {
+        let mut answer = [0];
+        socket.read_exact(&mut answer).map(|()| answer)
+    };
+    let sender = ask(b"m");
+    while store.here.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!(answer(ask(b"e")).expect("nobody looks after the sockets"), *b"e");
+    go_on.send(()).unwrap();
+    assert_eq!(answer(sender).unwrap(), *b"m");
 }

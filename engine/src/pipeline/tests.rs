@@ -11,7 +11,7 @@ use crate::{
     connector::{Plugin, Role, testing::Nothing},
     hl7::Message,
     intake::Patients,
-    journal::{Disposition, Sequence, State, conformance},
+    journal::{Demand, Disposition, Sequence, State, conformance},
 };
 
 #[derive(serde::Deserialize, schemars::JsonSchema)]
@@ -75,7 +75,11 @@ fn named(name: &str, lab: &str, authorities: &str, order: &str) -> Arc<Revision>
 
 /// A live pipeline over such a revision.
 fn pipeline(lab: &str, authorities: &str) -> Pipeline {
-    Pipeline::new(revision(lab, authorities, "patient"), conformance::metrics(), Arc::new(Threads::default()))
+    Pipeline::new(
+        revision(lab, authorities, "patient"),
+        conformance::metrics(),
+        Arc::new(Threads::new(Demand::default())),
+    )
 }
 
 const LAB: &str = "[listener.lab]\nkind = 'nowhere'\n";
@@ -155,7 +159,8 @@ async fn p8_what_waited_for_another_destinations_mapping_begins_with_what_is_liv
 async fn p7_what_a_mapping_notices_is_told_once_and_counted() {
     let registry = prometheus::Registry::new();
     let metrics = Arc::new(Metrics::new(&registry).unwrap());
-    let pipeline = Pipeline::new(revision(LAB, "", "patient"), metrics, Arc::new(Threads::default()));
+    let pipeline =
+        Pipeline::new(revision(LAB, "", "patient"), metrics, Arc::new(Threads::new(Demand::default())));
     let name = "Łukasz\rno segment\rnor this".as_bytes();
     assert_eq!(prepared(&pipeline, "8859/1", name).await.as_deref(), Ok("Łukasz"));
     let entry = entry("8859/1", name);
@@ -172,6 +177,20 @@ async fn p7_what_a_mapping_notices_is_told_once_and_counted() {
     let printed = prometheus::TextEncoder::new().encode_to_string(&registry.gather()).unwrap();
     let counted = r#"tie_mapping_remarks_total{kind="doubtful",mapping="name"} 4"#;
     assert!(printed.contains(counted), "{printed}");
+}
+
+#[tokio::test]
+async fn what_waits_for_a_thread_is_counted_until_it_is_served_or_given_up() {
+    let demand = Demand::default();
+    let threads = Arc::new(Threads::new(demand.clone()));
+    let pipeline = Pipeline::new(revision(LAB, "", "patient"), conformance::metrics(), threads);
+    let (given_up, entry) = (entry("8859/1", b"A"), entry("8859/1", b"B"));
+    let id = DeliveryId { sequence: Sequence(1), route: "feed".to_owned(), destination: "record".to_owned() };
+    let mut nobody_waits = pipeline.prepare(&given_up, &id);
+    assert!(futures::poll!(&mut nobody_waits).is_pending());
+    drop(nobody_waits);
+    let Prepared::Send { .. } = pipeline.prepare(&entry, &id).await else { panic!("it is mapped") };
+    assert_eq!(demand.waiting(), 0);
 }
 
 #[test]
@@ -218,7 +237,7 @@ async fn p4_a_changed_order_keeps_the_earlier_one_while_somebody_waits_by_it() {
     let home = tempfile::tempdir().unwrap();
     let journal = conformance::journal_of(home.path()).await;
     let start = async |order| {
-        let (metrics, threads) = (conformance::metrics(), Arc::new(Threads::default()));
+        let (metrics, threads) = (conformance::metrics(), Arc::new(Threads::new(Demand::default())));
         Pipeline::start(revision(LAB, "", order), &journal, metrics, threads).await.unwrap()
     };
     let lanes = |pipeline: &Pipeline| lanes_of(pipeline, "1^^^RXX^MR");
@@ -254,7 +273,7 @@ async fn p4_a_changed_order_keeps_the_earlier_one_while_somebody_waits_by_it() {
 async fn p4_what_is_being_received_while_the_order_changes_has_time_to_come_into_the_journal() {
     let home = tempfile::tempdir().unwrap();
     let journal = conformance::journal_of(home.path()).await;
-    let (metrics, threads) = (conformance::metrics(), Arc::new(Threads::default()));
+    let (metrics, threads) = (conformance::metrics(), Arc::new(Threads::new(Demand::default())));
     let pipeline = Pipeline::start(revision(LAB, "", "route"), &journal, metrics, threads).await.unwrap();
     pipeline.forget_former_orders(&journal).await.unwrap();
     pipeline.go_live(revision(LAB, "", "patient"), &journal).await.unwrap();

@@ -23,7 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use super::{Job, Workers};
 use crate::{
     delivery::Prepared,
-    journal::codec::LONG_BYTES,
+    journal::{Demand, codec::LONG_BYTES},
     mapping::processor_time,
     priority::{self, Way},
 };
@@ -71,6 +71,7 @@ pub struct Threads {
     long: Arc<Semaphore>,
     middling: Arc<Semaphore>,
     lately: Arc<Lately>,
+    demand: Demand,
 }
 
 /// A job, and who waits for it.
@@ -85,30 +86,33 @@ struct Task {
 /// What came of a job, or the job itself: its mapping has become slower while it waited.
 type Tried = Result<Prepared, Job>;
 
-impl Default for Threads {
-    fn default() -> Self {
+impl Threads {
+    /// Starts them; tells how much waits for them.
+    pub fn new(demand: Demand) -> Self {
         let processors = thread::available_parallelism().map_or(2, usize::from).max(2);
         let lately = Arc::<Lately>::default();
         let (queue, tasks) = unbounded();
         for _ in 0..processors {
-            let (tasks, lately) = (tasks.clone(), lately.clone());
-            let work = move || work_off(&tasks, &lately);
+            let (tasks, lately, demand) = (tasks.clone(), lately.clone(), demand.clone());
+            let work = move || work_off(&tasks, &lately, &demand);
             // Without a thread at all the queue takes nothing, and jobs run elsewhere.
             if let Err(error) = thread::Builder::new().name("mapping".into()).spawn(work) {
                 tracing::warn!(%error, "a thread for mappings could not be started");
             }
         }
         let all_but_one = || Arc::new(Semaphore::new(processors - 1));
-        Self { queue, slow: all_but_one(), long: all_but_one(), middling: all_but_one(), lately }
+        Self { queue, slow: all_but_one(), long: all_but_one(), middling: all_but_one(), lately, demand }
     }
-}
 
-impl Threads {
     async fn in_turn(&self, job: Job, pace: Pace, turn: Option<OwnedSemaphorePermit>) -> Option<Tried> {
         let (done, tried) = oneshot::channel();
+        self.demand.waits();
         match self.queue.send(Task { job, done, pace, turn }) {
             Ok(()) => tried.await.ok(),
-            Err(SendError(task)) => elsewhere(task.job, Some(self.lately.clone())).await.map(Ok),
+            Err(SendError(task)) => {
+                self.demand.served();
+                elsewhere(task.job, Some(self.lately.clone())).await.map(Ok)
+            }
         }
     }
 
@@ -150,8 +154,9 @@ impl Workers for Threads {
 }
 
 /// Works the queue off until nobody can put anything in any more.
-fn work_off(tasks: &Receiver<Task>, lately: &Lately) {
+fn work_off(tasks: &Receiver<Task>, lately: &Lately, demand: &Demand) {
     for Task { job, done, pace, turn } in tasks {
+        demand.served();
         if done.is_closed() {
             continue;
         }

@@ -54,10 +54,10 @@ impl Parts {
             .map_err(|error| Failure::Journal(error.to_string()))?;
         let config = &revision.config;
         let room = Arc::new(Room::new(reserve_bytes, config.limits.unstored_bytes));
-        let pipeline =
-            Pipeline::start(revision.clone(), &journal, metrics.clone(), Arc::new(Threads::default()))
-                .await
-                .map_err(|error| Failure::Journal(error.to_string()))?;
+        let threads = Arc::new(Threads::new(journal.demand()));
+        let pipeline = Pipeline::start(revision.clone(), &journal, metrics.clone(), threads)
+            .await
+            .map_err(|error| Failure::Journal(error.to_string()))?;
         let duplicates = Arc::new(Duplicates::new(journal.clone()));
         Ok(Self {
             journal,

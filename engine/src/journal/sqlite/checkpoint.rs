@@ -10,8 +10,11 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use rusqlite::Connection;
 use tokio::{
-    sync::Mutex,
-    task::{JoinHandle, spawn_blocking},
+    sync::{
+        Mutex,
+        oneshot::{self, error::TryRecvError},
+    },
+    task::spawn_blocking,
 };
 
 use super::{SqliteStore, closed, writer::let_go};
@@ -37,7 +40,7 @@ pub(super) struct Copier(Mutex<Work>);
 
 enum Work {
     AtRest(Connection),
-    UnderWay(JoinHandle<Result<Connection, StoreError>>),
+    UnderWay(oneshot::Receiver<Result<Connection, StoreError>>),
     /// The log cannot begin anew yet: a little was written meanwhile.
     Done(Connection),
     /// The store is closed, or a copy has failed.
@@ -49,14 +52,9 @@ impl Copier {
         Self(Mutex::new(Work::AtRest(connection)))
     }
 
-    /// Tells of a copy that has failed.
-    pub(super) async fn look(&self) -> Result<(), StoreError> {
-        let mut work = self.0.lock().await;
-        match &*work {
-            Work::UnderWay(running) if running.is_finished() => work.end().await,
-            Work::AtRest(_) | Work::UnderWay(_) | Work::Done(_) => Ok(()),
-            Work::Over => Err(closed()),
-        }
+    /// Tells of a copy that has failed. Not while somebody else is at it.
+    pub(super) fn look(&self) -> Result<(), StoreError> {
+        self.0.try_lock().map_err(|_| closed())?.look()
     }
 
     /// Lets a copy end, then lets go of the database.
@@ -75,14 +73,36 @@ impl Copier {
 }
 
 impl Work {
+    fn look(&mut self) -> Result<(), StoreError> {
+        let ended = match self {
+            Self::AtRest(_) | Self::Done(_) => return Ok(()),
+            Self::Over => return Err(closed()),
+            Self::UnderWay(running) => match running.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(()),
+                Err(TryRecvError::Closed) => Err(stopped()),
+                Ok(ended) => ended,
+            },
+        };
+        self.ended(ended)
+    }
+
+    fn ended(&mut self, ended: Result<Connection, StoreError>) -> Result<(), StoreError> {
+        *self = Self::Over;
+        *self = Self::Done(ended?);
+        Ok(())
+    }
+
     /// Begins, where none is under way.
     fn begin(&mut self) {
         *self = match std::mem::replace(self, Self::Over) {
             Self::AtRest(mut connection) | Self::Done(mut connection) => {
-                Self::UnderWay(spawn_blocking(move || {
-                    pages(&mut connection, COPY)?;
-                    Ok(connection)
-                }))
+                let (done, ended) = oneshot::channel();
+                spawn_blocking(move || {
+                    let copied = pages(&mut connection, COPY);
+                    // Whoever waits for it has the journal's end in mind.
+                    drop(done.send(copied.map(|_| connection)));
+                });
+                Self::UnderWay(ended)
             }
             other => other,
         };
@@ -91,10 +111,8 @@ impl Work {
     /// Waits for the one that is under way.
     async fn end(&mut self) -> Result<(), StoreError> {
         let Self::UnderWay(running) = self else { return Ok(()) };
-        let ended = running.await.unwrap_or_else(|error| Err(StoreError::new(error.to_string())));
-        *self = Self::Over;
-        *self = Self::Done(ended?);
-        Ok(())
+        let ended = running.await.unwrap_or_else(|_| Err(stopped()));
+        self.ended(ended)
     }
 
     /// Whether one has ended since this was last asked.
@@ -108,10 +126,20 @@ impl Work {
     }
 }
 
+/// Whether there is anything to be maintained.
+pub(super) fn is_due(store: &SqliteStore) -> bool {
+    store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES
+        || store.copier.0.try_lock().map_or(true, |work| matches!(*work, Work::Done(_)))
+}
+
+fn stopped() -> StoreError {
+    StoreError::new("the copy of the log has stopped")
+}
+
 /// Called after the answers, so that nobody waits for it who has been served.
 pub(super) async fn maintain(store: &SqliteStore) -> Result<(), StoreError> {
-    store.copier.look().await?;
     let mut work = store.copier.0.lock().await;
+    work.look()?;
     if store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES {
         store.unlooked_bytes.store(0, Ordering::Release);
         let pages = store.writer.run(|connection| pages(connection, "PRAGMA wal_checkpoint(NOOP)"))?;
@@ -205,10 +233,8 @@ mod tests {
         let cannot_write = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
         *store.copier.0.lock().await = Work::AtRest(cannot_write);
         store.maintain().await.unwrap();
-        let is_running = async || match &*store.copier.0.lock().await {
-            Work::UnderWay(running) => !running.is_finished(),
-            _ => false,
-        };
+        let is_running =
+            async || matches!(&*store.copier.0.lock().await, Work::UnderWay(running) if running.is_empty());
         while is_running().await {
             tokio::task::yield_now().await;
         }

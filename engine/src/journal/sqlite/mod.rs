@@ -94,8 +94,12 @@ impl SqliteStore {
 #[async_trait]
 impl Store for SqliteStore {
     async fn commit(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
+        self.commit_here(batch)
+    }
+
+    fn commit_here(&self, batch: Vec<Change>) -> Result<Vec<Committed>, StoreError> {
         // Before anything is written, and said to be durable, over a disk that has failed.
-        self.copier.look().await?;
+        self.copier.look()?;
         let weight = batch.iter().map(Change::bytes).sum::<usize>() + COMMIT_WEIGHT_BYTES;
         // What is taken out of memory here is not put back when the commit fails: the journal is closed then.
         let slice = self.unwritten.lock().slice(batch.iter().map(keys::count).sum());
@@ -108,6 +112,10 @@ impl Store for SqliteStore {
         self.counters.lock().apply(moves);
         self.wrote(weight);
         Ok(answers)
+    }
+
+    fn is_at_hand(&self) -> bool {
+        !checkpoint::is_due(self)
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {

@@ -213,7 +213,12 @@ impl Connection {
 
     /// Hands in and answers what is whole by now.
     async fn take_frames(&mut self) -> Option<End> {
+        let mut is_first = true;
         while let Some(found) = self.scanner.scan(&mut self.buffer) {
+            // Who sends many at once leaves others their turn between two, however quickly each is answered.
+            if !std::mem::take(&mut is_first) {
+                tokio::task::yield_now().await;
+            }
             let answered = match found {
                 Found::Message(raw) if is_fhir(&raw) => {
                     (self.framed, self.began) = (true, None);

@@ -1,4 +1,4 @@
-//! The committer: decides who is made durable with whom, on a thread of its own.
+//! The committer: decides who is made durable with whom, and where: on a thread of its own, or where it is asked.
 //!
 //! In:       changes, each with somebody who waits for its answer.
 //! Out:      a turn (turn.rs) for all that have gathered.
@@ -89,8 +89,9 @@ impl Committer {
     /// Waits until the change is durable.
     pub(super) async fn commit(&self, change: Change) -> Result<Committed, JournalError> {
         let answered = match change {
-            Change::Record(_) => self.submit(change, None).await?,
-            _ => self.submit_alone(change, None).await?,
+            Change::Append(_) => self.submit_alone(change, None).await?,
+            // Only a lane waits for it, or it is much.
+            _ => self.submit(change, None).await?,
         };
         self.answer(answered).await
     }

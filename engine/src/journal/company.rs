@@ -1,7 +1,7 @@
 //! Company: whether outcomes wait a moment for others before they are written, and for how many.
 //!
 //! A transaction costs the same pages and the same sync whether it holds one outcome or ten, and nobody waits for an
-//! outcome but its own lane. So outcomes that come alone wait for a message (which goes at once and takes them along),
+//! outcome but its own lane. So outcomes that come alone wait for a message (which takes them along),
 //! for as many others as came in time before, or for [`LONGEST`].
 //!
 //! Promise:  the wait pays: when nobody comes, the next ones do not wait, twice as many each time, so that a lane that

@@ -3,8 +3,8 @@
 //! In:       accepted bytes and the outcomes of deliveries.
 //! Out:      what is unfinished, in order; everything else by search.
 //! Promise:  P1, P7. A call that changes something returns after its transaction is committed and synced.
-//!           What has come meanwhile is gathered into one transaction, by a committer or by whoever finds nobody at it. A failed sync is never retried:
-//!           the journal is then closed and the engine must stop.
+//!           What has come meanwhile is gathered into one transaction, by a committer or by whoever finds nobody at it.
+//!           A failed sync is never retried: the journal is then closed and the engine must stop.
 //! Not here: what a message means (hl7), who gets it (routing), how (delivery).
 
 pub mod blob;

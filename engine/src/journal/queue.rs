@@ -18,8 +18,14 @@ use super::{
 
 /// Changes in one transaction. More would make the first of them wait without saving anything.
 pub(super) const GROUP: usize = 1000;
-/// Packed bytes in hand, in KiB. A change takes one at least; one that is longer than all of it takes all of it.
+/// Packed bytes in hand, in KiB. One that is longer than all of it takes all of it.
 const BUDGET_KIB: u32 = 64 * 1024;
+/// What a change takes besides its bytes: so there are 16,000 at most.
+const CHANGE_KIB: usize = 4;
+/// More changes come together only from several connections, or with outcomes of a backlog.
+pub(super) const FEW: usize = 4;
+/// So many packed bytes are written in no time.
+const LITTLE_BYTES: usize = 32 * 1024;
 /// The committer is at work: it will look by itself.
 const NEVER: usize = usize::MAX;
 
@@ -35,6 +41,13 @@ impl Request {
         match self {
             Self::Change(change, _) => matches!(**change, Change::Record(_)),
             Self::Chore(_) | Self::Close(_) => false,
+        }
+    }
+
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Change(change, _) => change.bytes(),
+            Self::Chore(_) | Self::Close(_) => 0,
         }
     }
 }
@@ -114,7 +127,7 @@ impl Queue {
 
     /// Waits until so many packed bytes may be in hand.
     pub(super) async fn room(&self, bytes: usize) -> Result<OwnedSemaphorePermit, JournalError> {
-        let kib = u32::try_from(bytes / 1024 + 1).unwrap_or(BUDGET_KIB).min(BUDGET_KIB);
+        let kib = u32::try_from(bytes / 1024 + CHANGE_KIB).unwrap_or(BUDGET_KIB).min(BUDGET_KIB);
         self.budget.clone().acquire_many_owned(kib).await.map_err(|_| self.why_closed())
     }
 
@@ -128,11 +141,13 @@ impl Queue {
         Ok(())
     }
 
-    /// Hands a request in, and takes all that is there where that is nothing but outcomes. For who has the turn.
+    /// Hands a request in, and takes all that is there where that is little, and otherwise nothing but outcomes. For who has
+    /// the turn.
     pub(super) fn push_and_take(&self, request: Request) -> Result<Option<Vec<Request>>, JournalError> {
         let mut gathered = self.gathered.lock();
         self.take_in(&mut gathered, request)?;
-        if gathered.urgent > 1 || gathered.requests.len() > GROUP {
+        let bytes: usize = gathered.requests.iter().take(FEW).map(Request::bytes).sum();
+        if gathered.urgent > 1 || gathered.requests.len() > FEW || bytes > LITTLE_BYTES {
             self.call(&mut gathered);
             return Ok(None);
         }
@@ -344,6 +359,19 @@ mod tests {
         assert!(queue.push_and_take(urgent(&queue).await.0).unwrap().is_none());
         assert_eq!(queue.take().len(), 2, "nobody is lost");
         assert!(queue.push_and_take(urgent(&queue).await.0).unwrap().is_some());
+    }
+
+    #[tokio::test]
+    async fn p5_what_is_much_or_long_is_left_to_the_committer() {
+        let queue = Queue::new();
+        for number in 0..FEW as i64 {
+            queue.push(outcome(&queue, number).await.0).unwrap();
+        }
+        assert!(queue.push_and_take(urgent(&queue).await.0).unwrap().is_none());
+        assert_eq!(queue.take().len(), FEW + 1);
+        let long = Change::Note("n", Some("x".repeat(LITTLE_BYTES + 1)), None);
+        assert!(queue.push_and_take(request(&queue, long).await.0).unwrap().is_none());
+        assert_eq!(queue.take().len(), 1);
     }
 
     #[tokio::test]

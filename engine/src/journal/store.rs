@@ -196,7 +196,8 @@ impl StoreError {
     }
 }
 
-/// Where the journal lies. Every method but `commit` and `maintain` only reads, and may run beside them.
+/// Where the journal lies. What changes it (`commit`, `commit_here`, `maintain`, `prune`, `reclaim`, `close`) is never called twice
+/// at a time; every other method only reads, and may run beside it.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Makes the whole batch durable, or nothing of it. Never called twice at a time.

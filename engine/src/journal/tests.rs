@@ -354,6 +354,54 @@ async fn p6_bytes_in_hand_are_bounded_and_a_message_beyond_the_bound_still_goes_
     assert_eq!(journal.body(Sequence(3)).await.unwrap().unwrap(), long);
 }
 
+/// Where there are many, or the disk is slow, they are better off together.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_after_many_or_after_a_slow_commit_leaves_it_to_the_committer() {
+    let directory = tempfile::tempdir().unwrap();
+    let (go_on, held) = mpsc::channel();
+    let (journal, store) = hindered(&directory, Hindrance::Held(Mutex::new(held))).await;
+    let append = |number| {
+        let journal = journal.clone();
+        tokio::spawn(async move { journal.append(message(number, &[("adt", "record")])).await.unwrap() })
+    };
+    let here = || store.here.load(Ordering::SeqCst);
+    let first = append(1);
+    while here() == 0 {
+        std::thread::yield_now();
+    }
+    // The disk is slow this time, and meanwhile others come.
+    let began = std::time::Instant::now();
+    while began.elapsed() < Duration::from_millis(2) {
+        std::thread::yield_now();
+    }
+    let second = append(2);
+    go_on.send(()).unwrap();
+    go_on.send(()).unwrap();
+    first.await.unwrap();
+    second.await.unwrap();
+    assert_eq!((here(), store.commits()), (1, 2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_close_waits_for_a_commit_that_is_under_way() {
+    let directory = tempfile::tempdir().unwrap();
+    let (go_on, held) = mpsc::channel();
+    let (journal, store) = hindered(&directory, Hindrance::Held(Mutex::new(held))).await;
+    let append = tokio::spawn({
+        let journal = journal.clone();
+        async move { journal.append(message(1, &[("adt", "record")])).await }
+    });
+    while store.here.load(Ordering::SeqCst) == 0 {
+        std::thread::yield_now();
+    }
+    let mut close = Box::pin(journal.close());
+    assert!(futures::poll!(&mut close).is_pending());
+    assert_eq!(store.closed.load(Ordering::SeqCst), 0);
+    go_on.send(()).unwrap();
+    close.await;
+    assert_eq!((append.await.unwrap().unwrap(), store.closed.load(Ordering::SeqCst)), (Sequence(1), 1));
+}
+
 /// A store that closes syncs once more, and says then that all is well.
 #[tokio::test]
 async fn p7_after_an_error_or_a_fault_the_store_is_not_touched_any_more() {
@@ -382,6 +430,17 @@ async fn p7_after_an_error_or_a_fault_the_store_is_not_touched_any_more() {
         let touched = [&store.commits, &store.maintained, &store.closed].map(|n| n.load(Ordering::SeqCst));
         assert_eq!(touched, [1, 0, 0]);
     }
+}
+
+#[tokio::test]
+async fn p7_whoever_asked_for_a_chore_hears_why_the_journal_is_closed() {
+    let directory = tempfile::tempdir().unwrap();
+    let (journal, _store) = hindered(&directory, Hindrance::MaintainFails(1)).await;
+    let (appended, reclaimed) =
+        tokio::join!(journal.append(message(1, &[("adt", "record")])), journal.committer.reclaim());
+    assert_eq!(appended.unwrap(), Sequence(1), "it is durable");
+    let refused = reclaimed.unwrap_err().to_string();
+    assert!(refused.contains("disk I/O error"), "{refused}");
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::{
     Entry, JournalError, Sequence, Tip,
-    queue::{Chore, Queue, Request, Waiting},
+    queue::{Chore, FEW, Queue, Request, Waiting},
     recent::Recent,
     store::{Change, Committed, Store, StoreError},
 };
@@ -26,8 +26,6 @@ use crate::metrics::Metrics;
 
 /// A disk that takes longer is waited for on the committer's own thread.
 const QUICK: Duration = Duration::from_millis(1);
-/// More come together only from several connections, or with outcomes of a backlog.
-const FEW: usize = 4;
 
 pub(super) struct Turn {
     store: Arc<dyn Store>,
@@ -64,7 +62,7 @@ impl Turn {
             let done = catch_unwind(AssertUnwindSafe(|| {
                 let (together, began) = (changes.len(), Instant::now());
                 let committed = self.store.commit_here(changes);
-                self.committed(together, began);
+                (self.together, self.took) = (together, began.elapsed());
                 self.answer(committed, waiting, queue).map(|()| true)
             }));
             self.conclude(done, queue);
@@ -106,28 +104,27 @@ impl Turn {
 
     /// Whether it goes on afterwards.
     async fn all_of(&mut self, requests: Vec<Request>, queue: &Queue) -> Result<bool, String> {
-        let Sorted { changes, waiting, chores, close } = sort(requests);
+        let Sorted { changes, waiting, chores, closes } = sort(requests);
         if !changes.is_empty() {
             let (together, began) = (changes.len(), Instant::now());
             let committed = self.store.commit(changes).await;
-            self.committed(together, began);
+            (self.together, self.took) = (together, began.elapsed());
             self.answer(committed, waiting, queue)?;
         }
-        self.store.maintain().await.map_err(|error| error.to_string())?;
+        self.store.maintain().await.map_err(|error| shut(&error, queue))?;
         for chore in chores {
-            self.chore(chore).await?;
+            self.chore(chore, queue).await?;
         }
-        let Some(done) = close else { return Ok(true) };
+        if closes.is_empty() {
+            return Ok(true);
+        }
         queue.shut("the engine is stopping");
         self.store.close().await;
-        // Nobody may be waiting for the end any more.
-        let _ = done.send(());
+        for done in closes {
+            // Nobody may be waiting for the end any more.
+            let _ = done.send(());
+        }
         Ok(false)
-    }
-
-    fn committed(&mut self, together: usize, began: Instant) {
-        (self.together, self.took) = (together, began.elapsed());
-        self.metrics.committed(together, self.took.as_secs_f64());
     }
 
     fn answer(
@@ -138,6 +135,7 @@ impl Turn {
     ) -> Result<(), String> {
         let reason = match committed {
             Ok(committed) if committed.len() == waiting.len() => {
+                self.metrics.committed(self.together, self.took.as_secs_f64());
                 self.keep(&committed, &mut waiting);
                 self.advance(&committed);
                 for (waiting, committed) in waiting.into_iter().zip(committed) {
@@ -149,25 +147,26 @@ impl Turn {
             Ok(_) => "the store has answered for another batch".to_owned(),
             Err(error) => error.to_string(),
         };
-        // Before anybody hears of it, so that nobody who has been told can hand in something else.
-        queue.shut(&reason);
+        let reason = shut(&reason, queue);
         for waiting in waiting {
             let _ = waiting.answer.send(Err(JournalError::Closed(reason.clone())));
         }
         Err(reason)
     }
 
-    async fn chore(&self, chore: Chore) -> Result<(), String> {
+    async fn chore(&self, chore: Chore, queue: &Queue) -> Result<(), String> {
         // Whoever asked may have given up: what is done is done.
-        let done = match chore {
-            Chore::Prune(prune, answer) => self.store.prune(prune).await.map(|pruned| {
-                let _ = answer.send(pruned);
-            }),
-            Chore::Reclaim(answer) => self.store.reclaim().await.map(|more| {
-                let _ = answer.send(more);
-            }),
-        };
-        done.map_err(|error| error.to_string())
+        match chore {
+            Chore::Prune(prune, answer) => match self.store.prune(prune).await {
+                Ok(pruned) => drop(answer.send(pruned)),
+                Err(error) => return Err(shut(&error, queue)),
+            },
+            Chore::Reclaim(answer) => match self.store.reclaim().await {
+                Ok(more) => drop(answer.send(more)),
+                Err(error) => return Err(shut(&error, queue)),
+            },
+        }
+        Ok(())
     }
 
     /// Before anybody hears of them: what is to be delivered is at hand then.
@@ -198,18 +197,25 @@ impl Turn {
     }
 }
 
+/// Before anybody hears of it, so that nobody who has been told can hand in something else.
+fn shut(reason: &impl ToString, queue: &Queue) -> String {
+    let reason = reason.to_string();
+    queue.shut(&reason);
+    reason
+}
+
 struct Sorted {
     changes: Vec<Change>,
     waiting: Vec<Waiting>,
     chores: Vec<Chore>,
-    close: Option<oneshot::Sender<()>>,
+    closes: Vec<oneshot::Sender<()>>,
 }
 
 fn sort(requests: Vec<Request>) -> Sorted {
     let mut changes = Vec::with_capacity(requests.len());
     let mut waiting = Vec::with_capacity(requests.len());
     let mut chores = Vec::new();
-    let mut close = None;
+    let mut closes = Vec::new();
     for request in requests {
         match request {
             Request::Change(change, who) => {
@@ -217,8 +223,8 @@ fn sort(requests: Vec<Request>) -> Sorted {
                 waiting.push(who);
             }
             Request::Chore(chore) => chores.push(chore),
-            Request::Close(done) => close = Some(done),
+            Request::Close(done) => closes.push(done),
         }
     }
-    Sorted { changes, waiting, chores, close }
+    Sorted { changes, waiting, chores, closes }
 }

@@ -126,7 +126,7 @@ impl Work {
     }
 }
 
-/// Whether there is anything to be maintained.
+/// Whether there is anything to be maintained, or soon will be: a copy that has ended is looked at by the next commit.
 pub(super) fn is_due(store: &SqliteStore) -> bool {
     store.unlooked_bytes.load(Ordering::Acquire) >= LOOK_BYTES
         || store.copier.0.try_lock().map_or(true, |work| matches!(*work, Work::Done(_)))

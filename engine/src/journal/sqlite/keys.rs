@@ -98,11 +98,14 @@ impl Unwritten {
         }
     }
 
+    /// Whether the next commits write more than their own.
+    pub(super) fn is_due(&self) -> bool {
+        self.writing.is_some() || self.last - self.searched >= BLOCK || self.waiting_bytes >= BLOCK_BYTES
+    }
+
     /// What the next commit writes, if it adds so many keys: more than that, so that what waits gets less.
     pub(super) fn slice(&mut self, added: usize) -> Option<Slice> {
-        let behind = self.last - self.searched;
-        let due = behind >= BLOCK || self.waiting_bytes >= BLOCK_BYTES;
-        if self.writing.is_none() && due {
+        if self.writing.is_none() && self.is_due() {
             self.writing = Some(self.block());
         }
         let block = self.writing.as_mut()?;

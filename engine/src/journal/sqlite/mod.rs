@@ -115,7 +115,7 @@ impl Store for SqliteStore {
     }
 
     fn is_at_hand(&self) -> bool {
-        !checkpoint::is_due(self)
+        !checkpoint::is_due(self) && !self.unwritten.lock().is_due()
     }
 
     async fn maintain(&self) -> Result<(), StoreError> {

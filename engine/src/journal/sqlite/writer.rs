@@ -3,7 +3,7 @@
 //! In:       work, one piece after the other; the connection and the lock of the journal, which are kept to the end.
 //! Out:      what came of it.
 //! Promise:  P1, P7. Work that was begun is finished before anybody hears of it. After a panic nothing is written again.
-//! Not here: what is written (write.rs, decide.rs, keys.rs, prune.rs), when, and on which thread (the committer).
+//! Not here: what is written (write.rs, decide.rs, keys.rs, prune.rs), when, and on which thread (whoever has the turn).
 //!
 //! By rusqlite, not sqlx, which takes the way to a thread of its own and back for each statement: DECISIONS.md, "A commit is
 //! one way".

@@ -265,7 +265,8 @@ fn needs_restart(live: &Revision, new: &Revision) -> Vec<Problem> {
 }
 
 fn report(status: &ReloadStatus, metrics: &Metrics) {
-    let revision = status.revision.as_deref().unwrap_or_default();
+    // One that could not be built has none.
+    let revision = status.revision.as_deref();
     match status.result {
         ReloadResult::Live => {
             metrics.reload("live");

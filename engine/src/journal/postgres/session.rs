@@ -49,6 +49,8 @@ pub(super) fn options(settings: &Settings) -> Result<PgConnectOptions, String> {
             ("tcp_keepalives_count", "3"),
             ("tcp_user_timeout", "25000"),
             ("jit", "off"),
+            // That a table is there already is no news.
+            ("client_min_messages", "warning"),
         ])
         .disable_statement_logging();
     Ok(match &settings.ca {

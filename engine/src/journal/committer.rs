@@ -3,9 +3,9 @@
 //! In:       changes, each with somebody who waits for its answer.
 //! Out:      a turn (turn.rs) for all that have gathered.
 //! Promise:  P1, P7. No answer before the commit. Who comes alone commits where it is, and takes waiting outcomes along
-//!           (here.rs); otherwise the committer does as soon as it can. Outcomes alone wait for others, two milliseconds at most
-//!           (company.rs). Where more is owed than the processors can map, all let others gather for some milliseconds.
-//!           At most a bounded number of changes and bytes in hand.
+//!           (here.rs); otherwise the committer does as soon as it can. Outcomes alone wait for others, two milliseconds,
+//!           four at most (company.rs). Where more is owed than the processors can map, all let others gather for some
+//!           milliseconds. At most a bounded number of changes and bytes in hand.
 //! Not here: the commit itself (turn.rs), what waits for it (queue.rs).
 
 use std::{sync::Arc, thread, time::Duration};

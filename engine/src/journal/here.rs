@@ -1,7 +1,7 @@
 //! Commits on a thread of the runtime: whoever finds nobody at it makes them where it is.
 //!
-//! Promise:  a disk that holds such a thread up holds up no socket but those that wait for it: within two ticks another
-//!           thread of the runtime looks after the rest.
+//! Promise:  P5. A disk that holds such a thread up holds up no socket but those that wait for it: within two ticks another
+//!           thread of the runtime looks after the rest, all but the one task that tokio has woken last on the thread itself.
 //! Not here: when a commit is made so (committer.rs).
 
 use std::{

@@ -550,6 +550,8 @@ async fn p5_a_disk_that_holds_a_commit_up_holds_up_no_other_socket() {
         let mut answer = [0];
         socket.read_exact(&mut answer).map(|()| answer)
     };
+    // All threads rest again after this, the one that waits for the sockets too.
+    assert_eq!(answer(ask(b"e")).unwrap(), *b"e");
     let sender = ask(b"m");
     while store.here.load(Ordering::SeqCst) == 0 {
         std::thread::yield_now();

@@ -33,8 +33,9 @@ fn p1_p7_every_nth_sync_that_fails_stops_the_engine_and_loses_nothing_acknowledg
         let Some(failed) = failed else { return };
         // In a stop that was asked for, the last sync may be that of the closing: what it would move is in the log.
         assert!(life.code != 0 || life.stopped, "a failed sync stops the engine");
-        let retried: Vec<_> =
-            life.calls.iter().skip(failed + 1).filter(|call| call.contains("sync(")).collect();
+        // The reserve beside it may be made meanwhile.
+        let again = |call: &&String| call.contains("sync(") && !call.contains("/journal/reserve");
+        let retried: Vec<_> = life.calls.iter().skip(failed + 1).filter(again).collect();
         assert!(retried.is_empty(), "a failed sync is never tried again, but: {retried:#?}");
         let synced = life.calls.iter().take(failed).filter(|call| call.contains("-wal>) = 0")).count();
         assert!(life.acknowledged <= synced, "{} acknowledged by {synced} syncs", life.acknowledged);
